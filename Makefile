@@ -1,0 +1,65 @@
+# Two commands need nothing but Python (3.11 or newer) and make:
+#   make train    the environment, then nbs/train.ipynb on the synthetic world
+#   make test     the environment, then every check
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+NOTEBOOKS := train evaluate predict localize sweep benchmarks index
+# one thread a process: two notebooks run side by side, and results do not depend on the number of cores
+export NO_ALBUMENTATIONS_UPDATE := 1
+export GIT_PYTHON_REFRESH := quiet
+
+.PHONY: env train test check notebooks pytest tutorials docs readme export lab clean
+
+env: $(READY)
+
+$(READY): settings.ini setup.py pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "geoseg needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name python3
+	@touch $@
+
+train: env
+	mkdir -p runs
+	cd nbs && ../$(BIN)/papermill train.ipynb ../runs/train.ipynb -p out ../runs
+	@echo "executed notebook: runs/train.ipynb; its run: the newest folder in runs/"
+
+test: env check notebooks pytest
+
+# notebooks and package in step, notebooks clean, README true, code tidy
+check: env
+	$(BIN)/ruff check .
+	$(BIN)/python tools/check.py
+
+# every notebook that defines a module runs from top to bottom
+notebooks: env
+	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing \
+	  --skip_file_re '^($(subst $() ,|,$(NOTEBOOKS)))\.ipynb$$' --skip_folder_re '^(tutorials|[_.].*)$$'
+
+pytest: env
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests
+
+# the long notebooks, with their figures; finished runs are kept as CSV rows and not repeated
+tutorials: env
+	cd nbs/tutorials && for f in *.ipynb; do ../../$(BIN)/papermill $$f $$f || exit 1; done
+	cd nbs && ../$(BIN)/papermill benchmarks.ipynb benchmarks.ipynb
+	$(BIN)/nbdev_clean
+
+docs: env
+	$(BIN)/python tools/docs.py
+
+readme: env
+	$(BIN)/python tools/readme.py
+
+export: env
+	$(BIN)/nbdev_export
+	$(BIN)/nbdev_clean
+	$(BIN)/python tools/readme.py
+
+lab: env
+	$(BIN)/jupyter lab nbs
+
+clean:
+	rm -rf runs _proc _docs build *.egg-info

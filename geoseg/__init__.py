@@ -1,0 +1,33 @@
+"""Semantic segmentation that knows where it is.
+
+Importing the package takes milliseconds: subpackages load when they are used, and the few names that everybody
+needs are found here.
+"""
+__version__ = '0.1.0'
+
+import importlib
+
+_NAMES = {
+    'train': 'training.runs',
+    'evaluate': 'training.runs',
+    'predict': 'training.runs',
+    'Run': 'training.runs',
+    'Predictor': 'training.tasks',
+    'recipes': 'training.recipes',
+    'LabelScheme': 'data.labels',
+    'world_data': 'data.world',
+}
+_SUBPACKAGES = ('cli', 'data', 'evaluation', 'geo', 'models', 'training', 'visualization')
+__all__ = sorted(_NAMES)
+
+
+def __getattr__(name):
+    if name in _NAMES:
+        return getattr(importlib.import_module(f'.{_NAMES[name]}', __name__), name)
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f'.{name}', __name__)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__():
+    return [*__all__, *_SUBPACKAGES, '__version__']

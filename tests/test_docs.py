@@ -1,0 +1,76 @@
+"""The website, as far as it can be tried without Quarto."""
+import docs
+import pytest
+from docs import ROOT
+from readme import is_relative
+
+
+@pytest.fixture(scope='module')
+def site(tmp_path_factory):
+    "The folder in which the pages were processed, and what was wrong with them."
+    into = tmp_path_factory.mktemp('site')
+    return into, docs.process(ROOT, into)
+
+
+@pytest.fixture(scope='module')
+def html(site):
+    "Each page as pandoc renders it, or the error."
+    def render(page):
+        try:
+            return docs.render(site[0] / '_proc' / page)
+        except (RuntimeError, FileNotFoundError) as error:
+            return error
+
+    return {page: render(page) for page in docs.pages(site[0])}
+
+
+def test_pages_are_processed_without_a_complaint(site):
+    assert not site[1], '\n'.join(site[1])
+
+
+def test_pandoc_renders_each_page(html):
+    errors = [f'{page}: {result}' for page, result in html.items() if isinstance(result, Exception)]
+    assert not errors, '\n'.join(errors)
+
+
+def test_links_lead_somewhere(html):
+    rendered = {page: result if isinstance(result, str) else '' for page, result in html.items()}
+    broken = docs.broken_links(ROOT, rendered)
+    assert not broken, '\n'.join(broken)
+
+
+def test_a_broken_link_is_found(tmp_path):
+    (tmp_path / 'nbs').mkdir()
+    (tmp_path / 'settings.ini').write_text('[DEFAULT]\ngit_url = https://example.org/x\nbranch = main\n')
+    links = ('[a](b.ipynb) [b](#here) [c](#gone) [d](b.ipynb#there) ![e](../settings.ini) `[f](code.ipynb)` '
+             '[g](c.ipynb) [h](https://example.org/x/blob/main/settings.ini) [i](https://example.org/x/blob/main/no)')
+    for name, source in {'a': links, 'b': ''}.items():
+        cell = f'{{"cell_type": "markdown", "source": ["{source}"]}}'
+        (tmp_path / 'nbs' / f'{name}.ipynb').write_text(f'{{"cells": [{cell}]}}')
+    found = docs.broken_links(tmp_path, {'a.ipynb': '<h2 id="here">', 'b.ipynb': '<h2 id="there">'})
+    assert [line.split(': ')[1] for line in found] == ['#gone', '../settings.ini', 'c.ipynb',
+                                                       'https://example.org/x/blob/main/no']
+
+
+def test_the_sidebar_lists_each_page_once():
+    shown, pages = docs.listed(docs.config()['website']['sidebar']['contents']), docs.pages()
+    assert not set(pages) - set(shown), 'pages that the sidebar in _quarto.yml lacks'
+    assert not set(shown) - set(pages), 'in the sidebar, but no such notebook'
+    assert len(shown) == len(set(shown))
+
+
+def test_quarto_yml_agrees_with_files_and_settings():
+    config, facts = docs.config(), docs.settings()
+    assert (ROOT / 'nbs' / '_quarto.yml').read_bytes() == (ROOT / '_quarto.yml').read_bytes()
+    assert config['project']['type'] == 'website'
+    assert (ROOT / 'nbs' / config['format']['html']['css']).is_file()
+    navbar = config['website']['navbar']
+    for target in docs.listed(navbar['left'] + navbar['right']):
+        assert target == facts['git_url'] or (ROOT / 'nbs' / target).is_file(), target
+
+
+def test_links_of_readme_lead_somewhere():
+    text = (ROOT / 'README.md').read_text(encoding='utf-8')
+    targets = [target for part in docs.CODE.split(text)[::2] for target in docs.LINK.findall(part)]
+    files = [target.split('#')[0] for target in targets if is_relative(target)]
+    assert not [file for file in files if not (ROOT / file).exists()]
