@@ -5,16 +5,14 @@
 # %% auto #0
 __all__ = ['CONNECTION_ERRORS', 'loading']
 
-# %% ../../nbs/models/weights.ipynb #a385aecf
+# %% ../../nbs/models/weights.ipynb #1b354fcb
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.error import URLError
 
 import httpx
-import requests
 
-# %% ../../nbs/models/weights.ipynb #b575257d
-CONNECTION_ERRORS = (OSError, URLError, httpx.HTTPError, requests.RequestException)
+# %% ../../nbs/models/weights.ipynb #e36efff2
+CONNECTION_ERRORS = (OSError, httpx.HTTPError)  # urllib's and requests' errors are OSErrors
 
 
 @contextmanager

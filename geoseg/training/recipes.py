@@ -6,7 +6,7 @@
 __all__ = ['TRAINER_DEFAULTS', 'ALIASES', 'LAYOUTS', 'FOLDER_NAMES', 'SECTIONS', 'recipes', 'nearest', 'recipe_path',
            'read_config', 'RunConfig', 'RecipeCLI', 'full_key', 'detect_layout', 'data_section', 'ConfigError', 'parse']
 
-# %% ../../nbs/training/recipes.ipynb #8c9c0118
+# %% ../../nbs/training/recipes.ipynb #c68d678e
 import contextlib
 import difflib
 import importlib
@@ -31,7 +31,7 @@ from ..data.loading import SegmentationData
 from ..data.rasters import RasterData
 from ..data.world import world_data
 
-# %% ../../nbs/training/recipes.ipynb #24ca7b41
+# %% ../../nbs/training/recipes.ipynb #c0c70271
 def recipes() -> list[str]:
     'The names of the recipes that come with the package.'
     return sorted(p.name.removesuffix('.yaml') for p in resources.files('geoseg').joinpath('recipes').iterdir()
@@ -80,7 +80,7 @@ def read_config(
         raise ValueError(f'{path}: expected a mapping of sections, found {type(config).__name__}')
     return config
 
-# %% ../../nbs/training/recipes.ipynb #efd9bab4
+# %% ../../nbs/training/recipes.ipynb #564b353d
 @dataclass
 class RunConfig:
     'The section `run` of a recipe.'
@@ -101,7 +101,7 @@ class RunConfig:
         if '/' not in self.monitor:
             self.monitor += '/val'
 
-# %% ../../nbs/training/recipes.ipynb #fb89786f
+# %% ../../nbs/training/recipes.ipynb #ebe2909b
 class RecipeCLI(LightningCLI):
     'LightningCLI with a `run` section, links from data to network, and building as a step of its own.'
 
@@ -140,7 +140,7 @@ def _attribute(name):
 
 TRAINER_DEFAULTS = {'num_sanity_val_steps': 0, 'use_distributed_sampler': False, 'enable_model_summary': False}
 
-# %% ../../nbs/training/recipes.ipynb #31a77c7e
+# %% ../../nbs/training/recipes.ipynb #baad2b58
 ALIASES = {
     'epochs': 'trainer.max_epochs',
     'lr': 'model.init_args.optimizer.init_args.lr',
@@ -168,7 +168,7 @@ def full_key(
         return name  # an argument of a class given in the same breath; the parser knows it, or says so
     raise ValueError(f'unknown key {name!r}{nearest(name, [*keys, *ALIASES])}')
 
-# %% ../../nbs/training/recipes.ipynb #a32a9480
+# %% ../../nbs/training/recipes.ipynb #fe269e1e
 LAYOUTS: dict[str, type[SegmentationData]] = {c.layout: c for c in
                                               (FolderData, WildscenesData, GeotaggedData, RasterData)}
 
@@ -224,7 +224,7 @@ def data_section(
                       if (first / name).is_dir() and not (first / names[0]).is_dir()}
     return {'class_path': f'{new.__module__}.{new.__qualname__}', 'init_args': arguments}
 
-# %% ../../nbs/training/recipes.ipynb #1429def6
+# %% ../../nbs/training/recipes.ipynb #e32420c6
 class ConfigError(ValueError):
     'A configuration that cannot be run; the message names the key.'
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['log', 'write_whole', 'RunRecord', 'git_state', 'metadata', 'new_folder', 'Run', 'find_resume', 'train', 'fit',
-           'make_trainer', 'card', 'in_notebook', 'NotebookProgress', 'logging_to', 'open_checkpoint', 'Evaluation',
-           'evaluate', 'split_loader', 'predict']
+           'make_trainer', 'card', 'in_notebook', 'NotebookProgress', 'check_parameters', 'logging_to',
+           'open_checkpoint', 'Evaluation', 'evaluate', 'split_loader', 'predict']
 
-# %% ../../nbs/training/runs.ipynb #3b8e740b
+# %% ../../nbs/training/runs.ipynb #18c1bd0d
 import importlib.metadata
 import io
 import json
@@ -29,18 +29,20 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 from lightning.pytorch import callbacks
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..data.labels import LabelScheme
 from ..evaluation.metrics import metrics_from_confusion, per_class_table
 from .callbacks import EMA, EarlyStopping, SeedBatches
-from .recipes import ConfigError, RecipeCLI, parse
+from .recipes import ConfigError, RecipeCLI, nearest, parse
 from .tasks import Predictor, load_weights, read_checkpoint
 
-# %% ../../nbs/training/runs.ipynb #4ab4ae2e
+# %% ../../nbs/training/runs.ipynb #b96495ea
 log = logging.getLogger('geoseg')
 
 
@@ -55,7 +57,7 @@ def write_whole(
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(temporary, path)
 
-# %% ../../nbs/training/runs.ipynb #3656acad
+# %% ../../nbs/training/runs.ipynb #43794d9e
 class RunRecord(callbacks.Checkpoint):
     'Write metrics.csv, per_class.csv and the checkpoints of a run.'
 
@@ -186,7 +188,7 @@ class RunRecord(callbacks.Checkpoint):
                 if path.name != 'best.ckpt':
                     path.unlink()
 
-# %% ../../nbs/training/runs.ipynb #ec99b6b9
+# %% ../../nbs/training/runs.ipynb #994a2883
 def git_state() -> dict[str, Any]:
     'Commit and dirtiness of the working directory; empty where it is no git checkout.'
     def git(*arguments):
@@ -231,7 +233,7 @@ def new_folder(
         except OSError as error:
             raise PermissionError(f'{out}: cannot be written to ({error.strerror})') from error
 
-# %% ../../nbs/training/runs.ipynb #3ad651b9
+# %% ../../nbs/training/runs.ipynb #2509232f
 @dataclass
 class Run:
     "A run's folder."
@@ -264,6 +266,18 @@ class Run:
         return self.folder / 'checkpoints' / 'last.ckpt'
 
     @property
+    def config(self) -> dict[str, Any]:
+        return yaml.safe_load((self.folder / 'config.yaml').read_text())
+
+    @property
+    def monitor(self) -> str:  # what is best
+        return self.config['run']['monitor']
+
+    @property
+    def best_epoch(self) -> int:
+        return int(torch.load(self.best, weights_only=True, mmap=True)['epoch'])
+
+    @property
     def figures(self) -> Path:
         path = self.folder / 'figures'
         path.mkdir(exist_ok=True)
@@ -274,8 +288,11 @@ class Run:
         return Predictor.load(self.best, device)
 
     def data(self, **overrides: Any) -> L.LightningDataModule:
-        "The run's data module."
-        return parse([self.folder / 'config.yaml'], overrides).build_data()
+        "The run's data module, set up; overrides as in `train`."
+        cli = parse([self.folder / 'config.yaml'], overrides)
+        cli.build()
+        cli.datamodule.setup()
+        return cli.datamodule
 
 
 def find_resume(
@@ -308,7 +325,7 @@ def find_resume(
                                 f'{", ".join(p.name for p in kept) or "none"}')
     return folder, chosen[0]
 
-# %% ../../nbs/training/runs.ipynb #6f2367b1
+# %% ../../nbs/training/runs.ipynb #8d76dfce
 def train(
     recipe: str | None = None,  # a recipe's name or file; may be left out when a run is resumed
     data: str | Mapping[str, str] | None = None,  # 'world', a folder, {train: …, val: …, test: …}; None: the recipe's
@@ -436,7 +453,7 @@ def card(
         'augment': augment.as_dict() if augment is not None else {}, 'layout': data.layout,
         'frame': frame.to_dict() if frame is not None else None}))
 
-# %% ../../nbs/training/runs.ipynb #5aada6fd
+# %% ../../nbs/training/runs.ipynb #10081974
 def in_notebook() -> bool:
     'Whether this is a Jupyter kernel.'
     shell = sys.modules.get('IPython') and sys.modules['IPython'].get_ipython()
@@ -472,6 +489,17 @@ class NotebookProgress(L.Callback):
             self.show(trainer, trainer.num_training_batches)
 
 
+def check_parameters(
+    names: Mapping[str, Any],  # `globals()` of a notebook, before anything else is defined
+    known: Sequence[str],  # its parameters
+):
+    'Papermill only warns of a parameter that a notebook does not have; here it is an error.'
+    shell = {'In', 'Out', 'exit', 'quit', 'get_ipython', 'open', 'check_parameters', 'known'}
+    for name in names:
+        if not name.startswith('_') and name not in shell and name not in known:
+            raise ConfigError(f'unknown parameter {name!r}{nearest(name, known)}; there are: {", ".join(known)}')
+
+
 class logging_to:
     'Within this block what is logged also goes to a file, with the time.'
 
@@ -499,7 +527,7 @@ class logging_to:
         logging.captureWarnings(False)
         self.handler.close()
 
-# %% ../../nbs/training/runs.ipynb #576474e9
+# %% ../../nbs/training/runs.ipynb #22ac7b8f
 def open_checkpoint(
     checkpoint: str | Path,  # of a run
     data: str | Mapping[str, str] | None = None,  # other data than the run's
@@ -529,11 +557,16 @@ def open_checkpoint(
 class Evaluation:
     'What a network got right and wrong on a split, image by image.'
 
-    names: list[str]  # of the N images, sorted
+    names: list[str]  # of the N images, in the order of the data set
     confusions: np.ndarray  # int64 [N, K, K], rows are the truth
-    classes: list[str]
+    scheme: LabelScheme
+    folder: Path  # of the tables
     loss: float
     scores: dict[str, float]  # mIoU, Accuracy, F1, … over the whole set
+
+    @property
+    def classes(self) -> list[str]:
+        return self.scheme.names
 
     @property
     def confusion(self) -> np.ndarray:  # int64 [K, K]
@@ -548,13 +581,13 @@ class Evaluation:
         rows = [metrics_from_confusion(c) for c in self.confusions]
         return pd.DataFrame(rows).assign(name=self.names).set_index('name')
 
-    def save(self, folder: str | Path):
+    def save(self):
         'metrics.csv, per_class.csv, per_image.csv and confusion.csv.'
         names = pd.Index(self.classes, name='truth')
         for name, table in {'metrics': pd.DataFrame([{'loss': self.loss} | self.scores]),
                             'per_class': self.per_class, 'per_image': self.images.reset_index(),
                             'confusion': pd.DataFrame(self.confusion, names, self.classes).reset_index()}.items():
-            write_whole(Path(folder) / f'{name}.csv', table.to_csv(index=False, lineterminator='\n'))
+            write_whole(self.folder / f'{name}.csv', table.to_csv(index=False, lineterminator='\n'))
 
 
 def evaluate(
@@ -571,9 +604,10 @@ def evaluate(
     cli.datamodule.test_dataloader = loader
     trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
     scores = {name.removesuffix('/test'): float(value) for name, value in trainer.callback_metrics.items()}
-    result = Evaluation(*cli.model.tested, cli.datamodule.scheme.names, scores.pop('Loss'), scores)
+    folder = Path(out) if out is not None else path.parent.parent / 'evaluation' / split
+    result = Evaluation(*cli.model.tested, cli.datamodule.scheme, folder, scores.pop('Loss'), scores)
     if trainer.is_global_zero:
-        result.save(out or path.parent.parent / 'evaluation' / split)
+        result.save()
     return result
 
 

@@ -6,7 +6,7 @@
 __all__ = ['SEGMENTATION', 'METRIC_NAMES', 'network_inputs', 'SegmentationTask', 'weighted', 'build_object', 'read_checkpoint',
            'network_weights', 'load_weights', 'Predictor']
 
-# %% ../../nbs/training/tasks.ipynb #5110b0e8
+# %% ../../nbs/training/tasks.ipynb #fd02efdb
 import importlib
 import inspect
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from ..data.labels import LabelScheme
 from ..evaluation.metrics import SegmentationMetrics, image_confusions
 from .optim import Schedule, param_groups
 
-# %% ../../nbs/training/tasks.ipynb #8ac0cfdb
+# %% ../../nbs/training/tasks.ipynb #7e16f12b
 SEGMENTATION = {
     'image': 'float32 [B, C, H, W], normalised',
     'mask': 'int64 [B, H, W], class ids, 255 = ignore',
@@ -34,7 +34,7 @@ SEGMENTATION = {
     'name': 'list of B names',
 }
 
-# %% ../../nbs/training/tasks.ipynb #fffe273d
+# %% ../../nbs/training/tasks.ipynb #f0ceb68d
 def network_inputs(
     network: nn.Module,  # its `forward` names keys of the batch table
     batch: Mapping[str, Any],
@@ -51,7 +51,7 @@ def network_inputs(
                            f'it holds {", ".join(batch)}')
     return inputs
 
-# %% ../../nbs/training/tasks.ipynb #214efaf6
+# %% ../../nbs/training/tasks.ipynb #d6986496
 class SegmentationTask(L.LightningModule):
     'Train and evaluate a network that gives every pixel a class.'
 
@@ -131,12 +131,14 @@ class SegmentationTask(L.LightningModule):
 
     def on_test_start(self):
         self.on_validation_start()
-        self.images = []  # (name, confusion [K, K]) of each image of this process
+        self.images = []  # (number, name, confusion [K, K]) of each image of this process
 
     def test_step(self, batch, batch_idx):
         logits = self.validation_step(batch, batch_idx)
         confusions = image_confusions(logits, batch['mask'], self.metrics.num_classes).cpu().numpy()
-        self.images += zip(batch['name'], confusions, strict=True)
+        world, rank = self.trainer.world_size, self.trainer.global_rank
+        first = batch_idx * self.trainer.datamodule.batch_size * world + rank  # as the batch sampler deals them
+        self.images += [(first + i * world, *image) for i, image in enumerate(zip(batch['name'], confusions, strict=True))]
 
     def on_test_epoch_end(self):
         self.log_metrics('test')
@@ -145,7 +147,7 @@ class SegmentationTask(L.LightningModule):
             parts = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(parts, images)
             images = [image for part in parts for image in part]
-        names, confusions = zip(*sorted(images, key=lambda image: image[0]), strict=True)
+        _, names, confusions = zip(*sorted(images, key=lambda image: image[0]), strict=True)
         self.tested = list(names), np.stack(confusions)
 
     def steps_per_epoch(self) -> int:
@@ -189,7 +191,7 @@ def weighted(loss: Tensor, batch: Mapping[str, Any]) -> Tensor:
 METRIC_NAMES = {'accuracy': 'Accuracy', 'mean_accuracy': 'Mean accuracy', 'precision': 'Precision',
                 'recall': 'Recall', 'boundary_F1': 'Boundary F1'}
 
-# %% ../../nbs/training/tasks.ipynb #af447281
+# %% ../../nbs/training/tasks.ipynb #92bdbcd8
 def build_object(
     spec: Mapping[str, Any],  # {'class_path': 'package.module.Class', 'init_args': {…}}, nested where need be
 ) -> Any:
@@ -244,7 +246,7 @@ def load_weights(
                          f'{len(missing) + len(extra) + len(shapes)} of {len(own)} entries differ (first: {first})')
     network.load_state_dict(weights)
 
-# %% ../../nbs/training/tasks.ipynb #a55423f2
+# %% ../../nbs/training/tasks.ipynb #38553611
 class Predictor:
     'A trained network, ready to use: logits for a batch, with its labels and normalisation beside it.'
 
