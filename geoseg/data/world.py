@@ -773,7 +773,7 @@ def write_folders(
     world: World,
     root: Path,  # an empty folder
 ):
-    'Chips from straight above: `images/{train,val,test}`, `masks/{train,val,test}`, `classes.txt`'
+    'Chips from straight above: `images/{train,val,test}`, `masks/{train,val,test}`, `classes.txt`, `category.csv`'
     side = SIZES[world.size].chip
     for folder in (root / kind / split for kind in ('images', 'masks') for split in ('train', 'val', 'test')):
         folder.mkdir(parents=True)
@@ -784,6 +784,7 @@ def write_folders(
             write_png(root / 'images' / split / name, image[window])
             write_png(root / 'masks' / split / name, cover[window])
     world.scheme.save(root / 'classes.txt')
+    world.scheme.save(root / 'category.csv')  # the same, with colours
 
 # %% ../../nbs/data/world.ipynb #6f2a9335
 def exif_of(
@@ -906,7 +907,7 @@ def write_raster(
     world.scheme.save(root / 'category.csv')
 
 # %% ../../nbs/data/world.ipynb #d3eaa315
-WORLD_VERSION = 1  # goes up when a seed no longer draws the bytes that it drew before
+WORLD_VERSION = 2  # goes up when a seed no longer draws the bytes that it drew before
 world_layouts = dict(folders=write_folders, geotagged=write_geotagged, wildscenes=write_wildscenes,
                      deepglobe=write_deepglobe, raster=write_raster)
 _last_world = lru_cache(1)(draw_world)

@@ -1,0 +1,202 @@
+"""The command `geoseg` as a person uses it, and that it does what the notebooks do."""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import geoseg
+from geoseg import cli
+from geoseg.data.world import world_data
+from geoseg.training.recipes import ConfigError, parse
+
+TINY = {'num_workers': 0, 'encoder': 'tu-resnet10t', 'decoder_channels': [16, 8, 8, 8, 8], 'warmup_epochs': 1,
+        'image_size': [64, 64], 'crop': [64, 64], 'save_top_k': 0, 'trainer.accelerator': 'cpu',
+        'trainer.enable_progress_bar': False}
+TINY_WORDS = [f'{key}={value}' for key, value in TINY.items()]
+
+
+def geoseg_command(*arguments, folder):
+    'The command in a process of its own.'
+    environment = os.environ | {'CUDA_VISIBLE_DEVICES': '', 'OMP_NUM_THREADS': '1'}
+    return subprocess.run([sys.executable, '-m', 'geoseg.cli', *map(str, arguments)], cwd=folder, env=environment,
+                          capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope='module')
+def started(tmp_path_factory):
+    'A run that the command line made: what it printed, and its folder.'
+    folder = tmp_path_factory.mktemp('command')
+    done = geoseg_command('fit', '--recipe', 'unet', 'data=world:tiny', 'epochs=2', 'batch_size=4', '--lr', '1e-3',
+                          'seed=3', 'ema=0.9', *TINY_WORDS, folder=folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done, folder / done.stdout.strip()
+
+
+def config_of(*arguments):
+    'The configuration that words of a command line lead to.'
+    words = cli.sort_words(list(map(str, arguments)))
+    return parse([words.recipe, *words.configs], words.overrides).config
+
+
+def test_command_and_notebook_give_the_same_numbers(started, tmp_path):
+    run = geoseg.train('unet', 'world:tiny', epochs=2, batch_size=4, lr=1e-3, seed=3, out=tmp_path,
+                       overrides=TINY | {'ema': 0.9})
+    for name in ('metrics.csv', 'per_class.csv'):
+        assert (run.folder / name).read_bytes() == (started[1] / name).read_bytes(), name
+    assert len(run.metrics) == 2
+
+
+def test_a_run_is_one_folder(started):
+    done, folder = started
+    assert done.stdout.strip() == str(folder.relative_to(folder.parents[2]))  # the folder, and nothing else
+    assert folder.parent.parts[-2:] == ('runs', 'unet')
+    names = {str(p.relative_to(folder)) for p in folder.rglob('*') if p.is_file() and p.parent.name != 'tensorboard'}
+    assert names == {'config.yaml', 'metadata.json', 'metrics.csv', 'per_class.csv', 'log.txt', 'checkpoints/best.ckpt',
+                     'checkpoints/last.ckpt'}
+    assert list((folder / 'tensorboard').glob('events.*'))
+    told = json.loads((folder / 'metadata.json').read_text())
+    assert told['command'].startswith('geoseg fit --recipe unet data=world:tiny') and told['seed'] == 3
+    assert 'lightning' in told['versions']
+    assert 'done: best epoch' in (folder / 'log.txt').read_text()
+    assert not (folder.parents[2] / 'lightning_logs').exists()
+
+
+def test_its_configuration_runs_again(started, tmp_path, capsys):
+    assert cli.main(['fit', '--config', str(started[1] / 'config.yaml'), f'out={tmp_path}']) == 0
+    again = Path(capsys.readouterr().out.strip())
+    assert again.parent == tmp_path / 'unet'
+    assert (again / 'metrics.csv').read_bytes() == (started[1] / 'metrics.csv').read_bytes()
+
+
+def test_evaluation(started, capsys):
+    folder = started[1]
+    for verb, split in (('validate', 'val'), ('test', 'test')):
+        assert cli.main([verb, '--checkpoint', str(folder)]) == 0
+        out = capsys.readouterr().out
+        assert 'building' in out and 'mIoU 0.' in out
+        names = {p.name for p in (folder / 'evaluation' / split).iterdir()}
+        assert names == {'metrics.csv', 'per_class.csv', 'per_image.csv', 'confusion.csv'}
+    run = geoseg.Run(folder)
+    best = run.metrics['mIoU/val'].max()
+    evaluated = float((folder / 'evaluation/val/metrics.csv').read_text().split()[1].split(',')[1])
+    assert evaluated == pytest.approx(best, abs=1e-12)  # the averaged weights, as in training
+
+
+def test_prediction(started, tmp_path, capsys):
+    assert cli.main(['predict', '--checkpoint', str(started[1]), f'out={tmp_path}/masks']) == 0
+    assert capsys.readouterr().out.strip() == f'{tmp_path}/masks'
+    pictures = world_data('folders', size='tiny') / 'images/test'
+    assert {p.name for p in tmp_path.rglob('*.png')} == {p.name for p in pictures.iterdir()}
+    assert (tmp_path / 'masks/classes.txt').read_text().startswith('0 water')
+
+
+def test_prediction_of_a_folder_of_pictures(started, tmp_path):
+    pictures = world_data('folders', size='tiny') / 'images/val'
+    assert cli.main(['predict', '--checkpoint', str(started[1]), f'data={pictures}', f'out={tmp_path}/masks']) == 0
+    assert {p.name for p in tmp_path.rglob('*.png')} == {p.name for p in pictures.iterdir()}
+
+
+def test_evaluation_on_another_layout(started, capsys):
+    data = world_data('geotagged', size='tiny')
+    assert cli.main(['test', '--checkpoint', str(started[1]), f'data={data}', 'limit_test_batches=1']) == 0
+
+
+def test_resume_goes_on(started, tmp_path, capsys):
+    run = geoseg.train('unet', 'world:tiny', epochs=1, batch_size=4, out=tmp_path,
+                       overrides=TINY | {'trainer.limit_train_batches': 2, 'trainer.limit_val_batches': 1})
+    assert cli.main(['fit', f'resume={run.folder}', 'epochs=2']) == 0
+    assert capsys.readouterr().out.strip() == str(run.folder)
+    assert run.metrics['epoch'].tolist() == [0, 1]
+
+
+def test_a_mistake_is_one_line(tmp_path):
+    done = geoseg_command('fit', '--recipe', 'unet', 'data=world:tiny', '--trainer.max_epoch', '2', folder=tmp_path)
+    assert done.returncode == 2 and not done.stdout
+    line, = done.stderr.splitlines()
+    assert line.startswith('geoseg fit: ') and 'trainer.max_epochs' in line
+    assert not list(tmp_path.iterdir())
+
+
+# ---- what the words mean
+
+@pytest.mark.parametrize('words, key, value', [
+    (['lr=1e-3'], 'model.init_args.optimizer.init_args.lr', 1e-3),
+    (['--lr=1e-3'], 'model.init_args.optimizer.init_args.lr', 1e-3),
+    (['--trainer.max_epochs', '2'], 'trainer.max_epochs', 2),
+    (['epochs=2'], 'trainer.max_epochs', 2),
+    (['max_epochs=2'], 'trainer.max_epochs', 2),
+    (['seed=7'], 'seed_everything', 7),
+    (['decoder_channels=[16, 8]'], 'model.init_args.network.init_args.decoder_channels', (16, 8)),
+    (['crop=null'], 'data.init_args.augment.crop', None),
+    (['monitor=F1'], 'run.monitor', 'F1/val'),
+    (['--model.init_args.schedule', 'null'], 'model.init_args.schedule', None),
+], ids=lambda value: ' '.join(value) if isinstance(value, list) else '')
+def test_settings(words, key, value):
+    assert config_of('--recipe', 'unet', *words)[key] == value
+
+
+@pytest.mark.parametrize('name, text', [
+    ('more.toml', '[trainer]\nmax_epochs = 7\n[model.init_args.network.init_args]\ndropout = 0.25'),
+    ('more.json', '{"trainer": {"max_epochs": 7}, "model": {"init_args": {"network": {"init_args": {"dropout": 0.25}}}}}'),
+    ('more.yaml', 'trainer: {max_epochs: 7}\nmodel: {init_args: {network: {init_args: {dropout: 0.25}}}}'),
+])
+def test_config_files_overlay_the_recipe(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    config = config_of('--recipe', 'unet', '--config', tmp_path / name)
+    assert config.trainer.max_epochs == 7 and config.model.init_args.network.init_args.dropout == 0.25
+    assert config.model.init_args.network.init_args.encoder == 'resnet34'  # the recipe's
+    assert config_of('--recipe', 'unet', '--config', tmp_path / name, 'epochs=9').trainer.max_epochs == 9
+
+
+def test_data_keeps_the_settings_of_config_files(tmp_path):
+    (tmp_path / 'a.yaml').write_text('data: {init_args: {num_workers: 1, augment: {blur: 0.5}}}')
+    (tmp_path / 'b.json').write_text('{"data": {"init_args": {"num_workers": 3}}}')
+    config = config_of('--config', tmp_path / 'a.yaml', '--recipe', 'unet', '--config', tmp_path / 'b.json',
+                       'data=world:tiny', 'batch_size=2').data.init_args
+    assert (config.num_workers, config.batch_size, config.augment.blur) == (3, 2, 0.5)
+    assert config.augment.horizontal_flip == 0.5  # the recipe's
+    assert config.root == str(world_data('folders', size='tiny'))
+
+
+def test_a_root_for_each_split(tmp_path):
+    root = world_data('folders', size='tiny')
+    config = config_of('--recipe', 'unet', f'data={{train: {root}, val: {root}}}')
+    assert config.data.init_args.root == {'train': str(root), 'val': str(root)}
+
+
+@pytest.mark.parametrize('words, says', [
+    (['class_path=x'], "'class_path' is ambiguous: model.class_path, "),
+    (['lr=1', '--lr', '2'], 'lr is given twice'),
+    (['epochs=1', '--trainer.max_epochs', '2'], 'given twice'),
+    (['--epochs'], "'--epochs': expected --key value"),
+    (['unet'], "'unet': expected --key value"),
+])
+def test_words_that_are_not_clear(words, says):
+    with pytest.raises(ValueError, match=says):
+        config_of('--recipe', 'unet', *words)
+
+
+def test_every_setting_is_shown(capsys):
+    assert cli.main(['fit', '--recipe', 'unet', '--help']) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert '--trainer.max_epochs 100' in lines and '--run.patience 10' in lines
+    for line in lines:  # each line is itself an override that says what holds already
+        assert line.startswith('--') and ' ' in line
+
+
+def test_help_and_recipes(capsys):
+    assert cli.main(['--help']) == 0 and cli.main([]) == 2
+    assert capsys.readouterr().out.count('verbs: fit, validate, test, predict') == 2
+    assert cli.main(['recipes']) == 0
+    assert capsys.readouterr().out.startswith('unet ')
+
+
+def test_a_recipe_is_shown_complete():
+    shown = yaml.safe_load(parse(['unet']).parser.dump(parse(['unet']).config, skip_none=False))
+    assert {'seed_everything', 'trainer', 'model', 'data', 'run'} == set(shown)
+    with pytest.raises(ConfigError, match='no recipe given'):
+        parse([])
