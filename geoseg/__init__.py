@@ -3,7 +3,7 @@
 Importing the package takes milliseconds: subpackages load when they are used, and the few names that everybody
 needs are found here.
 """
-__version__ = '0.1.0'
+__version__ = "0.1.0"
 
 import importlib
 

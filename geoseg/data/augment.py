@@ -7,9 +7,10 @@ __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'IGNORE', 'band_values', 'Normalize'
            'Rotate', 'PadEach', 'Pad', 'PadIfNeeded', 'pixel_grid', 'cell_centres', 'reseed', 'Augment', 'geometry',
            'appearance', 'Pipeline']
 
-# %% ../../nbs/data/augment.ipynb #f8426f09
+# %% ../../nbs/data/augment.ipynb #b683a98e
 import os
 
+# %% ../../nbs/data/augment.ipynb #f8426f09
 os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')  # before the import: no question to a server
 
 # %% ../../nbs/data/augment.ipynb #db088491

@@ -7,7 +7,7 @@ __all__ = ['log', 'write_whole', 'RunRecord', 'git_state', 'metadata', 'new_fold
            'make_trainer', 'card', 'in_notebook', 'NotebookProgress', 'check_parameters', 'logging_to',
            'open_checkpoint', 'Evaluation', 'evaluate', 'split_loader', 'predict']
 
-# %% ../../nbs/training/runs.ipynb #18c1bd0d
+# %% ../../nbs/training/runs.ipynb #f2ee6b11
 import importlib.metadata
 import io
 import json
@@ -38,11 +38,12 @@ from tqdm.auto import tqdm
 
 from ..data.labels import LabelScheme
 from ..evaluation.metrics import metrics_from_confusion, per_class_table
+from ..geo.coords import Frame
 from .callbacks import EMA, EarlyStopping, SeedBatches
 from .recipes import ConfigError, RecipeCLI, nearest, parse
 from .tasks import Predictor, load_weights, read_checkpoint
 
-# %% ../../nbs/training/runs.ipynb #b96495ea
+# %% ../../nbs/training/runs.ipynb #0da9c58d
 log = logging.getLogger('geoseg')
 
 
@@ -57,7 +58,7 @@ def write_whole(
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(temporary, path)
 
-# %% ../../nbs/training/runs.ipynb #43794d9e
+# %% ../../nbs/training/runs.ipynb #0e81c37d
 class RunRecord(callbacks.Checkpoint):
     'Write metrics.csv, per_class.csv and the checkpoints of a run.'
 
@@ -188,7 +189,7 @@ class RunRecord(callbacks.Checkpoint):
                 if path.name != 'best.ckpt':
                     path.unlink()
 
-# %% ../../nbs/training/runs.ipynb #994a2883
+# %% ../../nbs/training/runs.ipynb #044483ba
 def git_state() -> dict[str, Any]:
     'Commit and dirtiness of the working directory; empty where it is no git checkout.'
     def git(*arguments):
@@ -233,7 +234,7 @@ def new_folder(
         except OSError as error:
             raise PermissionError(f'{out}: cannot be written to ({error.strerror})') from error
 
-# %% ../../nbs/training/runs.ipynb #2509232f
+# %% ../../nbs/training/runs.ipynb #2f8ac732
 @dataclass
 class Run:
     "A run's folder."
@@ -325,7 +326,7 @@ def find_resume(
                                 f'{", ".join(p.name for p in kept) or "none"}')
     return folder, chosen[0]
 
-# %% ../../nbs/training/runs.ipynb #8d76dfce
+# %% ../../nbs/training/runs.ipynb #f71ffc40
 def train(
     recipe: str | None = None,  # a recipe's name or file; may be left out when a run is resumed
     data: str | Mapping[str, str] | None = None,  # 'world', a folder, {train: …, val: …, test: …}; None: the recipe's
@@ -453,7 +454,7 @@ def card(
         'augment': augment.as_dict() if augment is not None else {}, 'layout': data.layout,
         'frame': frame.to_dict() if frame is not None else None}))
 
-# %% ../../nbs/training/runs.ipynb #10081974
+# %% ../../nbs/training/runs.ipynb #14108285
 def in_notebook() -> bool:
     'Whether this is a Jupyter kernel.'
     shell = sys.modules.get('IPython') and sys.modules['IPython'].get_ipython()
@@ -527,7 +528,7 @@ class logging_to:
         logging.captureWarnings(False)
         self.handler.close()
 
-# %% ../../nbs/training/runs.ipynb #22ac7b8f
+# %% ../../nbs/training/runs.ipynb #d99f946c
 def open_checkpoint(
     checkpoint: str | Path,  # of a run
     data: str | Mapping[str, str] | None = None,  # other data than the run's
@@ -550,6 +551,8 @@ def open_checkpoint(
         raise ConfigError(f'{path}: trained on the classes {", ".join(ours)}; the data has {", ".join(theirs)}')
     load_weights(cli.model.network, known, path)
     cli.model.card = known['geoseg']
+    if known['geoseg'].get('frame'):  # other data are brought into the frame of the training
+        cli.datamodule.frame = Frame.from_dict(known['geoseg']['frame'])
     return cli, path
 
 
