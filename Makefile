@@ -23,7 +23,7 @@ $(READY): settings.ini setup.py pyproject.toml
 
 train: env
 	mkdir -p runs
-	cd nbs && ../$(BIN)/papermill train.ipynb ../runs/train.ipynb -p out ../runs
+	cd nbs && ../$(BIN)/papermill train.ipynb ../runs/train.ipynb --inject-output-path -f small.yaml
 	@echo "executed notebook: runs/train.ipynb; its run: the newest folder in runs/"
 
 test: env check notebooks pytest

@@ -5,15 +5,14 @@
 # %% auto #0
 __all__ = ['pad_to', 'UNet']
 
-# %% ../../nbs/models/unet.ipynb #e2728959
+# %% ../../nbs/models/unet.ipynb #c19a36f2
 import segmentation_models_pytorch as smp
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .weights import loading
 
-# %% ../../nbs/models/unet.ipynb #95da1506
+# %% ../../nbs/models/unet.ipynb #1df019e9
 def pad_to(
     image: Tensor,  # [B, C, H, W]
     multiple: int,  # of both sides afterwards

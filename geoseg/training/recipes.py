@@ -6,13 +6,12 @@
 __all__ = ['TRAINER_DEFAULTS', 'ALIASES', 'LAYOUTS', 'FOLDER_NAMES', 'SECTIONS', 'recipes', 'nearest', 'recipe_path',
            'read_config', 'RunConfig', 'RecipeCLI', 'full_key', 'detect_layout', 'data_section', 'ConfigError', 'parse']
 
-# %% ../../nbs/training/recipes.ipynb #c68d678e
+# %% ../../nbs/training/recipes.ipynb #512b37f4
 import contextlib
 import difflib
 import importlib
 import inspect
 import json
-import logging
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -31,7 +30,7 @@ from ..data.loading import SegmentationData
 from ..data.rasters import RasterData
 from ..data.world import world_data
 
-# %% ../../nbs/training/recipes.ipynb #c0c70271
+# %% ../../nbs/training/recipes.ipynb #e3e0c7aa
 def recipes() -> list[str]:
     'The names of the recipes that come with the package.'
     return sorted(p.name.removesuffix('.yaml') for p in resources.files('geoseg').joinpath('recipes').iterdir()
@@ -80,7 +79,7 @@ def read_config(
         raise ValueError(f'{path}: expected a mapping of sections, found {type(config).__name__}')
     return config
 
-# %% ../../nbs/training/recipes.ipynb #564b353d
+# %% ../../nbs/training/recipes.ipynb #14f2eb78
 @dataclass
 class RunConfig:
     'The section `run` of a recipe.'
@@ -101,7 +100,7 @@ class RunConfig:
         if '/' not in self.monitor:
             self.monitor += '/val'
 
-# %% ../../nbs/training/recipes.ipynb #ebe2909b
+# %% ../../nbs/training/recipes.ipynb #eeaead39
 class RecipeCLI(LightningCLI):
     'LightningCLI with a `run` section, links from data to network, and building as a step of its own.'
 
@@ -140,7 +139,7 @@ def _attribute(name):
 
 TRAINER_DEFAULTS = {'num_sanity_val_steps': 0, 'use_distributed_sampler': False, 'enable_model_summary': False}
 
-# %% ../../nbs/training/recipes.ipynb #baad2b58
+# %% ../../nbs/training/recipes.ipynb #e0d9d6fd
 ALIASES = {
     'epochs': 'trainer.max_epochs',
     'lr': 'model.init_args.optimizer.init_args.lr',
@@ -168,7 +167,7 @@ def full_key(
         return name  # an argument of a class given in the same breath; the parser knows it, or says so
     raise ValueError(f'unknown key {name!r}{nearest(name, [*keys, *ALIASES])}')
 
-# %% ../../nbs/training/recipes.ipynb #fe269e1e
+# %% ../../nbs/training/recipes.ipynb #656a9730
 LAYOUTS: dict[str, type[SegmentationData]] = {c.layout: c for c in
                                               (FolderData, WildscenesData, GeotaggedData, RasterData)}
 
@@ -224,7 +223,7 @@ def data_section(
                       if (first / name).is_dir() and not (first / names[0]).is_dir()}
     return {'class_path': f'{new.__module__}.{new.__qualname__}', 'init_args': arguments}
 
-# %% ../../nbs/training/recipes.ipynb #e32420c6
+# %% ../../nbs/training/recipes.ipynb #4cf2a3a2
 class ConfigError(ValueError):
     'A configuration that cannot be run; the message names the key.'
 

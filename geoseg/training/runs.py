@@ -7,7 +7,7 @@ __all__ = ['log', 'write_whole', 'RunRecord', 'git_state', 'metadata', 'new_fold
            'make_trainer', 'card', 'in_notebook', 'NotebookProgress', 'check_parameters', 'logging_to',
            'open_checkpoint', 'Evaluation', 'evaluate', 'split_loader', 'predict']
 
-# %% ../../nbs/training/runs.ipynb #f2ee6b11
+# %% ../../nbs/training/runs.ipynb #414e65a8
 import importlib.metadata
 import io
 import json
@@ -43,7 +43,7 @@ from .callbacks import EMA, EarlyStopping, SeedBatches
 from .recipes import ConfigError, RecipeCLI, nearest, parse
 from .tasks import Predictor, load_weights, read_checkpoint
 
-# %% ../../nbs/training/runs.ipynb #0da9c58d
+# %% ../../nbs/training/runs.ipynb #f497fd7a
 log = logging.getLogger('geoseg')
 
 
@@ -58,7 +58,7 @@ def write_whole(
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(temporary, path)
 
-# %% ../../nbs/training/runs.ipynb #0e81c37d
+# %% ../../nbs/training/runs.ipynb #7b605fa5
 class RunRecord(callbacks.Checkpoint):
     'Write metrics.csv, per_class.csv and the checkpoints of a run.'
 
@@ -98,7 +98,8 @@ class RunRecord(callbacks.Checkpoint):
     def on_fit_start(self, trainer, pl_module):
         if trainer.is_global_zero:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            for path in (*self.checkpoints.glob('epoch*.ckpt'), *self.checkpoints.glob('.*'), *self.folder.glob('.*.tmp')):
+            begun = (*self.checkpoints.glob('.*'), *self.folder.glob('.*.tmp'))
+            for path in (*self.checkpoints.glob('epoch*.ckpt'), *begun):
                 if path.name not in self.kept:
                     path.unlink()
             if not self.best:
@@ -189,7 +190,7 @@ class RunRecord(callbacks.Checkpoint):
                 if path.name != 'best.ckpt':
                     path.unlink()
 
-# %% ../../nbs/training/runs.ipynb #044483ba
+# %% ../../nbs/training/runs.ipynb #fc6e54e2
 def git_state() -> dict[str, Any]:
     'Commit and dirtiness of the working directory; empty where it is no git checkout.'
     def git(*arguments):
@@ -234,7 +235,7 @@ def new_folder(
         except OSError as error:
             raise PermissionError(f'{out}: cannot be written to ({error.strerror})') from error
 
-# %% ../../nbs/training/runs.ipynb #2f8ac732
+# %% ../../nbs/training/runs.ipynb #1b96de76
 @dataclass
 class Run:
     "A run's folder."
@@ -326,7 +327,7 @@ def find_resume(
                                 f'{", ".join(p.name for p in kept) or "none"}')
     return folder, chosen[0]
 
-# %% ../../nbs/training/runs.ipynb #f71ffc40
+# %% ../../nbs/training/runs.ipynb #be2fc989
 def train(
     recipe: str | None = None,  # a recipe's name or file; may be left out when a run is resumed
     data: str | Mapping[str, str] | None = None,  # 'world', a folder, {train: …, val: …, test: …}; None: the recipe's
@@ -454,7 +455,7 @@ def card(
         'augment': augment.as_dict() if augment is not None else {}, 'layout': data.layout,
         'frame': frame.to_dict() if frame is not None else None}))
 
-# %% ../../nbs/training/runs.ipynb #14108285
+# %% ../../nbs/training/runs.ipynb #74bfb9f8
 def in_notebook() -> bool:
     'Whether this is a Jupyter kernel.'
     shell = sys.modules.get('IPython') and sys.modules['IPython'].get_ipython()
@@ -528,7 +529,7 @@ class logging_to:
         logging.captureWarnings(False)
         self.handler.close()
 
-# %% ../../nbs/training/runs.ipynb #d99f946c
+# %% ../../nbs/training/runs.ipynb #0ff61d70
 def open_checkpoint(
     checkpoint: str | Path,  # of a run
     data: str | Mapping[str, str] | None = None,  # other data than the run's

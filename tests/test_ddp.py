@@ -1,0 +1,116 @@
+"""Two processes on the CPU (gloo) evaluate exactly what one does, and train as one run."""
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import geoseg
+from geoseg.data.world import world_data
+from geoseg.training.tasks import SegmentationTask
+
+TINY = {'num_workers': 0, 'encoder': 'tu-resnet10t', 'decoder_channels': [16, 8, 8, 8, 8], 'warmup_epochs': 0,
+        'image_size': [64, 64], 'crop': [64, 64], 'save_top_k': 0, 'ema': 0.9, 'trainer.accelerator': 'cpu',
+        'trainer.enable_progress_bar': False}
+
+
+def run_module(module, *arguments, folder):
+    'Run a module with all the processes that it starts; none of them outlives the test.'
+    environment = os.environ | {'CUDA_VISIBLE_DEVICES': '', 'OMP_NUM_THREADS': '1'}
+    process = subprocess.Popen([sys.executable, '-m', module, *map(str, arguments)], cwd=folder, env=environment,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        out, err = process.communicate(timeout=300)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, out, err
+
+
+def keep(folder: Path, n: int):
+    'Leave only the first n files of a folder.'
+    for path in sorted(folder.iterdir())[n:]:
+        path.unlink()
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    'The tiny world with 17 test and 5 validation images: at 4 a batch and process the second has one batch fewer.'
+    folder = Path(shutil.copytree(world_data('folders', size='tiny'), tmp_path_factory.mktemp('data') / 'world'))
+    for split, n in {'test': 17, 'val': 5, 'train': 16}.items():
+        keep(folder / 'images' / split, n)
+        keep(folder / 'masks' / split, n)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def run(data, tmp_path_factory):
+    return geoseg.train('unet', data, epochs=1, batch_size=4, out=tmp_path_factory.mktemp('one'), overrides=TINY)
+
+
+def test_two_processes_evaluate_like_one(run, tmp_path):
+    one = geoseg.evaluate(run.folder, out=tmp_path / 'one')
+    assert len(one.names) == 17 and one.confusion.sum() == 17 * 64 * 64  # each pixel once
+    status, out, err = run_module('geoseg.cli', 'test', '--checkpoint', run.folder, 'out=two', '--trainer.devices', 2,
+                                  '--trainer.strategy', 'ddp', '--trainer.accelerator', 'cpu', folder=tmp_path)
+    assert status == 0, err[-3000:]
+    assert 'MEMBER: 2/2' in err  # there were two
+    for name in ('confusion.csv', 'per_class.csv', 'per_image.csv'):
+        assert (tmp_path / 'one' / name).read_bytes() == (tmp_path / 'two' / name).read_bytes(), name
+    a, b = (pd.read_csv(tmp_path / folder / 'metrics.csv') for folder in ('one', 'two'))
+    assert a.drop(columns='loss').equals(b.drop(columns='loss'))
+    assert float(a.loss[0]) == pytest.approx(float(b.loss[0]), rel=1e-5)  # its batches are others
+    assert out.count('building') == 1 and out.count('mIoU') == 1, 'each process printed'
+
+
+def test_torchrun_trains_one_run(data, tmp_path):
+    settings = TINY | {'trainer.limit_train_batches': 1, 'trainer.limit_val_batches': 1}
+    status, out, err = run_module(
+        'torch.distributed.run', '--standalone', '--nproc_per_node=2', '-m', 'geoseg.cli', 'fit', '--recipe', 'unet',
+        f'data={data}', 'epochs=2', 'batch_size=2', *(f'{k}={v}' for k, v in settings.items()), 'out=runs',
+        '--trainer.devices', 2, '--trainer.strategy', 'ddp', '--trainer.precision', 'bf16-mixed', folder=tmp_path)
+    assert status == 0, err[-3000:]
+    assert 'MEMBER: 2/2' in err
+    one_run(tmp_path / 'runs', epochs=2)
+    folder, = (tmp_path / 'runs/unet').iterdir()
+    assert out.split() == [str(folder.relative_to(tmp_path))], 'each process printed'
+    assert 'precision: bf16-mixed' in (folder / 'config.yaml').read_text()
+
+
+def one_run(out: Path, epochs: int):
+    'There is one run, and it was logged once.'
+    folder, = out.glob('*/*')
+    assert [p.name for p in folder.glob('*.txt')] == ['log.txt']
+    log = (folder / 'log.txt').read_text()
+    for text in ('INFO train unet in', 'INFO done: ', *(f'INFO epoch {i}, ' for i in range(epochs))):
+        assert log.count(text) == 1, log
+    table = pd.read_csv(folder / 'metrics.csv')
+    assert table.epoch.tolist() == list(range(epochs)) and table.notna().all(axis=None)
+    assert len(list((folder / 'tensorboard').glob('events.*'))) == 1
+    assert {p.name for p in (folder / 'checkpoints').iterdir()} == {'best.ckpt', 'last.ckpt'}
+
+
+def test_an_epoch_sees_each_sample_once(data, tmp_path, monkeypatch):
+    training_step = SegmentationTask.training_step
+
+    def noted(self, batch, batch_idx):
+        with (tmp_path / f'rank{self.global_rank}.csv').open('a') as file:
+            file.writelines(f'{self.current_epoch},{batch_idx},{name}\n' for name in batch['name'])
+        return training_step(self, batch, batch_idx)
+
+    monkeypatch.setattr(SegmentationTask, 'training_step', noted)
+    geoseg.train('unet', data, epochs=2, batch_size=4, out=tmp_path / 'runs', overrides=TINY | {
+        'trainer.devices': 2, 'trainer.strategy': 'ddp_fork', 'trainer.limit_val_batches': 1})
+    one_run(tmp_path / 'runs', epochs=2)
+    parts = [pd.read_csv(tmp_path / f'rank{rank}.csv', names=['epoch', 'batch', 'name']) for rank in (0, 1)]
+    seen = pd.concat(parts)
+    names = {f'train/{p.stem}' for p in (data / 'images/train').iterdir()}
+    for _, epoch in seen.groupby('epoch'):
+        assert len(epoch) == 16 and set(epoch.name) == names
+    assert (seen.groupby(['epoch', 'batch']).size() == 8).all()  # two processes of four
+    orders = [part[part.epoch == epoch].name.tolist() for part in parts for epoch in (0, 1)]
+    assert orders[0] != orders[1], 'every epoch has the same order'
