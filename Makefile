@@ -8,7 +8,8 @@ READY := $(VENV)/ready
 NOTEBOOKS := train evaluate predict localize sweep benchmarks index
 # one thread a process: two notebooks run side by side, and results do not depend on the number of cores
 export NO_ALBUMENTATIONS_UPDATE := 1
-export GIT_PYTHON_REFRESH := quiet
+# threads that wait sleep: spinning ones, which is the default, make a busy machine ten times slower
+export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: env train test check notebooks pytest tutorials docs readme export lab clean
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -14,7 +15,7 @@ from geoseg.data.world import world_data
 from geoseg.training.recipes import ConfigError, parse
 
 TINY = {'num_workers': 0, 'encoder': 'tu-resnet10t', 'decoder_channels': [16, 8, 8, 8, 8], 'warmup_epochs': 1,
-        'image_size': [64, 64], 'crop': [64, 64], 'save_top_k': 0, 'trainer.accelerator': 'cpu',
+        'image_size': [32, 32], 'crop': [32, 32], 'save_top_k': 0, 'trainer.accelerator': 'cpu',
         'trainer.enable_progress_bar': False}
 TINY_WORDS = [f'{key}={value}' for key, value in TINY.items()]
 
@@ -30,7 +31,7 @@ def geoseg_command(*arguments, folder):
 def started(tmp_path_factory):
     'A run that the command line made: what it printed, and its folder.'
     folder = tmp_path_factory.mktemp('command')
-    done = geoseg_command('fit', '--recipe', 'unet', 'data=world:tiny', 'epochs=2', 'batch_size=4', '--lr', '1e-3',
+    done = geoseg_command('fit', '--recipe', 'unet', 'data=world:tiny', 'epochs=2', 'batch_size=8', '--lr', '1e-3',
                           'seed=3', 'ema=0.9', *TINY_WORDS, folder=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return done, folder / done.stdout.strip()
@@ -43,7 +44,7 @@ def config_of(*arguments):
 
 
 def test_command_and_notebook_give_the_same_numbers(started, tmp_path):
-    run = geoseg.train('unet', 'world:tiny', epochs=2, batch_size=4, lr=1e-3, seed=3, out=tmp_path,
+    run = geoseg.train('unet', 'world:tiny', epochs=2, batch_size=8, lr=1e-3, seed=3, out=tmp_path,
                        overrides=TINY | {'ema': 0.9})
     for name in ('metrics.csv', 'per_class.csv'):
         assert (run.folder / name).read_bytes() == (started[1] / name).read_bytes(), name
@@ -82,8 +83,8 @@ def test_evaluation(started, capsys):
         assert names == {'metrics.csv', 'per_class.csv', 'per_image.csv', 'confusion.csv'}
     run = geoseg.Run(folder)
     best = run.metrics['mIoU/val'].max()
-    evaluated = float((folder / 'evaluation/val/metrics.csv').read_text().split()[1].split(',')[1])
-    assert evaluated == pytest.approx(best, abs=1e-12)  # the averaged weights, as in training
+    evaluated = pd.read_csv(folder / 'evaluation/val/metrics.csv').mIoU[0]
+    assert evaluated == best  # the averaged weights, as in training
 
 
 def test_prediction(started, tmp_path, capsys):
@@ -106,7 +107,7 @@ def test_evaluation_on_another_layout(started, capsys):
 
 
 def test_resume_goes_on(started, tmp_path, capsys):
-    run = geoseg.train('unet', 'world:tiny', epochs=1, batch_size=4, out=tmp_path,
+    run = geoseg.train('unet', 'world:tiny', epochs=1, batch_size=8, out=tmp_path,
                        overrides=TINY | {'trainer.limit_train_batches': 2, 'trainer.limit_val_batches': 1})
     assert cli.main(['fit', f'resume={run.folder}', 'epochs=2']) == 0
     assert capsys.readouterr().out.strip() == str(run.folder)
@@ -114,10 +115,9 @@ def test_resume_goes_on(started, tmp_path, capsys):
 
 
 def test_a_mistake_is_one_line(tmp_path):
-    done = geoseg_command('fit', '--recipe', 'unet', 'data=world:tiny', '--trainer.max_epoch', '2', folder=tmp_path)
+    done = geoseg_command('fit', '--recipe', 'unet', 'world', folder=tmp_path)
     assert done.returncode == 2 and not done.stdout
-    line, = done.stderr.splitlines()
-    assert line.startswith('geoseg fit: ') and 'trainer.max_epochs' in line
+    assert done.stderr == "geoseg fit: 'world': expected --key value, --key=value or name=value\n"
     assert not list(tmp_path.iterdir())
 
 

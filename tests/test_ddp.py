@@ -14,7 +14,7 @@ from geoseg.data.world import world_data
 from geoseg.training.tasks import SegmentationTask
 
 TINY = {'num_workers': 0, 'encoder': 'tu-resnet10t', 'decoder_channels': [16, 8, 8, 8, 8], 'warmup_epochs': 0,
-        'image_size': [64, 64], 'crop': [64, 64], 'save_top_k': 0, 'ema': 0.9, 'trainer.accelerator': 'cpu',
+        'image_size': [32, 32], 'crop': [32, 32], 'save_top_k': 0, 'ema': 0.9, 'trainer.accelerator': 'cpu',
         'trainer.enable_progress_bar': False}
 
 
@@ -54,7 +54,7 @@ def run(data, tmp_path_factory):
 
 def test_two_processes_evaluate_like_one(run, tmp_path):
     one = geoseg.evaluate(run.folder, out=tmp_path / 'one')
-    assert len(one.names) == 17 and one.confusion.sum() == 17 * 64 * 64  # each pixel once
+    assert len(one.names) == 17 and one.confusion.sum() == 17 * 32 * 32  # each pixel once
     status, out, err = run_module('geoseg.cli', 'test', '--checkpoint', run.folder, 'out=two', '--trainer.devices', 2,
                                   '--trainer.strategy', 'ddp', '--trainer.accelerator', 'cpu', folder=tmp_path)
     assert status == 0, err[-3000:]
