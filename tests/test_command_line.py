@@ -95,12 +95,6 @@ def test_prediction(started, tmp_path, capsys):
     assert (tmp_path / 'masks/classes.txt').read_text().startswith('0 water')
 
 
-def test_prediction_of_a_folder_of_pictures(started, tmp_path):
-    pictures = world_data('folders', size='tiny') / 'images/val'
-    assert cli.main(['predict', '--checkpoint', str(started[1]), f'data={pictures}', f'out={tmp_path}/masks']) == 0
-    assert {p.name for p in tmp_path.rglob('*.png')} == {p.name for p in pictures.iterdir()}
-
-
 def test_evaluation_on_another_layout(started, capsys):
     data = world_data('geotagged', size='tiny')
     assert cli.main(['test', '--checkpoint', str(started[1]), f'data={data}', 'limit_test_batches=1']) == 0
@@ -123,20 +117,29 @@ def test_a_mistake_is_one_line(tmp_path):
 
 # ---- what the words mean
 
-@pytest.mark.parametrize('words, key, value', [
-    (['lr=1e-3'], 'model.init_args.optimizer.init_args.lr', 1e-3),
-    (['--lr=1e-3'], 'model.init_args.optimizer.init_args.lr', 1e-3),
-    (['--trainer.max_epochs', '2'], 'trainer.max_epochs', 2),
-    (['epochs=2'], 'trainer.max_epochs', 2),
-    (['max_epochs=2'], 'trainer.max_epochs', 2),
-    (['seed=7'], 'seed_everything', 7),
-    (['decoder_channels=[16, 8]'], 'model.init_args.network.init_args.decoder_channels', (16, 8)),
-    (['crop=null'], 'data.init_args.augment.crop', None),
-    (['monitor=F1'], 'run.monitor', 'F1/val'),
-    (['--model.init_args.schedule', 'null'], 'model.init_args.schedule', None),
-], ids=lambda value: ' '.join(value) if isinstance(value, list) else '')
-def test_settings(words, key, value):
-    assert config_of('--recipe', 'unet', *words)[key] == value
+def test_settings():
+    config = config_of('--recipe', 'unet', 'lr=1e-3', '--trainer.max_epochs', '2', 'seed=7', 'decoder_channels=[16, 8]',
+                       'crop=null', '--color_jitter=null', 'monitor=F1', '--model.init_args.schedule', 'null',
+                       'label_smoothing=0.1')
+    assert config.model.init_args.optimizer.init_args.lr == 1e-3 and config.trainer.max_epochs == 2
+    assert config.seed_everything == 7
+    assert config.model.init_args.network.init_args.decoder_channels == (16, 8)
+    assert config.data.init_args.augment.crop is config.data.init_args.augment.color_jitter is None
+    assert config.run.monitor == 'F1/val'
+    assert config.model.init_args.schedule is None and config.model.init_args.loss.init_args.label_smoothing == 0.1
+
+
+@pytest.mark.parametrize('words', ['--lr=1e-3 epochs=2', '--lr 0.001 max_epochs=2', 'init_args.lr=.001 --epochs 2'])
+def test_the_same_setting_in_other_words(words):
+    config = config_of('--recipe', 'unet', *words.split())
+    assert config.model.init_args.optimizer.init_args.lr == 1e-3 and config.trainer.max_epochs == 2
+
+
+def test_another_class_brings_its_own_settings():
+    loss = config_of('--recipe', 'unet', '--model.init_args.loss.class_path=geoseg.training.losses.FocalLoss',
+                     '--model.init_args.loss.init_args.gamma=1.5').model.init_args.loss
+    assert loss.class_path.endswith('FocalLoss') and loss.init_args.gamma == 1.5
+    assert 'label_smoothing' not in loss.init_args
 
 
 @pytest.mark.parametrize('name, text', [
@@ -149,7 +152,12 @@ def test_config_files_overlay_the_recipe(tmp_path, name, text):
     config = config_of('--recipe', 'unet', '--config', tmp_path / name)
     assert config.trainer.max_epochs == 7 and config.model.init_args.network.init_args.dropout == 0.25
     assert config.model.init_args.network.init_args.encoder == 'resnet34'  # the recipe's
-    assert config_of('--recipe', 'unet', '--config', tmp_path / name, 'epochs=9').trainer.max_epochs == 9
+
+
+def test_words_win_over_files(tmp_path):
+    (tmp_path / 'more.toml').write_text('trainer.max_epochs = 7')
+    config = config_of('epochs=9', '--recipe', 'unet', '--config', tmp_path / 'more.toml')
+    assert config.trainer.max_epochs == 9
 
 
 def test_data_keeps_the_settings_of_config_files(tmp_path):

@@ -7,13 +7,13 @@ __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'IGNORE', 'band_values', 'Normalize'
            'Rotate', 'PadEach', 'Pad', 'PadIfNeeded', 'pixel_grid', 'cell_centres', 'reseed', 'Augment', 'geometry',
            'appearance', 'Pipeline']
 
-# %% ../../nbs/data/augment.ipynb #b683a98e
+# %% ../../nbs/data/augment.ipynb #ceb7aaf6
 import os
 
-# %% ../../nbs/data/augment.ipynb #f8426f09
+# %% ../../nbs/data/augment.ipynb #20b9bb8f
 os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')  # before the import: no question to a server
 
-# %% ../../nbs/data/augment.ipynb #db088491
+# %% ../../nbs/data/augment.ipynb #129ba20c
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 import torch
 
-# %% ../../nbs/data/augment.ipynb #ef03160a
+# %% ../../nbs/data/augment.ipynb #4e2240a1
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -40,7 +40,7 @@ def band_values(
         raise ValueError(f'{name}: {len(values)} values {tuple(values)} for images of {channels} bands')
     return tuple(values)
 
-# %% ../../nbs/data/augment.ipynb #4e08dd4b
+# %% ../../nbs/data/augment.ipynb #14a52531
 class Normalize:
     'uint8 or float32 [H, W, C] to a normalised float32 tensor [C, H, W].'
 
@@ -87,7 +87,7 @@ class Normalize:
         scale, shift = self.factors(np.float32, len(image))
         return np.clip((image.numpy() - shift) / scale, 0, 1).transpose(1, 2, 0)
 
-# %% ../../nbs/data/augment.ipynb #b6644b8c
+# %% ../../nbs/data/augment.ipynb #8eacba7d
 IGNORE = 255
 
 
@@ -131,7 +131,7 @@ def warp(
     options = dict(M=matrix[:2], dsize=array.shape[1::-1], flags=interpolation)
     return by_four(lambda a, f: cv2.warpAffine(a, borderValue=f, **options), array, fill)
 
-# %% ../../nbs/data/augment.ipynb #9f0adeef
+# %% ../../nbs/data/augment.ipynb #1b0ed3c8
 class Resize(A.Resize):
     'Resize: image by area or linearly, label mask by the nearest pixel, positions as the image.'
 
@@ -167,7 +167,7 @@ class Pad(PadEach, A.Pad):
 class PadIfNeeded(PadEach, A.PadIfNeeded):
     'Pad to a least size.'
 
-# %% ../../nbs/data/augment.ipynb #1a72708b
+# %% ../../nbs/data/augment.ipynb #1eac32d7
 def pixel_grid(
     height: int,
     width: int,
@@ -176,7 +176,7 @@ def pixel_grid(
     y, x = np.mgrid[:height, :width]
     return np.stack([x, y], -1).astype(np.float32)
 
-# %% ../../nbs/data/augment.ipynb #006c8f57
+# %% ../../nbs/data/augment.ipynb #f684c3d8
 def cell_centres(
     coords: np.ndarray,  # float32 [H, W, 2], H and W multiples of 4
 ) -> np.ndarray:  # float32 [H/4, W/4, 2]: the centre of each cell, NaN where it lies on padding
@@ -185,7 +185,7 @@ def cell_centres(
         raise ValueError(f'positions at stride 4 need sizes that are multiples of 4, got {coords.shape[:2]}')
     return (coords[1::4, 1::4] + coords[2::4, 2::4]) / 2
 
-# %% ../../nbs/data/augment.ipynb #93023ed5
+# %% ../../nbs/data/augment.ipynb #2f615912
 def reseed(
     compose: A.Compose,
     seed: int,  # 0 or more
@@ -193,14 +193,14 @@ def reseed(
     'Make all that `compose` draws next a function of `seed`, each transform drawing in its turn.'
     compose.set_random_state(np.random.Generator(np.random.PCG64(seed)), random.Random(seed))
 
-# %% ../../nbs/data/augment.ipynb #6f906035
+# %% ../../nbs/data/augment.ipynb #cb4ca50e
 @dataclass
 class Augment:
     'Settings of the training and evaluation pipelines.'
     image_size: tuple[int, int] | None = None  # (height, width) to resize to; None: as it is
     crop: tuple[int, int] | None = None  # (height, width), random, at training; smaller images are padded
     crop_padding: int = 0  # pixels added to each side before the random crop
-    center_crop: tuple[int, int] | None = None  # (height, width), at evaluation; at training unless `crop` is set
+    center_crop: tuple[int, int] | None = None  # (height, width); at training only without `crop`
     horizontal_flip: float = 0.5  # probability
     vertical_flip: float = 0.  # probability
     dihedral: float = 0.  # probability of drawing one of the eight turns and reflections of a square
@@ -243,7 +243,7 @@ class Augment:
         'The training or the evaluation pipeline.'
         return Pipeline(self, train, channels)
 
-# %% ../../nbs/data/augment.ipynb #8cfe51d8
+# %% ../../nbs/data/augment.ipynb #89652198
 def geometry(
     a: Augment,
     train: bool,
@@ -290,7 +290,7 @@ def appearance(
         out.append(A.GaussNoise((0, a.noise), p=a.noise_p))
     return out
 
-# %% ../../nbs/data/augment.ipynb #8736b546
+# %% ../../nbs/data/augment.ipynb #faf485df
 class Pipeline:
     'Image, mask and positions to tensors; what is random in it is a function of the seed alone.'
 

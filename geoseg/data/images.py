@@ -7,7 +7,7 @@ __all__ = ['EXTENSIONS', 'DRIVE', 'PARTS', 'RULES', 'read_image', 'image_size', 
            'check_sizes', 'ImageSegmentation', 'plot_sample', 'drive_of', 'match_split', 'ImageData', 'FolderData',
            'WildscenesData', 'read_gps', 'unix_time', 'GeotaggedData']
 
-# %% ../../nbs/data/images.ipynb #798aec8c
+# %% ../../nbs/data/images.ipynb #ff24223c
 import os
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ from .loading import Key, SegmentationData, key_of, source_id
 from .splits import SPLITS, by_block, by_random, by_time, read_split, samples_table, stamp_times
 from ..geo.coords import Frame, exif_place
 
-# %% ../../nbs/data/images.ipynb #99d6f108
+# %% ../../nbs/data/images.ipynb #447cba3e
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.webp', '.bmp')
 
 
@@ -69,7 +69,7 @@ def image_size(
         raise ValueError(f'{path}: not a readable image ({e})') from e
     return (width, height) if turned else (height, width)
 
-# %% ../../nbs/data/images.ipynb #ffe847b8
+# %% ../../nbs/data/images.ipynb #f8bd041b
 def some(
     names: list,  # what is wrong
     whole: int,  # out of how many
@@ -134,7 +134,7 @@ def check_sizes(
                          f'{width} x {height} for an image of {sizes[i][1]} x {sizes[i][0]}')
     return sizes
 
-# %% ../../nbs/data/images.ipynb #a6090205
+# %% ../../nbs/data/images.ipynb #0c2c042c
 class ImageSegmentation(Dataset):
     'Pictures with masks, places and times; indexed by `Key` or number.'
 
@@ -208,7 +208,7 @@ def plot_sample(
                     fontsize=8, frameon=False, handlelength=1, handleheight=1)
     return figure
 
-# %% ../../nbs/data/images.ipynb #d0516909
+# %% ../../nbs/data/images.ipynb #9037d010
 DRIVE = r'(.*?)[_\-. ]*[A-Za-z]?\d+$'
 
 
@@ -220,7 +220,7 @@ def drive_of(
     found = re.match(pattern, name)
     return found[1] if found else ''
 
-# %% ../../nbs/data/images.ipynb #2ab4658c
+# %% ../../nbs/data/images.ipynb #b5c80dd0
 def match_split(
     names: list[str],  # the pictures, without extension
     rows: pd.DataFrame,  # columns name, split
@@ -240,7 +240,7 @@ def match_split(
         raise ValueError(f'{file}: no image for {some(extra, len(table), "rows")}')
     return [table[key(n)] for n in names]
 
-# %% ../../nbs/data/images.ipynb #aa289f93
+# %% ../../nbs/data/images.ipynb #e584fe58
 PARTS = (*SPLITS, 'predict')
 RULES = ('time', 'random', 'block')
 
@@ -280,7 +280,7 @@ class ImageData(SegmentationData):
         'The pictures of one root.'
         raise NotImplementedError
 
-# %% ../../nbs/data/images.ipynb #e3f09567
+# %% ../../nbs/data/images.ipynb #cf8eb35a
 @patch
 def gather(
     self: ImageData,
@@ -291,7 +291,8 @@ def gather(
         part = self.files(root, split).assign(root=str(root))
         part = part if split is None else part.assign(split=split)
         place, known = root.resolve().name, part.get('source', pd.Series('', part.index))
-        part['source'] = [s or f'{place}/{d or n}' for s, d, n in zip(known, part['drive'], part['name'], strict=True)]
+        rows = zip(known, part['drive'], part['name'], strict=True)
+        part['source'] = [source or f'{place}/{drive or name}' for source, drive, name in rows]
         parts.append(part)
     table = self.place(pd.concat(parts, ignore_index=True))
     return self.divide(table, root) if self.single else table
@@ -337,7 +338,7 @@ def divide(
         split = by_block(samples, self.block, self.ratios, self.seed)
     return table.assign(split=match_split(names, split, rule))
 
-# %% ../../nbs/data/images.ipynb #cee03439
+# %% ../../nbs/data/images.ipynb #ed9b0f4f
 @patch
 def make_datasets(
     self: ImageData,
@@ -370,7 +371,7 @@ def check_shapes(
         raise ValueError(f"{part['root'].iloc[0]}: {split} images of {len(sizes)} sizes ({listed}): set "
                          f'augment.image_size or augment.{crop}, or batch_size to 1')
 
-# %% ../../nbs/data/images.ipynb #d848ab9f
+# %% ../../nbs/data/images.ipynb #bfe8b887
 class FolderData(ImageData):
     'Pictures and masks in two folders, with or without a sub-folder for each split.'
     layout = 'folders'
@@ -410,7 +411,7 @@ class FolderData(ImageData):
         part = part.assign(name=prefix + part['name'], time=np.nan)
         return part if split is None else part.assign(split='predict' if unlabelled else split)
 
-# %% ../../nbs/data/images.ipynb #4ba06cc8
+# %% ../../nbs/data/images.ipynb #165f452d
 class WildscenesData(ImageData):
     'Traverses of a natural place, pictures named by their time.'
     layout = 'wildscenes'
@@ -440,7 +441,7 @@ class WildscenesData(ImageData):
             parts.append(part.assign(drive=drive, source=drive, time=stamp_times(part['image'])))
         return pd.concat(parts, ignore_index=True)
 
-# %% ../../nbs/data/images.ipynb #cd71b6e6
+# %% ../../nbs/data/images.ipynb #4ae46d46
 def read_gps(
     path: str | Path,  # gps.csv: filename, lat, long; if known time (UNIX seconds or ISO 8601), source
 ) -> pd.DataFrame:  # indexed by filename: lat, long, and the others if there

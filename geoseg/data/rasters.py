@@ -5,36 +5,37 @@
 # %% auto #0
 __all__ = ['DATE_FORMATS', 'DRAWS', 'unix_day', 'match_pattern', 'Acquisition', 'open_raster', 'read_acquisition',
            'find_acquisitions', 'Blocks', 'Reader', 'Area', 'cover', 'RasterChips', 'region_window', 'deal_blocks',
-           'RasterData']
+           'RasterData', 'overview']
 
-# %% ../../nbs/data/rasters.ipynb #965dd380
+# %% ../../nbs/data/rasters.ipynb #b9699899
 import os
 import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import rasterio
 import torch
+from fastcore.basics import patch
 from pyproj import Transformer
 from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 from torch.utils.data import Dataset
 
-from .augment import IGNORE, Augment, Pipeline, band_values, cell_centres, IMAGENET_MEAN, pixel_grid
-from .images import SPLITS, plot_sample, some
+from .augment import IGNORE, IMAGENET_MEAN, Augment, Pipeline, band_values, cell_centres, pixel_grid
+from .images import PARTS, plot_sample, some
 from .labels import LabelScheme
 from .loading import Key, SegmentationData, key_of, mix, source_id
+from .splits import SPLITS, by_random, samples_table
 from ..geo.coords import WGS84, Frame, crs_name, pixel_xy
 
-# %% ../../nbs/data/rasters.ipynb #6646eaa4
+# %% ../../nbs/data/rasters.ipynb #bbe0997d
 DATE_FORMATS = ('%Y%m%d', '%Y-%m-%d', '%Y')
 
 
@@ -69,7 +70,7 @@ def match_pattern(
             files[found['date'], found.groupdict().get('tile', '')] = path
     return files
 
-# %% ../../nbs/data/rasters.ipynb #053eaf19
+# %% ../../nbs/data/rasters.ipynb #8cef0452
 @dataclass(frozen=True)
 class Acquisition:
     'One raster of a place at a time, with its mask where there is one.'
@@ -126,14 +127,17 @@ def read_acquisition(
     if mask is not None:
         with open_raster(mask) as f:
             if (f.height, f.width) != grid[:2]:
-                raise ValueError(f'{mask}: {f.width} x {f.height} pixels, its image has {grid[1]} x {grid[0]}')
+                raise ValueError(f'{mask}: {f.width} x {f.height} pixels, '
+                                 f'its image has {grid[1]} x {grid[0]}')
             if f.crs is None or crs_name(f.crs) != crs:
                 raise ValueError(f'{mask}: CRS {f.crs}, its image has {crs}')
             pixel = abs(grid[2][0]) + abs(grid[2][1])
             if np.abs(np.subtract(tuple(f.transform)[:6], grid[2])).max() > 1e-3 * pixel:
-                raise ValueError(f'{mask}: another grid than its image: {tuple(f.transform)[:6]}, not {grid[2]}')
-    return Acquisition(image, mask, date, tile, unix_day(date, image) if date else np.nan,
-                       source_id(f'{place}/{date}'), *grid, crs, dtypes.pop(), count, block, masked)
+                raise ValueError(f'{mask}: another grid than its image: '
+                                 f'{tuple(f.transform)[:6]}, not {grid[2]}')
+    return Acquisition(image=image, mask=mask, date=date, tile=tile, source=source_id(f'{place}/{date}'),
+                       time=unix_day(date, image) if date else np.nan, height=grid[0], width=grid[1],
+                       transform=grid[2], crs=crs, dtype=dtypes.pop(), count=count, block=block, masked=masked)
 
 
 def find_acquisitions(
@@ -143,7 +147,9 @@ def find_acquisitions(
     masks: str = 'required',  # an image without mask: 'required' is an error, 'optional' is unlabelled
 ) -> list[Acquisition]:  # in order of time
     'The acquisitions of a folder.'
-    images, labels = match_pattern(root, pattern), match_pattern(root, mask_pattern)
+    labels = match_pattern(root, mask_pattern)
+    masks_too = set(labels.values())  # the pattern '{date}.tif' would take '2020_mask.tif' for an image
+    images = {k: path for k, path in match_pattern(root, pattern).items() if path not in masks_too}
     if not images:
         raise ValueError(f'{root}: no file follows the pattern {pattern!r}')
     if lost := [images[k].name for k in images if k not in labels]:
@@ -156,7 +162,7 @@ def find_acquisitions(
     found = [read_acquisition(path, labels.get(key), *key, place) for key, path in images.items()]
     return sorted(found, key=lambda a: (a.time, a.tile))
 
-# %% ../../nbs/data/rasters.ipynb #851a8927
+# %% ../../nbs/data/rasters.ipynb #abfa7dca
 class Blocks:
     'Decoded blocks of rasters, the most recently used ones, up to a number of bytes.'
 
@@ -218,7 +224,7 @@ class Blocks:
                     self.size -= sum(a.nbytes for a in self.kept.popitem(last=False)[1])
         return found
 
-# %% ../../nbs/data/rasters.ipynb #127e9784
+# %% ../../nbs/data/rasters.ipynb #ec11341f
 class Reader:
     'Windows of acquisitions: images ready for the pipeline and masks of train ids.'
 
@@ -226,7 +232,7 @@ class Reader:
         self,
         scheme: LabelScheme,
         bands: tuple[int, ...] | None = None,  # numbers from 1, in this order; None: all
-        value_range: list[tuple[float, float]] | None = None,  # (low, high) that become 0 and 1: one, or one a band
+        value_range: list[tuple[float, float]] | None = None,  # (low, high) to 0 and 1: one, or one a band
         mean: tuple[float, ...] | None = None,  # of each band in the full range, for pixels without data
         unknown: str = 'error',  # label values outside the scheme: 'error' or 'ignore'
         blocks: Blocks | None = None,
@@ -238,7 +244,7 @@ class Reader:
         self,
         a: Acquisition,
     ) -> int:  # C
-        'Number of bands that are read; raises `ValueError` where one is not there, or its range is not given.'
+        'Number of bands that are read; raises `ValueError` where one is not there, or has no range.'
         if self.bands and not (1 <= min(self.bands) and max(self.bands) <= a.count):
             raise ValueError(f'{a.image}: bands {self.bands} asked for, it has 1 to {a.count}')
         channels = len(self.bands) if self.bands else a.count
@@ -267,8 +273,8 @@ class Reader:
             valid = image.dataset_mask(window=window) > 0 if a.masked else None
             labels = self.blocks.handle(a.mask).read(window=window) if a.mask else None
         except RasterioError as e:
-            raise ValueError(f'{a.image}: a block at row {window.row_off}, column {window.col_off} cannot be read, '
-                             f'or that of its mask ({e.__cause__ or e})') from e
+            raise ValueError(f'{a.image}: the block at row {window.row_off}, column {window.col_off} cannot be '
+                             f'read, or that of its mask ({e.__cause__ or e})') from e
         values = np.ascontiguousarray(values.transpose(1, 2, 0))
         if self.value_range is not None:
             low, high = np.array(self.value_range, np.float64).T
@@ -311,7 +317,7 @@ class Reader:
         col: int,
         height: int,
         width: int,
-    ) -> tuple[np.ndarray, np.ndarray]:  # image uint8 or float32 [height, width, C], mask uint8 [height, width]
+    ) -> tuple[np.ndarray, np.ndarray]:  # image uint8 or float32 [h, w, C], mask uint8 [h, w]
         'A window; beyond the raster the image is filled with the mean and the mask with 255.'
         h, w = self.cell(a)
         bottom, right = min(row + height, a.height), min(col + width, a.width)
@@ -330,7 +336,7 @@ class Reader:
                 image[here], mask[here] = values[there], ids[there]
         return image, mask
 
-# %% ../../nbs/data/rasters.ipynb #c249fc3c
+# %% ../../nbs/data/rasters.ipynb #af10b6b4
 @dataclass(frozen=True)
 class Area:
     'A window of an acquisition.'
@@ -351,7 +357,7 @@ def cover(
     edges = [0, *((a + chip + b) // 2 for a, b in zip(starts, starts[1:], strict=False)), length]
     return list(zip(starts, edges[:-1], edges[1:], strict=True))
 
-# %% ../../nbs/data/rasters.ipynb #ca57e1d6
+# %% ../../nbs/data/rasters.ipynb #605c2588
 DRAWS = 10  # how often a chip without labels is drawn again
 
 
@@ -369,7 +375,7 @@ class RasterChips(Dataset):
         chips: int | None = None,  # so many random chips; None: a covering grid
     ):
         if chip % 4:
-            raise ValueError(f'chip is {chip} pixels, expected a multiple of 4 (positions are given at stride 4)')
+            raise ValueError(f'chip is {chip} pixels, expected a multiple of 4: positions are given at stride 4')
         if stride is not None and not 1 <= stride <= chip:
             raise ValueError(f'stride is {stride} pixels, expected 1 to {chip} (the chip)')
         self.areas, self.reader, self.pipeline, self.frame, self.chip = areas, reader, pipeline, frame, chip
@@ -413,7 +419,7 @@ class RasterChips(Dataset):
         self,
         index: int,
         seed: int = 0,  # of a random position
-    ) -> tuple[Acquisition, int, int, np.ndarray, np.ndarray]:  # with row, column, image [H, W, C], mask [H, W]
+    ) -> tuple[Acquisition, int, int, np.ndarray, np.ndarray]:  # its row, column, image [H, W, C], mask [H, W]
         'Where a chip lies, its pixels and its labels.'
         if not 0 <= index < self.length:
             raise IndexError(f'chip {index} of {self.length}')
@@ -437,7 +443,7 @@ class RasterChips(Dataset):
         a: Acquisition,
         row: int,
         col: int,
-        cells: np.ndarray | None,  # [h, w, 2]: positions in the chip, (x, y) of pixel centres; None: of its own cells
+        cells: np.ndarray | None = None,  # float64 [h, w, 2]: (x, y) in the chip; None: its own cells
     ) -> np.ndarray:  # float32 [h, w, 2]: metres east, north
         'Where cells of a chip lie on the ground.'
         if a.crs != self.frame.crs:
@@ -446,7 +452,8 @@ class RasterChips(Dataset):
                             cells[..., 1] + (row + 0.5)).astype(np.float32)
         ta, tb, tc, td, te, tf = a.transform
         x, y = self.frame.origin
-        corner = (ta * (col + 0.5) + tb * (row + 0.5) + (tc - x), td * (col + 0.5) + te * (row + 0.5) + (tf - y))
+        right, down = col + 0.5, row + 0.5  # from the raster's edge to the centre of the chip's first pixel
+        corner = ta * right + tb * down + (tc - x), td * right + te * down + (tf - y)
         if cells is None:
             if a.transform not in self.bases:
                 self.bases[a.transform] = self.cells @ np.array([[ta, td], [tb, te]])
@@ -460,12 +467,13 @@ class RasterChips(Dataset):
         col: int,
     ) -> tuple[float, float]:  # latitude, longitude, degrees
         'The middle of a chip.'
-        made = self.local.__dict__.setdefault((os.getpid(), a.crs), None)
-        if made is None:
-            made = self.local.__dict__[os.getpid(), a.crs] = Transformer.from_crs(a.crs, WGS84, always_xy=True)
+        key = os.getpid(), a.crs  # as files, transformers are not shared by threads and processes
+        made = self.local.__dict__.setdefault('made', {})
+        if key not in made:
+            made[key] = Transformer.from_crs(a.crs, WGS84, always_xy=True)
         ta, tb, tc, td, te, tf = a.transform
         x, y = col + self.chip / 2, row + self.chip / 2
-        lon, lat = made.transform(ta * x + tb * y + tc, td * x + te * y + tf)
+        lon, lat = made[key].transform(ta * x + tb * y + tc, td * x + te * y + tf)
         return lat, lon
 
     def __getitem__(self, item: int | Key) -> dict:
@@ -484,10 +492,10 @@ class RasterChips(Dataset):
                 'xy': torch.from_numpy(xy), 'time': a.time, 'source': a.source,
                 'name': f'{a.name}_r{row:05}_c{col:05}'}
 
-# %% ../../nbs/data/rasters.ipynb #7b5bb038
+# %% ../../nbs/data/rasters.ipynb #dfaf274c
 def region_window(
     a: Acquisition,
-    region: dict[str, list[float]],  # columns: [first, last + 1], rows: likewise, bounds: [west, south, east, north]
+    region: dict[str, list[float]],  # columns or rows: [first, last + 1]; bounds: [west, south, east, north]
 ) -> Area:
     'The part of an acquisition that a region means; bounds are in its CRS, and take pixels by their centres.'
     if unknown := sorted(set(region) - {'columns', 'rows', 'bounds'}):
@@ -523,15 +531,11 @@ def deal_blocks(
         raise ValueError(f'{areas[0].acquisition.image.parent}: acquisitions on {len(size)} grids: '
                          "split 'block' needs one; use regions with bounds")
     height, width, _ = size.pop()
-    rows, cols = -(-height // side), -(-width // side)
-    order = np.random.default_rng(seed).permutation(rows * cols)
-    edges = np.rint(np.cumsum(ratios)[:2] / sum(ratios) * len(order)).astype(int)
-    dealt = {}
-    for split, numbers in zip(('train', 'val', 'test'), np.split(order, edges), strict=True):
-        blocks = [(n // cols * side, n % cols * side) for n in sorted(numbers.tolist())]
-        dealt[split] = [Area(a.acquisition, a.row + r, a.col + c, min(side, height - r), min(side, width - c))
-                        for a in areas for r, c in blocks]
-    return dealt
+    corners = [(r, c) for r in range(0, height, side) for c in range(0, width, side)]
+    split = by_random(samples_table([f'{r} {c}' for r, c in corners]), ratios, seed)['split']
+    dealt = {s: [corner for corner, given in zip(corners, split, strict=True) if given == s] for s in SPLITS}
+    return {s: [Area(a.acquisition, a.row + r, a.col + c, min(side, height - r), min(side, width - c))
+                for a in areas for r, c in blocks] for s, blocks in dealt.items()}
 
 
 class RasterData(SegmentationData):
@@ -541,7 +545,7 @@ class RasterData(SegmentationData):
     def __init__(
         self,
         root: str | Path | dict[str, str],  # one folder, or {train: …, val: …, test: …, predict: …}
-        labels: str | Path | LabelScheme | None = None,  # scheme, its file or built-in name; None: found in `root`
+        labels: str | Path | LabelScheme | None = None,  # scheme, its file or built-in name; None: in `root`
         augment: Augment | None = None,
         batch_size: int = 8,
         num_workers: int = 0,
@@ -558,25 +562,33 @@ class RasterData(SegmentationData):
         test_acquisitions: list[str] | None = None,  # None: the last
         block: int = 256,  # side of a block for split 'block', pixels
         ratios: tuple[float, float, float] = (7, 2, 1),  # of train, val, test for split 'block'
-        regions: dict[str, dict[str, list[float]]] | None = None,  # {test: {columns: [496, 928]}}: limits of a split
+        regions: dict[str, dict[str, list[float]]] | None = None,  # such as {test: {columns: [496, 928]}}
         bands: list[int] | None = None,  # numbers from 1; None: all
         value_range: list[tuple[float, float]] | None = None,  # (low, high) to 0 and 1, one or one a band
         cache_mb: int = 256,  # decoded blocks kept in each process
     ):
         super().__init__(root, labels, augment, batch_size, num_workers, seed, unknown)
-        for name, value, known in (('masks', masks, ('required', 'optional')), ('split', split, ('acquisition', 'block'))):
+        allowed = (('masks', masks, ('required', 'optional')), ('split', split, ('acquisition', 'block')))
+        for name, value, known in allowed:
             if value not in known:
                 raise ValueError(f'{name} must be {known[0]!r} or {known[1]!r}, not {value!r}')
-        if wrong := sorted(set(regions or {}) - set(SPLITS)):
-            raise ValueError(f'regions: unknown split {wrong[0]!r}; the splits are {", ".join(SPLITS)}')
+        if wrong := sorted(set(regions or {}) - set(PARTS)):
+            raise ValueError(f'regions: unknown split {wrong[0]!r}; the splits are {", ".join(PARTS)}')
         if split == 'block' and block < chip:
             raise ValueError(f'block is {block} pixels, chip {chip}: a chip must fit into a block')
+        if split == 'block' and regions:
+            raise ValueError("regions and split 'block' both say which ground is whose: give one of them")
+        self.single = len(set(self.roots.values())) == 1 and len(self.roots) > 1
+        if not self.single and (split == 'block' or val_acquisitions or test_acquisitions):
+            raise ValueError('each split has a root of its own: split, val_acquisitions and test_acquisitions '
+                             'have nothing to say')
         self.pattern, self.mask_pattern, self.masks = pattern, mask_pattern, masks
         self.chip, self.stride, self.chips_per_epoch = chip, stride, chips_per_epoch
         self.split, self.block, self.ratios = split, block, tuple(ratios)
         self.left_out = {'val': val_acquisitions, 'test': test_acquisitions}
         self.regions, self.bands = regions or {}, bands
-        self.reader = Reader(self.scheme, bands, value_range, self.augment.mean, unknown, Blocks(cache_mb << 20))
+        blocks = Blocks(cache_mb << 20)
+        self.reader = Reader(self.scheme, bands, value_range, self.augment.mean, unknown, blocks)
         self.acquisitions = self._find()
         self.channels = self._channels()
 
@@ -617,29 +629,28 @@ class RasterData(SegmentationData):
             raise ValueError(f'{both[0]} both validates and tests')
         chosen['train'] = [d for d in dates if d not in chosen['val'] + chosen['test']]
         if not chosen['train']:
-            raise ValueError(f'{root}: {len(dates)} labelled acquisitions ({", ".join(dates)}), none of them is left '
-                             "to train; name val_acquisitions and test_acquisitions, or use split: block")
-        parts = {split: [a for a in labelled if a.date in chosen[split]] for split in ('train', 'val', 'test')}
+            raise ValueError(f'{root}: {len(dates)} labelled acquisitions ({", ".join(dates)}), none is left to '
+                             "train; name val_acquisitions and test_acquisitions, or use split: block")
+        parts = {split: [a for a in labelled if a.date in chosen[split]] for split in SPLITS}
         return parts | {'predict': [a for a in found if not a.mask]}
 
     def areas(self) -> dict[str, list[Area]]:  # split to areas
         'What each split may see.'
-        single = len(set(self.roots.values())) == 1 and len(self.roots) > 1
-        if not single:
-            parts = {split: self.acquisitions[root] for split, root in self.roots.items()}
-        elif self.split == 'acquisition':
-            parts = self.by_date(next(iter(self.acquisitions.values())))
-        else:
-            found = next(iter(self.acquisitions.values()))
+        found = next(iter(self.acquisitions.values()))
+        if self.split == 'block':
             whole = [region_window(a, {}) for a in found if a.mask]
             rest = [region_window(a, {}) for a in found if not a.mask]
             return deal_blocks(whole, self.block, self.ratios, self.seed) | {'predict': rest}
-        return {split: [region_window(a, self.regions.get(split, {})) for a in part] for split, part in parts.items()}
+        parts = (self.by_date(found) if self.single else
+                 {split: self.acquisitions[root] for split, root in self.roots.items()})
+        return {split: [region_window(a, self.regions.get(split, {})) for a in part]
+                for split, part in parts.items()}
 
     def make_datasets(self) -> dict[str, RasterChips]:
         areas = {split: part for split, part in self.areas().items() if part}
         if self.frame is None:
-            first = min((a for part in self.acquisitions.values() for a in part), key=lambda a: (a.time, a.tile))
+            every = sum(self.acquisitions.values(), [])
+            first = min(every, key=lambda a: (a.time, a.tile))
             ta, tb, tc, td, te, tf = first.transform
             x, y = first.width / 2, first.height / 2
             self.frame = Frame.of_crs(first.crs, (ta * x + tb * y + tc, td * x + te * y + tf))
@@ -647,7 +658,55 @@ class RasterData(SegmentationData):
         for split, part in areas.items():
             train = split == 'train'
             pipeline = self.augment.pipeline(train, self.channels)
-            chips = self.chips_per_epoch or sum(-(-a.height // self.chip) * -(-a.width // self.chip) for a in part)
+            covering = sum(-(-a.height // self.chip) * -(-a.width // self.chip) for a in part)
+            chips = self.chips_per_epoch or covering
             datasets[split] = RasterChips(part, self.reader, pipeline, self.frame, self.chip,
                                           self.stride, chips if train else None)
         return datasets
+
+# %% ../../nbs/data/rasters.ipynb #ad69bf33
+def overview(
+    reader: Reader,
+    a: Acquisition,
+    size: int = 300,  # the longer side, pixels
+) -> np.ndarray:  # [h, w, 3], or [h, w] for fewer bands than three: something to look at, 0..1
+    'A small picture of a whole acquisition.'
+    step = max(a.height, a.width) / size
+    shape = max(round(a.height / step), 1), max(round(a.width / step), 1)
+    bands = reader.bands or tuple(range(1, a.count + 1))
+    bands = bands[:3] if len(bands) > 2 else bands[:1]
+    with open_raster(a.image) as f:
+        values = f.read(bands, out_shape=(len(bands), *shape)).astype(np.float64)
+    low, high = np.nanpercentile(values, (1, 99), axis=(1, 2), keepdims=True)
+    picture = np.nan_to_num(np.clip((values - low) / np.maximum(high - low, 1e-9), 0, 1))
+    return picture[0] if len(bands) == 1 else picture.transpose(1, 2, 0)
+
+
+@patch
+def plot(
+    self: RasterChips,
+    item: int | Key = 0,
+):  # the figure
+    'A sample as the network gets it, beside its mask.'
+    return plot_sample(self[item], self.reader.scheme, self.pipeline.normalize)
+
+
+@patch
+def plot_footprints(
+    self: RasterChips,
+    items: list[int | Key],
+    ax=None,  # matplotlib axes; None: new ones
+    color: str = 'white',
+    label: str | None = None,  # for a legend
+):  # the axes
+    'Where samples lie on their acquisition (that of the first of them), in pixels of its grid.'
+    drawn = [self.read(*key_of(item))[:3] for item in items]
+    a = drawn[0][0]
+    if ax is None:
+        _, ax = plt.subplots(figsize=(3.6, 3.6 * a.height / a.width), dpi=72, layout='constrained')
+        ax.imshow(overview(self.reader, a), extent=(0, a.width, a.height, 0), cmap='gray')
+        ax.set(title=f'{a.image.parent.name} {a.name}', xlabel='column', ylabel='row')
+    for n, (_, row, col) in enumerate(d for d in drawn if d[0] == a):
+        ax.add_patch(plt.Rectangle((col, row), self.chip, self.chip, fill=False, ec=color, lw=1,
+                                   label=label if n == 0 else None))
+    return ax

@@ -6,7 +6,7 @@
 __all__ = ['TRAINER_DEFAULTS', 'ALIASES', 'LAYOUTS', 'FOLDER_NAMES', 'SECTIONS', 'recipes', 'nearest', 'recipe_path',
            'read_config', 'RunConfig', 'RecipeCLI', 'full_key', 'detect_layout', 'data_section', 'ConfigError', 'parse']
 
-# %% ../../nbs/training/recipes.ipynb #512b37f4
+# %% ../../nbs/training/recipes.ipynb #ef9a60ea
 import contextlib
 import difflib
 import importlib
@@ -30,7 +30,7 @@ from ..data.loading import SegmentationData
 from ..data.rasters import RasterData
 from ..data.world import world_data
 
-# %% ../../nbs/training/recipes.ipynb #e3e0c7aa
+# %% ../../nbs/training/recipes.ipynb #4ef54547
 def recipes() -> list[str]:
     'The names of the recipes that come with the package.'
     return sorted(p.name.removesuffix('.yaml') for p in resources.files('geoseg').joinpath('recipes').iterdir()
@@ -79,7 +79,7 @@ def read_config(
         raise ValueError(f'{path}: expected a mapping of sections, found {type(config).__name__}')
     return config
 
-# %% ../../nbs/training/recipes.ipynb #14f2eb78
+# %% ../../nbs/training/recipes.ipynb #8ab53739
 @dataclass
 class RunConfig:
     'The section `run` of a recipe.'
@@ -100,7 +100,7 @@ class RunConfig:
         if '/' not in self.monitor:
             self.monitor += '/val'
 
-# %% ../../nbs/training/recipes.ipynb #eeaead39
+# %% ../../nbs/training/recipes.ipynb #e398242c
 class RecipeCLI(LightningCLI):
     'LightningCLI with a `run` section, links from data to network, and building as a step of its own.'
 
@@ -139,7 +139,7 @@ def _attribute(name):
 
 TRAINER_DEFAULTS = {'num_sanity_val_steps': 0, 'use_distributed_sampler': False, 'enable_model_summary': False}
 
-# %% ../../nbs/training/recipes.ipynb #e0d9d6fd
+# %% ../../nbs/training/recipes.ipynb #4c530288
 ALIASES = {
     'epochs': 'trainer.max_epochs',
     'lr': 'model.init_args.optimizer.init_args.lr',
@@ -167,7 +167,7 @@ def full_key(
         return name  # an argument of a class given in the same breath; the parser knows it, or says so
     raise ValueError(f'unknown key {name!r}{nearest(name, [*keys, *ALIASES])}')
 
-# %% ../../nbs/training/recipes.ipynb #656a9730
+# %% ../../nbs/training/recipes.ipynb #c149964c
 LAYOUTS: dict[str, type[SegmentationData]] = {c.layout: c for c in
                                               (FolderData, WildscenesData, GeotaggedData, RasterData)}
 
@@ -223,7 +223,7 @@ def data_section(
                       if (first / name).is_dir() and not (first / names[0]).is_dir()}
     return {'class_path': f'{new.__module__}.{new.__qualname__}', 'init_args': arguments}
 
-# %% ../../nbs/training/recipes.ipynb #4cf2a3a2
+# %% ../../nbs/training/recipes.ipynb #d67880be
 class ConfigError(ValueError):
     'A configuration that cannot be run; the message names the key.'
 
@@ -257,12 +257,21 @@ def parse(
     # a class must be known before its arguments
     full = sorted(((full_key(name, keys), value) for name, value in overrides.items()),
                   key=lambda pair: (not pair[0].endswith('class_path'), pair[0].count('.')))
-    arguments += [f'--{key}={value if isinstance(value, str) else json.dumps(value)}' for key, value in full]
+    arguments += [_argument(key, value) for key, value in full]
     with _clear_errors(keys):
         cli = RecipeCLI(arguments)
     if not cli.config.run.recipe:
         cli.config.run.recipe = recipe
     return cli
+
+
+def _argument(key: str, value: Any) -> str:
+    'An override as the parser reads it; a null deep in a class it takes from a file only.'
+    if value is None or value == 'null':
+        for name in reversed(key.split('.')):
+            value = {name: None if value == 'null' else value}
+        return f'--config={json.dumps(value)}'
+    return f'--{key}={value if isinstance(value, str) else json.dumps(value)}'
 
 
 SECTIONS = ('seed_everything', 'trainer', 'model', 'data', 'run')
