@@ -239,6 +239,7 @@ def test_what_follows_something_else_cannot_be_set(fit):
 
 def test_gpu_where_there_is_none(fit, monkeypatch):
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: 0)
     fit(**{'trainer.accelerator': 'gpu'}, says=['gpu'])
 
 
@@ -288,7 +289,8 @@ def test_checkpoint_of_other_classes(refused, world, trained):
     data = world('folders')
     (data / 'category.csv').unlink(missing_ok=True)
     (data / 'classes.txt').write_text('0 water\n1 land\n')
-    refused('test', '--checkpoint', trained, f'data={data}', says=['trained on the classes water, forest', 'water, land'])
+    refused('test', '--checkpoint', trained, f'data={data}', says=['trained on the classes water, forest',
+                                                                   'the data has water, land'])
 
 
 def test_no_checkpoint(refused, here, trained):

@@ -144,7 +144,8 @@ def test_another_class_brings_its_own_settings():
 
 @pytest.mark.parametrize('name, text', [
     ('more.toml', '[trainer]\nmax_epochs = 7\n[model.init_args.network.init_args]\ndropout = 0.25'),
-    ('more.json', '{"trainer": {"max_epochs": 7}, "model": {"init_args": {"network": {"init_args": {"dropout": 0.25}}}}}'),
+    ('more.json', '{"trainer": {"max_epochs": 7}, "model": {"init_args": {"network": {"init_args": '
+                  '{"dropout": 0.25}}}}}'),
     ('more.yaml', 'trainer: {max_epochs: 7}\nmodel: {init_args: {network: {init_args: {dropout: 0.25}}}}'),
 ])
 def test_config_files_overlay_the_recipe(tmp_path, name, text):

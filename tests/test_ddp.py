@@ -1,4 +1,5 @@
 """Two processes on the CPU (gloo) evaluate exactly what one does, and train as one run."""
+import contextlib
 import os
 import shutil
 import signal
@@ -26,7 +27,7 @@ def run_module(module, *arguments, folder):
     try:
         out, err = process.communicate(timeout=300)
     finally:
-        if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     return process.returncode, out, err
 

@@ -7,7 +7,7 @@ __all__ = ['DATE_FORMATS', 'DRAWS', 'unix_day', 'match_pattern', 'Acquisition', 
            'find_acquisitions', 'Blocks', 'Reader', 'Area', 'cover', 'RasterChips', 'region_window', 'deal_blocks',
            'RasterData', 'overview']
 
-# %% ../../nbs/data/rasters.ipynb #b9699899
+# %% ../../nbs/data/rasters.ipynb #136d9e6b
 import os
 import re
 import threading
@@ -35,7 +35,7 @@ from .loading import Key, SegmentationData, key_of, mix, source_id
 from .splits import SPLITS, by_random, samples_table
 from ..geo.coords import WGS84, Frame, crs_name, pixel_xy
 
-# %% ../../nbs/data/rasters.ipynb #bbe0997d
+# %% ../../nbs/data/rasters.ipynb #cf568e06
 DATE_FORMATS = ('%Y%m%d', '%Y-%m-%d', '%Y')
 
 
@@ -70,7 +70,7 @@ def match_pattern(
             files[found['date'], found.groupdict().get('tile', '')] = path
     return files
 
-# %% ../../nbs/data/rasters.ipynb #8cef0452
+# %% ../../nbs/data/rasters.ipynb #d220b896
 @dataclass(frozen=True)
 class Acquisition:
     'One raster of a place at a time, with its mask where there is one.'
@@ -162,7 +162,7 @@ def find_acquisitions(
     found = [read_acquisition(path, labels.get(key), *key, place) for key, path in images.items()]
     return sorted(found, key=lambda a: (a.time, a.tile))
 
-# %% ../../nbs/data/rasters.ipynb #abfa7dca
+# %% ../../nbs/data/rasters.ipynb #5a4e9606
 class Blocks:
     'Decoded blocks of rasters, the most recently used ones, up to a number of bytes.'
 
@@ -224,7 +224,7 @@ class Blocks:
                     self.size -= sum(a.nbytes for a in self.kept.popitem(last=False)[1])
         return found
 
-# %% ../../nbs/data/rasters.ipynb #ec11341f
+# %% ../../nbs/data/rasters.ipynb #e52f9c13
 class Reader:
     'Windows of acquisitions: images ready for the pipeline and masks of train ids.'
 
@@ -336,7 +336,7 @@ class Reader:
                 image[here], mask[here] = values[there], ids[there]
         return image, mask
 
-# %% ../../nbs/data/rasters.ipynb #af10b6b4
+# %% ../../nbs/data/rasters.ipynb #e25a125e
 @dataclass(frozen=True)
 class Area:
     'A window of an acquisition.'
@@ -357,7 +357,7 @@ def cover(
     edges = [0, *((a + chip + b) // 2 for a, b in zip(starts, starts[1:], strict=False)), length]
     return list(zip(starts, edges[:-1], edges[1:], strict=True))
 
-# %% ../../nbs/data/rasters.ipynb #605c2588
+# %% ../../nbs/data/rasters.ipynb #0c8500d0
 DRAWS = 10  # how often a chip without labels is drawn again
 
 
@@ -492,7 +492,7 @@ class RasterChips(Dataset):
                 'xy': torch.from_numpy(xy), 'time': a.time, 'source': a.source,
                 'name': f'{a.name}_r{row:05}_c{col:05}'}
 
-# %% ../../nbs/data/rasters.ipynb #dfaf274c
+# %% ../../nbs/data/rasters.ipynb #8fce82bf
 def region_window(
     a: Acquisition,
     region: dict[str, list[float]],  # columns or rows: [first, last + 1]; bounds: [west, south, east, north]
@@ -664,7 +664,7 @@ class RasterData(SegmentationData):
                                           self.stride, chips if train else None)
         return datasets
 
-# %% ../../nbs/data/rasters.ipynb #ad69bf33
+# %% ../../nbs/data/rasters.ipynb #2742c5f7
 def overview(
     reader: Reader,
     a: Acquisition,
@@ -703,7 +703,7 @@ def plot_footprints(
     drawn = [self.read(*key_of(item))[:3] for item in items]
     a = drawn[0][0]
     if ax is None:
-        _, ax = plt.subplots(figsize=(3.6, 3.6 * a.height / a.width), dpi=72, layout='constrained')
+        _, ax = plt.subplots(figsize=(4.6, 4.6 * a.height / a.width), dpi=72, layout='constrained')
         ax.imshow(overview(self.reader, a), extent=(0, a.width, a.height, 0), cmap='gray')
         ax.set(title=f'{a.image.parent.name} {a.name}', xlabel='column', ylabel='row')
     for n, (_, row, col) in enumerate(d for d in drawn if d[0] == a):

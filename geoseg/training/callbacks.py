@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SeedBatches', 'EMA', 'EarlyStopping']
 
-# %% ../../nbs/training/callbacks.ipynb #e958bd53
+# %% ../../nbs/training/callbacks.ipynb #b19afb36
 import random
 
 import lightning as L
@@ -17,7 +17,7 @@ from torch import Tensor
 from ..data.loading import mix
 from .optim import ema_decay
 
-# %% ../../nbs/training/callbacks.ipynb #f5ad43fa
+# %% ../../nbs/training/callbacks.ipynb #1a856e1b
 class SeedBatches(L.Callback):
     'Seed torch, NumPy and Python before every training batch.'
 
@@ -30,7 +30,7 @@ class SeedBatches(L.Callback):
         np.random.seed(number & 0xFFFFFFFF)  # noqa: NPY002 (what other libraries draw from)
         random.seed(number)
 
-# %% ../../nbs/training/callbacks.ipynb #6dac1b10
+# %% ../../nbs/training/callbacks.ipynb #ce5b63b2
 class EMA(L.Callback):
     'Exponential moving average of the parameters, used whenever the network is evaluated.'
 
@@ -83,7 +83,7 @@ class EMA(L.Callback):
         # outside training the module is on its device already, and nothing calls on_fit_start
         self.average = {name: p.to(pl_module.device) for name, p in checkpoint.get('ema', {}).items()}
 
-# %% ../../nbs/training/callbacks.ipynb #e0535ace
+# %% ../../nbs/training/callbacks.ipynb #644e1001
 class EarlyStopping(callbacks.EarlyStopping):
     'Stop when the watched score has not improved for `patience` epochs; remember the decision.'
 

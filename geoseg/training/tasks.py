@@ -6,7 +6,7 @@
 __all__ = ['SEGMENTATION', 'METRIC_NAMES', 'network_inputs', 'SegmentationTask', 'weighted', 'build_network', 'read_checkpoint',
            'network_weights', 'load_weights', 'Predictor', 'SharedNetwork']
 
-# %% ../../nbs/training/tasks.ipynb #6edfab73
+# %% ../../nbs/training/tasks.ipynb #7889190c
 import importlib
 import inspect
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from ..data.labels import LabelScheme
 from ..evaluation.metrics import SegmentationMetrics, image_confusions
 from .optim import Schedule, param_groups
 
-# %% ../../nbs/training/tasks.ipynb #9e977e12
+# %% ../../nbs/training/tasks.ipynb #26f6ad89
 SEGMENTATION = {
     'image': 'float32 [B, C, H, W], normalised',
     'mask': 'int64 [B, H, W], class ids, 255 = ignore',
@@ -36,7 +36,7 @@ SEGMENTATION = {
     'name': 'list of B names',
 }
 
-# %% ../../nbs/training/tasks.ipynb #7140f221
+# %% ../../nbs/training/tasks.ipynb #dc79559f
 def network_inputs(
     network: nn.Module,  # its `forward` names keys of the batch table
     batch: Mapping[str, Any],
@@ -53,7 +53,7 @@ def network_inputs(
                            f'it holds {", ".join(batch)}')
     return inputs
 
-# %% ../../nbs/training/tasks.ipynb #e2233e86
+# %% ../../nbs/training/tasks.ipynb #1a36ace3
 class SegmentationTask(L.LightningModule):
     'Train and evaluate a network that gives every pixel a class.'
 
@@ -194,7 +194,7 @@ def weighted(loss: Tensor, batch: Mapping[str, Any]) -> Tensor:
 METRIC_NAMES = {'accuracy': 'Accuracy', 'mean_accuracy': 'Mean accuracy', 'precision': 'Precision',
                 'recall': 'Recall', 'boundary_F1': 'Boundary F1'}
 
-# %% ../../nbs/training/tasks.ipynb #f28cd2db
+# %% ../../nbs/training/tasks.ipynb #344da96b
 def build_network(
     spec: Mapping[str, Any],  # {'class_path': 'package.module.Class', 'init_args': {…}}, nested where need be
 ) -> nn.Module:
@@ -247,12 +247,13 @@ def load_weights(
               for k in own if k in weights and weights[k].shape != own[k].shape]
     if missing or extra or shapes:
         card = checkpoint.get('geoseg', {})
-        differ = [*shapes, *(f'{k} is not in the file' for k in missing), *(f'{k} is not in the network' for k in extra)]
+        differ = [*shapes, *(f'{k} is not in the file' for k in missing),
+                  *(f'{k} is not in the network' for k in extra)]
         raise ValueError(f'{name}: weights of another network (recipe {card.get("recipe")!r}): '
                          f'{len(differ)} of {len(own)} entries differ (first: {differ[0]})')
     network.load_state_dict(weights)
 
-# %% ../../nbs/training/tasks.ipynb #0ba59e9a
+# %% ../../nbs/training/tasks.ipynb #f27272cd
 class Predictor:
     'A trained network, ready to use: logits for a batch, with its labels and normalisation beside it.'
 
@@ -290,7 +291,7 @@ class Predictor:
         batch = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
         return self.network(**network_inputs(self.network, batch))['logits'].float()
 
-# %% ../../nbs/training/tasks.ipynb #73d52b54
+# %% ../../nbs/training/tasks.ipynb #29677541
 class SharedNetwork(nn.Module, PyTorchModelHubMixin, library_name='geoseg', pipeline_tag='image-segmentation',
                     tags=['semantic-segmentation', 'geospatial']):
     'A network in the form in which it is shared: its card is the configuration.'
