@@ -224,6 +224,8 @@ def read_split(
 ) -> pd.DataFrame:  # name, split
     'Read `name,split`; names may be written with or without suffix where they are compared with files.'
     path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such file')
     split = pd.read_csv(path, dtype=str, keep_default_na=False)
     _check_split(split, path)
     if found is None:

@@ -6,7 +6,7 @@
 __all__ = ['SEGMENTATION', 'METRIC_NAMES', 'network_inputs', 'SegmentationTask', 'weighted', 'build_network', 'read_checkpoint',
            'network_weights', 'load_weights', 'Predictor', 'SharedNetwork']
 
-# %% ../../nbs/training/tasks.ipynb #7889190c
+# %% ../../nbs/training/tasks.ipynb #5669adee
 import importlib
 import inspect
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from ..data.labels import LabelScheme
 from ..evaluation.metrics import SegmentationMetrics, image_confusions
 from .optim import Schedule, param_groups
 
-# %% ../../nbs/training/tasks.ipynb #26f6ad89
+# %% ../../nbs/training/tasks.ipynb #e65ba251
 SEGMENTATION = {
     'image': 'float32 [B, C, H, W], normalised',
     'mask': 'int64 [B, H, W], class ids, 255 = ignore',
@@ -36,7 +36,7 @@ SEGMENTATION = {
     'name': 'list of B names',
 }
 
-# %% ../../nbs/training/tasks.ipynb #dc79559f
+# %% ../../nbs/training/tasks.ipynb #dd8fcf11
 def network_inputs(
     network: nn.Module,  # its `forward` names keys of the batch table
     batch: Mapping[str, Any],
@@ -53,7 +53,7 @@ def network_inputs(
                            f'it holds {", ".join(batch)}')
     return inputs
 
-# %% ../../nbs/training/tasks.ipynb #1a36ace3
+# %% ../../nbs/training/tasks.ipynb #6bc5454a
 class SegmentationTask(L.LightningModule):
     'Train and evaluate a network that gives every pixel a class.'
 
@@ -194,7 +194,7 @@ def weighted(loss: Tensor, batch: Mapping[str, Any]) -> Tensor:
 METRIC_NAMES = {'accuracy': 'Accuracy', 'mean_accuracy': 'Mean accuracy', 'precision': 'Precision',
                 'recall': 'Recall', 'boundary_F1': 'Boundary F1'}
 
-# %% ../../nbs/training/tasks.ipynb #344da96b
+# %% ../../nbs/training/tasks.ipynb #6299f4be
 def build_network(
     spec: Mapping[str, Any],  # {'class_path': 'package.module.Class', 'init_args': {…}}, nested where need be
 ) -> nn.Module:
@@ -218,8 +218,9 @@ def read_checkpoint(
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:
-        raise ValueError(f'{path}: not a readable checkpoint ({str(error).splitlines()[0]})') from error
-    if 'network' not in checkpoint.get('geoseg', {}):
+        raise ValueError(f'{path}: not a readable checkpoint ({type(error).__name__}: '
+                         f'{str(error).partition(". ")[0].splitlines()[0]})') from error
+    if not isinstance(checkpoint, dict) or 'network' not in checkpoint.get('geoseg', {}):
         raise ValueError(f'{path}: not a checkpoint of geoseg: it does not say which network it holds')
     return checkpoint
 
@@ -253,7 +254,7 @@ def load_weights(
                          f'{len(differ)} of {len(own)} entries differ (first: {differ[0]})')
     network.load_state_dict(weights)
 
-# %% ../../nbs/training/tasks.ipynb #f27272cd
+# %% ../../nbs/training/tasks.ipynb #2914305a
 class Predictor:
     'A trained network, ready to use: logits for a batch, with its labels and normalisation beside it.'
 
@@ -291,7 +292,7 @@ class Predictor:
         batch = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
         return self.network(**network_inputs(self.network, batch))['logits'].float()
 
-# %% ../../nbs/training/tasks.ipynb #29677541
+# %% ../../nbs/training/tasks.ipynb #e01f8286
 class SharedNetwork(nn.Module, PyTorchModelHubMixin, library_name='geoseg', pipeline_tag='image-segmentation',
                     tags=['semantic-segmentation', 'geospatial']):
     'A network in the form in which it is shared: its card is the configuration.'
