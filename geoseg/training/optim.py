@@ -10,6 +10,7 @@ __all__ = ['undecayed', 'layer_ids', 'param_groups', 'group_table', 'part_rates'
 import difflib
 import math
 import re
+import warnings
 from collections.abc import Callable
 
 import pandas as pd
