@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Key', 'source_id', 'mix', 'key_of', 'SeededBatchSampler', 'ResumableLoader', 'SegmentationData']
 
-# %% ../../nbs/data/loading.ipynb #231b1128
+# %% ../../nbs/data/loading.ipynb #69782e67
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,14 +20,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from .augment import Augment
 from .labels import LabelScheme, built_in_schemes
 
-# %% ../../nbs/data/loading.ipynb #84cf3807
+# %% ../../nbs/data/loading.ipynb #e0a6fa12
 def source_id(
     name: str,  # the acquisition's name, e.g. 'V-01' or 'naip/2014-07-20'
 ) -> int:  # 0 … 2⁶³ − 1
     'The number of an acquisition: a stable hash of its name.'
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), 'big') >> 1
 
-# %% ../../nbs/data/loading.ipynb #f8218ec8
+# %% ../../nbs/data/loading.ipynb #d6a7a013
 Key = tuple[int, tuple[int, int]]
 
 _MASK = 0xFFFFFFFFFFFFFFFF
@@ -54,7 +54,7 @@ def key_of(
         index, seed, epoch = item, 0, 0
     return int(index), mix(seed, epoch, index) & 0xFFFFFFFF
 
-# %% ../../nbs/data/loading.ipynb #3d73ab2a
+# %% ../../nbs/data/loading.ipynb #d215ce2c
 class SeededBatchSampler(Sampler):
     'Batches of keys, in an order that is a function of (seed, epoch).'
 
@@ -101,7 +101,7 @@ class SeededBatchSampler(Sampler):
             share = order[batch * whole:(batch + 1) * whole][self.rank::self.world]
             yield [(int(i), stamp) for i in share]
 
-# %% ../../nbs/data/loading.ipynb #69e6fa14
+# %% ../../nbs/data/loading.ipynb #8f199341
 def _worker_init(worker: int):
     'One thread a worker: OpenCV and torch would each start as many as there are cores.'
     cv2.setNumThreads(0)
@@ -136,7 +136,7 @@ class ResumableLoader(DataLoader):
     def load_state_dict(self, state: dict[str, int]):
         self.batch_sampler.skip = state['done']
 
-# %% ../../nbs/data/loading.ipynb #7f58bc9b
+# %% ../../nbs/data/loading.ipynb #bd13ca42
 class SegmentationData(L.LightningDataModule):
     'Base of the data modules that yield images, masks and places; one subclass a layout on disk.'
 
@@ -206,6 +206,7 @@ class SegmentationData(L.LightningDataModule):
         return self.loader('test')
 
     def predict_dataloader(self):
+        self.setup()
         return self.loader('predict' if 'predict' in self.datasets else 'test')
 
 

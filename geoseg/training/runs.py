@@ -7,7 +7,7 @@ __all__ = ['log', 'rank_zero_info', 'make_folder', 'write_whole', 'RunRecord', '
            'find_resume', 'train', 'fit', 'prepare', 'make_trainer', 'card', 'in_notebook', 'NotebookProgress',
            'check_parameters', 'logging_to', 'open_checkpoint', 'Evaluation', 'evaluate', 'split_loader', 'predict']
 
-# %% ../../nbs/training/runs.ipynb #7e3efbac
+# %% ../../nbs/training/runs.ipynb #38110625
 import importlib.metadata
 import contextlib
 import io
@@ -38,6 +38,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..data.images import FolderData
 from ..data.labels import LabelScheme
 from ..evaluation.metrics import metrics_from_confusion, per_class_table
 from ..geo.coords import Frame
@@ -45,7 +46,7 @@ from .callbacks import EMA, EarlyStopping, SeedBatches
 from .recipes import ConfigError, RecipeCLI, nearest, parse
 from .tasks import METRIC_NAMES, Predictor, load_weights, read_checkpoint
 
-# %% ../../nbs/training/runs.ipynb #269118b4
+# %% ../../nbs/training/runs.ipynb #48bef108
 log = logging.getLogger('geoseg')
 rank_zero_info = rank_zero_only(log.info)
 
@@ -69,7 +70,7 @@ def write_whole(
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(temporary, path)
 
-# %% ../../nbs/training/runs.ipynb #b3a87e51
+# %% ../../nbs/training/runs.ipynb #545b0e57
 class RunRecord(callbacks.Checkpoint):
     'Write metrics.csv, per_class.csv and the checkpoints of a run.'
 
@@ -201,7 +202,7 @@ class RunRecord(callbacks.Checkpoint):
                 if path.name != 'best.ckpt':
                     path.unlink()
 
-# %% ../../nbs/training/runs.ipynb #2dff2592
+# %% ../../nbs/training/runs.ipynb #74d5dc88
 def git_state() -> dict[str, Any]:
     'Commit and dirtiness of the working directory; empty where it is no git checkout.'
     def git(*arguments):
@@ -246,7 +247,7 @@ def new_folder(
         except OSError as error:
             raise PermissionError(f'{out}: cannot be written to ({error.strerror})') from error
 
-# %% ../../nbs/training/runs.ipynb #bd5e7474
+# %% ../../nbs/training/runs.ipynb #9a8133a5
 @dataclass
 class Run:
     "A run's folder."
@@ -338,7 +339,7 @@ def find_resume(
                                 f'{", ".join(p.name for p in kept) or "none"}')
     return folder, chosen[0]
 
-# %% ../../nbs/training/runs.ipynb #afa66025
+# %% ../../nbs/training/runs.ipynb #fdc58bf7
 def train(
     recipe: str | None = None,  # a recipe's name or file; may be left out when a run is resumed
     data: str | Mapping[str, str] | None = None,  # 'world', a folder, {train: …, val: …, test: …}; None: the recipe's
@@ -486,7 +487,7 @@ def card(
         'augment': augment.as_dict() if augment is not None else {}, 'layout': data.layout,
         'frame': frame.to_dict() if frame is not None else None}))
 
-# %% ../../nbs/training/runs.ipynb #67733ded
+# %% ../../nbs/training/runs.ipynb #466f01ab
 def in_notebook() -> bool:
     'Whether this is a Jupyter kernel.'
     shell = sys.modules.get('IPython') and sys.modules['IPython'].get_ipython()
@@ -560,7 +561,7 @@ class logging_to:
         logging.captureWarnings(False)
         self.handler.close()
 
-# %% ../../nbs/training/runs.ipynb #62ac66dc
+# %% ../../nbs/training/runs.ipynb #0965bee7
 def open_checkpoint(
     checkpoint: str | Path,  # of a run
     data: str | Mapping[str, str] | None = None,  # other data than the run's
@@ -659,16 +660,22 @@ def split_loader(data: L.LightningDataModule, split: str):
 
 def predict(
     checkpoint: str | Path,  # a checkpoint, or a run's folder: its best
-    data: str | Mapping[str, str] | None = None,  # images, with or without masks; None: the run's test split
+    data: str | Mapping[str, str] | None = None,  # a data set, or {predict: folder of pictures}; None: the run's own
     out: str | Path | None = None,  # folder of the masks; None: RUN/predictions
     overrides: Mapping[str, Any] | None = None,
 ) -> Path:  # the folder
-    'Write the predicted class of every pixel of every image as an index PNG, under the name of the image.'
-    cli, path = open_checkpoint(checkpoint, data, overrides)
+    'Write the class of every pixel as index PNGs under the images\' names, at the size that the network sees.'
+    pictures = isinstance(data, Mapping) and set(data) == {'predict'}  # no layout, no labels
+    cli, path = open_checkpoint(checkpoint, None if pictures else data, overrides)
+    source, scheme = cli.datamodule, LabelScheme.from_dict(cli.model.card['labels'])
+    if pictures:
+        source = FolderData(dict(data), labels=scheme, augment=source.augment, batch_size=source.batch_size,
+                            num_workers=source.num_workers)
     folder = Path(out) if out is not None else path.parent.parent / 'predictions'
-    write_whole(folder / 'classes.txt', ''.join(f'{i} {n}\n' for i, n in enumerate(cli.datamodule.scheme.names)))
-    predictor = Predictor(cli.model.network, cli.datamodule.scheme, cli.model.card)
-    for batch in tqdm(cli.datamodule.predict_dataloader(), 'predict', disable=in_notebook()):
+    batches = source.predict_dataloader()
+    write_whole(folder / 'classes.txt', ''.join(f'{i} {n}\n' for i, n in enumerate(scheme.names)))
+    predictor = Predictor(cli.model.network, scheme, cli.model.card)
+    for batch in tqdm(batches, 'predict', disable=in_notebook()):
         masks = predictor.logits(batch).argmax(1).to(torch.uint8).cpu().numpy()
         for name, mask in zip(batch['name'], masks, strict=True):
             buffer = io.BytesIO()
