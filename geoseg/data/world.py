@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['CRS', 'ORIGIN', 'DATES', 'WATER', 'FOREST', 'GRASS', 'CROP', 'BARE', 'ROAD', 'BUILDING', 'IGNORE', 'world_scheme',
            'SIZES', 'PALETTES', 'TEXTURES', 'CANOPY', 'ROOFS', 'GRAVEL', 'DEEPGLOBE_CLASS', 'WORLD_VERSION',
-           'world_layouts', 'Size', 'stream', 'noise', 'wander', 'voronoi', 'draw_roads', 'paint_roads', 'draw_terrain',
-           'Parcels', 'draw_parcels', 'draw_buildings', 'paint_buildings', 'draw_cover', 'season_weights',
-           'cast_shadows', 'draw_texture', 'draw_image', 'World', 'draw_world', 'Camera', 'drive', 'camera_of',
-           'take_photos', 'write_png', 'ground_split', 'write_folders', 'exif_of', 'write_geotagged',
+           'world_layouts', 'Size', 'single_thread', 'stream', 'noise', 'wander', 'voronoi', 'draw_roads',
+           'paint_roads', 'draw_terrain', 'Parcels', 'draw_parcels', 'draw_buildings', 'paint_buildings', 'draw_cover',
+           'season_weights', 'cast_shadows', 'draw_texture', 'draw_image', 'World', 'draw_world', 'Camera', 'drive',
+           'camera_of', 'take_photos', 'write_png', 'ground_split', 'write_folders', 'exif_of', 'write_geotagged',
            'write_wildscenes', 'write_deepglobe', 'write_raster', 'world_data']
 
 # %% ../../nbs/data/world.ipynb #4b13d74a
@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import lru_cache, wraps
 from pathlib import Path
 
 import cv2
@@ -64,6 +64,19 @@ class Size:
     step: float  # metres between two photos of a drive
 
 SIZES = {'tiny': Size(256, 64, 128, (96, 128), 48, 24), 'default': Size(1024, 128, 256, (192, 256), 88, 20)}
+
+# %% ../../nbs/data/world.ipynb #443a038e
+def single_thread(function):
+    'Run a function with one OpenCV thread'
+    @wraps(function)
+    def wrapped(*args, **kwargs):
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            cv2.setNumThreads(threads)
+    return wrapped
 
 # %% ../../nbs/data/world.ipynb #db1c17cf
 def stream(
@@ -496,6 +509,7 @@ def _check_seed(seed):
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f'seed {seed!r}: expected a whole number, 0 or more')
 
+@single_thread
 def draw_world(
     seed: int = 0,  # another seed is another place
     size: str = 'default',  # 'tiny' (256 m) or 'default' (1024 m)
@@ -907,9 +921,10 @@ def write_raster(
     world.scheme.save(root / 'category.csv')
 
 # %% ../../nbs/data/world.ipynb #d3eaa315
-WORLD_VERSION = 2  # goes up when a seed no longer draws the bytes that it drew before
+WORLD_VERSION = 3  # goes up when a seed no longer draws the bytes that it drew before
 world_layouts = dict(folders=write_folders, geotagged=write_geotagged, wildscenes=write_wildscenes,
                      deepglobe=write_deepglobe, raster=write_raster)
+world_layouts = {layout: single_thread(write) for layout, write in world_layouts.items()}
 _last_world = lru_cache(1)(draw_world)
 
 def world_data(
