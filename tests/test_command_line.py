@@ -209,3 +209,10 @@ def test_a_recipe_is_shown_complete():
     assert {'seed_everything', 'trainer', 'model', 'data', 'run'} == set(shown)
     with pytest.raises(ConfigError, match='no recipe given'):
         parse([])
+
+
+def test_chips_of_rasters_keep_their_size():
+    augment = config_of('--recipe', 'unet', f'data={world_data("raster", size="tiny")}').data.init_args.augment
+    assert augment.image_size is None and augment.crop is None and augment.color_jitter is not None
+    asked = config_of('--recipe', 'unet', f'data={world_data("raster", size="tiny")}', 'crop=[64, 64]')
+    assert asked.data.init_args.augment.crop == (64, 64)

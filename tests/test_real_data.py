@@ -30,7 +30,7 @@ def test_camvid_is_split_by_time_within_each_drive_and_trained_on(real_data, tmp
 def test_naip_is_trained_on_and_every_pixel_of_the_left_out_year_counts_once(real_data, tmp_path):
     folder = real_data('naip')
     run = train('unet', str(folder), epochs=1, out=tmp_path, overrides=TINY | {
-        'labels': 'water', 'chip': 128, 'chips_per_epoch': 16, 'image_size': None, 'crop': None,
+        'labels': 'water', 'chip': 128, 'chips_per_epoch': 16,
         'val_acquisitions': ['20160816'], 'test_acquisitions': ['20170827']})
     result = evaluate(run.folder)
     with rasterio.open(folder / '20170827_mask.tif') as file:

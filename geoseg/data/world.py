@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CRS', 'ORIGIN', 'DATES', 'WATER', 'FOREST', 'GRASS', 'CROP', 'BARE', 'ROAD', 'BUILDING', 'IGNORE', 'world_scheme',
            'SIZES', 'PALETTES', 'TEXTURES', 'CANOPY', 'ROOFS', 'GRAVEL', 'DEEPGLOBE_CLASS', 'WORLD_VERSION',
-           'world_layouts', 'Size', 'single_thread', 'stream', 'noise', 'wander', 'voronoi', 'draw_roads',
-           'paint_roads', 'draw_terrain', 'Parcels', 'draw_parcels', 'draw_buildings', 'paint_buildings', 'draw_cover',
+           'world_layouts', 'Size', 'repeatable', 'stream', 'noise', 'wander', 'voronoi', 'draw_roads', 'paint_roads',
+           'draw_terrain', 'Parcels', 'draw_parcels', 'draw_buildings', 'paint_buildings', 'draw_cover',
            'season_weights', 'cast_shadows', 'draw_texture', 'draw_image', 'World', 'draw_world', 'Camera', 'drive',
            'camera_of', 'take_photos', 'write_png', 'ground_split', 'write_folders', 'exif_of', 'write_geotagged',
            'write_wildscenes', 'write_deepglobe', 'write_raster', 'world_data']
@@ -66,7 +66,7 @@ class Size:
 SIZES = {'tiny': Size(256, 64, 128, (96, 128), 48, 24), 'default': Size(1024, 128, 256, (192, 256), 88, 20)}
 
 # %% ../../nbs/data/world.ipynb #443a038e
-def single_thread(function):
+def repeatable(function):
     'Run a function with one OpenCV thread and without IPP, whose last bit depends on where in memory an array lies'
     @wraps(function)
     def wrapped(*args, **kwargs):
@@ -511,7 +511,7 @@ def _check_seed(seed):
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f'seed {seed!r}: expected a whole number, 0 or more')
 
-@single_thread
+@repeatable
 def draw_world(
     seed: int = 0,  # another seed is another place
     size: str = 'default',  # 'tiny' (256 m) or 'default' (1024 m)
@@ -926,7 +926,7 @@ def write_raster(
 WORLD_VERSION = 4  # goes up when a seed no longer draws the bytes that it drew before
 world_layouts = dict(folders=write_folders, geotagged=write_geotagged, wildscenes=write_wildscenes,
                      deepglobe=write_deepglobe, raster=write_raster)
-world_layouts = {layout: single_thread(write) for layout, write in world_layouts.items()}
+world_layouts = {layout: repeatable(write) for layout, write in world_layouts.items()}
 _last_world = lru_cache(1)(draw_world)
 
 def world_data(

@@ -111,8 +111,8 @@ def boundary_counts(
     r = int(tolerance)
     dy, dx = np.mgrid[-r : r + 1, -r : r + 1]
     disc = (dy**2 + dx**2 <= tolerance**2).astype(np.uint8)
-    mask = np.where(mask == ignore_index, -1, mask)
-    pred = np.where(mask < 0, -1, pred)
+    mask = np.where(mask == ignore_index, -1, mask.astype(np.int64))  # masks of bytes hold no -1
+    pred = np.where(mask < 0, -1, pred.astype(np.int64))
     edges = {'pred': _class_edges(pred), 'mask': _class_edges(mask)}
     counts = np.zeros((num_classes, 4), np.int64)
     for c in np.union1d(pred[edges['pred']], mask[edges['mask']]):

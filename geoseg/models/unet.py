@@ -35,7 +35,7 @@ class UNet(nn.Module):
         decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16),  # from coarse to fine
     ):
         super().__init__()
-        weights = 'imagenet' if pretrained else None
+        weights = None if not pretrained else True if encoder.startswith('tu-') else 'imagenet'
         with loading(f'{encoder} (ImageNet)', pretrained):
             self.net = smp.Unet(encoder, encoder_weights=weights, in_channels=channels, classes=num_classes,
                                 encoder_depth=len(decoder_channels), decoder_channels=decoder_channels)

@@ -26,7 +26,9 @@ class SeedBatches(L.Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         number = mix(self.seed, trainer.current_epoch, batch_idx, trainer.global_rank)
-        torch.manual_seed(number >> 1)
+        # `torch.manual_seed` asks every kind of device, which takes longer than a small network's step
+        seed = torch.default_generator.manual_seed if pl_module.device.type == 'cpu' else torch.manual_seed
+        seed(number >> 1)
         np.random.seed(number & 0xFFFFFFFF)  # noqa: NPY002 (what other libraries draw from)
         random.seed(number)
 

@@ -110,13 +110,18 @@ class RunRecord(callbacks.Checkpoint):
     def on_fit_start(self, trainer, pl_module):
         if trainer.is_global_zero:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            begun = (*self.checkpoints.glob('.*'), *self.folder.glob('.*.tmp'))
-            for path in (*self.checkpoints.glob('epoch*.ckpt'), *begun):
-                if path.name not in self.kept:
-                    path.unlink()
+            for path in (*self.checkpoints.glob('.*'), *self.folder.glob('.*.tmp')):  # begun when it was killed
+                path.unlink()
+            self.prune()
             if not self.best:
                 (self.checkpoints / 'best.ckpt').unlink(missing_ok=True)
             self.write_tables()
+
+    def prune(self):
+        'Remove the epochs that are not kept.'
+        for path in self.checkpoints.glob('epoch*.ckpt'):
+            if path.name not in self.kept:
+                path.unlink()
 
     def write_tables(self):
         for name, rows in (('metrics.csv', self.rows), ('per_class.csv', self.classes)):
@@ -149,9 +154,7 @@ class RunRecord(callbacks.Checkpoint):
         self.step = trainer.global_step
         self.save(trainer, names)
         if trainer.is_global_zero:
-            for path in self.checkpoints.glob('epoch*.ckpt'):
-                if path.name not in self.kept:
-                    path.unlink()
+            self.prune()
 
     def validated(self, trainer) -> bool:
         'Whether this epoch ended with a validation.'
@@ -233,16 +236,15 @@ def new_folder(
 ) -> Path:  # OUT/RECIPE/TIME, made
     "Make the run's folder; an error where nothing can be written."
     parent = Path(out).expanduser() / recipe
+    for path in (parent.parent, parent):
+        make_folder(path)
     stamp, n = time.strftime('%Y-%m-%d_%H-%M-%S'), 0
     while True:
         folder = parent / (stamp + (f'-{n}' if n else ''))
         try:
-            parent.mkdir(parents=True, exist_ok=True)
             folder.mkdir()
             return folder
         except FileExistsError:
-            if not parent.is_dir():
-                raise PermissionError(f'{out}: cannot be written to (is a file)') from None
             n += 1  # two runs started in the same second
         except OSError as error:
             raise PermissionError(f'{out}: cannot be written to ({error.strerror})') from error
@@ -392,19 +394,22 @@ def fit(
 ) -> Run:
     'Build the objects of a configuration and train.'
     config, first = cli.config.run, rank_zero_only.rank == 0
-    new = folder is None
-    folder = folder or (new_folder(config.out, config.recipe) if first else Path(config.out))
+    new, out = folder is None, Path(config.out).expanduser()
+    own = [path for path in (out / config.recipe, out) if not path.exists()]  # folders that this run makes
+    folder = folder or (new_folder(out, config.recipe) if first else out)
     try:
         cli.build()
         cli.datamodule.setup('fit')
         cli.datamodule.train_dataloader()
         cli.model.optimizer([torch.nn.Parameter(torch.zeros(1))])
-        if checkpoint is not None:
-            load_weights(cli.model.network, read_checkpoint(checkpoint), checkpoint)
-        trainer, record, state, step = prepare(cli, folder, checkpoint, new)
+        start = None if checkpoint is None else read_checkpoint(checkpoint)
+        if start:
+            load_weights(cli.model.network, start, checkpoint)
+        step = start['global_step'] if start and not new else None  # of the run that goes on
+        trainer, record = prepare(cli, folder, step)
     except BaseException:
         if new and first:  # nothing was begun: leave nothing behind
-            for path in (folder, folder.parent, folder.parent.parent):
+            for path in (folder, *own):
                 with contextlib.suppress(OSError):  # others' runs are in it
                     path.rmdir()
         raise
@@ -422,12 +427,16 @@ def fit(
         trainable = sum(p.numel() for p in cli.model.network.parameters() if p.requires_grad)
         rank_zero_info('%s %s in %s, %.2f M parameters, %d training samples', 'train' if new else 'resume',
                  config.recipe, folder, trainable / 1e6, len(cli.datamodule.datasets['train']))
-        trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=state, weights_only=True)
+        trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=None if new else checkpoint, weights_only=True)
         rank_zero_info('done: best epoch %s', record.best and record.best['epoch'])
     return Run(record.folder)
 
 
-def prepare(cli: RecipeCLI, folder: Path, checkpoint: Path | None, new: bool):
+def prepare(
+    cli: RecipeCLI,  # built
+    folder: Path,  # of the run
+    step: int | None,  # at which the run goes on; None: a new one
+) -> tuple[L.Trainer, RunRecord]:
     'The trainer of a run, and its record.'
     config = cli.config.run
     names = ['Loss', 'mIoU', 'fwIoU', 'F1', *METRIC_NAMES.values()]
@@ -442,10 +451,8 @@ def prepare(cli: RecipeCLI, folder: Path, checkpoint: Path | None, new: bool):
                                    mode='min' if record.sign < 0 else 'max', min_delta=0.0))
     if config.ema is not None:
         extra.append(EMA(config.ema))
-    state = checkpoint if not new else None
-    step = read_checkpoint(state)['global_step'] if state else None
     trainer = make_trainer(cli, extra, [TensorBoardLogger(folder, name='', version='tensorboard', purge_step=step)])
-    return trainer, record, state, step
+    return trainer, record
 
 
 def make_trainer(

@@ -10,6 +10,7 @@ __all__ = ['SEGMENTATION', 'METRIC_NAMES', 'network_inputs', 'SegmentationTask',
 import importlib
 import inspect
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +43,22 @@ def network_inputs(
     batch: Mapping[str, Any],
 ) -> dict[str, Any]:  # the part of the batch that it reads
     'What `network.forward` asks for by name. A parameter with a default may be missing from the batch.'
+    kind = type(getattr(network, '_orig_mod', network))  # what `torch.compile` wraps
     inputs = {}
-    for name, parameter in inspect.signature(network.forward).parameters.items():
-        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-            continue
+    for name, needed in _reads(kind).items():
         if name in batch:
             inputs[name] = batch[name]
-        elif parameter.default is parameter.empty:
-            raise KeyError(f'{type(network).__name__} reads {name!r}, which the batch does not hold; '
+        elif needed:
+            raise KeyError(f'{kind.__name__} reads {name!r}, which the batch does not hold; '
                            f'it holds {", ".join(batch)}')
     return inputs
+
+
+@cache
+def _reads(kind: type) -> dict[str, bool]:
+    'The arguments of `forward`, and whether each is needed.'
+    parameters = list(inspect.signature(kind.forward).parameters.values())[1:]
+    return {p.name: p.default is p.empty for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
 
 # %% ../../nbs/training/tasks.ipynb #6bc5454a
 class SegmentationTask(L.LightningModule):
@@ -102,7 +109,8 @@ class SegmentationTask(L.LightningModule):
     def training_step(self, batch, batch_idx):
         loss = self.compute_loss(self(batch), batch)
         self.train_sums += weighted(loss, batch)
-        self.log('Loss/step', loss, on_step=True, on_epoch=False, batch_size=len(batch['mask']))
+        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # logging costs a millisecond
+            self.log('Loss/step', loss, on_step=True, on_epoch=False, batch_size=len(batch['mask']))
         return loss
 
     def on_train_epoch_end(self):
