@@ -353,6 +353,8 @@ def make_datasets(
             self.check_shapes(split, part, pipeline)
             datasets[split] = ImageSegmentation(part, self.scheme, pipeline, self.unknown)
     self.table = table
+    places = table.loc[table['split'] == 'train', ['x', 'y']].dropna().to_numpy()
+    self.extent = tuple(np.maximum(np.ptp(places, axis=0), 1.).tolist()) if len(places) else None
     return datasets
 
 

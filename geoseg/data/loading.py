@@ -143,6 +143,7 @@ class SegmentationData(L.LightningDataModule):
     layout = ''  # the name of the layout, for `geoseg.data.world` and for recognising folders
     channels = 3  # bands of an image
     frame = None  # the `Frame` of `xy`; None where samples have no place
+    extent = None  # sides of the training area, metres east-west and north-south; None where nothing has a place
     weights = None  # a weight a training sample, for drawing rare ones more often
 
     def __init__(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DATE_FORMATS', 'DRAWS', 'unix_day', 'match_pattern', 'Acquisition', 'open_raster', 'read_acquisition',
-           'find_acquisitions', 'Blocks', 'Reader', 'Area', 'cover', 'RasterChips', 'region_window', 'deal_blocks',
-           'RasterData', 'overview']
+           'find_acquisitions', 'Blocks', 'Reader', 'Area', 'cover', 'RasterChips', 'region_window', 'corner_xy',
+           'deal_blocks', 'RasterData', 'overview']
 
 # %% ../../nbs/data/rasters.ipynb #136d9e6b
 import os
@@ -519,6 +519,15 @@ def region_window(
     return Area(a, top, left, bottom - top, right - left)
 
 
+def corner_xy(
+    area: Area,
+    frame: Frame,
+) -> np.ndarray:  # float64 [4, 2]: metres east, north
+    'Where the corners of an area lie.'
+    a, cols, rows = area.acquisition, [0, area.width] * 2, [0, 0, area.height, area.height]
+    return pixel_xy(a.transform, a.crs, frame, np.add(cols, area.col), np.add(rows, area.row))
+
+
 def deal_blocks(
     areas: list[Area],
     side: int,  # of a block, pixels
@@ -662,6 +671,9 @@ class RasterData(SegmentationData):
             chips = self.chips_per_epoch or covering
             datasets[split] = RasterChips(part, self.reader, pipeline, self.frame, self.chip,
                                           self.stride, chips if train else None)
+        if 'train' in areas:
+            corners = np.concatenate([corner_xy(a, self.frame) for a in areas['train']])
+            self.extent = tuple(np.ptp(corners, axis=0).tolist())
         return datasets
 
 # %% ../../nbs/data/rasters.ipynb #2742c5f7

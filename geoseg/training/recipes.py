@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TRAINER_DEFAULTS', 'ALIASES', 'LAYOUTS', 'CHIP_SIZED', 'FOLDER_NAMES', 'LINKED', 'SECTIONS', 'recipes', 'nearest',
            'recipe_path', 'read_config', 'RunConfig', 'RecipeCLI', 'full_key', 'detect_layout', 'data_section',
-           'ConfigError', 'parse', 'deep_merge']
+           'ConfigError', 'parse', 'flat_keys', 'deep_merge']
 
 # %% ../../nbs/training/recipes.ipynb #12555c57
 import contextlib
@@ -204,14 +204,17 @@ def detect_layout(
 
 
 def data_section(
-    data: str | Path | Mapping[str, str],  # 'world', a folder, or a folder for each split
+    data: str | Path | Mapping[str, str],  # 'world' ('world:raster': in that layout), a folder, or one a split
     current: Mapping[str, Any],  # the section `data` of the recipe
 ) -> dict[str, Any]:  # the section to use
     'The section `data` for other data than the recipe names.'
     module, _, name = current['class_path'].rpartition('.')
     old = getattr(importlib.import_module(module), name)
-    if str(data) == 'world' or str(data).startswith('world:'):
-        root, layout = str(world_data(old.layout, size=str(data).partition(':')[2] or 'default')), old.layout
+    if re.match(r'world(:|$)', str(data)):  # world, world:tiny, world:raster, world:raster:tiny
+        words = str(data).split(':')[1:]
+        layout = next((word for word in words if word in LAYOUTS), old.layout)
+        size = next((word for word in words if word not in LAYOUTS), 'default')
+        root = str(world_data(layout, size=size))
     elif isinstance(data, Mapping):
         root = {split: str(path) for split, path in data.items()}
         layouts = {split: detect_layout(path) for split, path in root.items()}
@@ -275,8 +278,10 @@ def parse(
             valid = [key for key, _ in RecipeCLI(arguments[:1]).config.items(branches=False)]
     with _clear_errors(valid):
         keys = [key for key, _ in RecipeCLI(arguments).config.items(branches=False)]
+    full_keys = {name: full_key(name, keys) for name in overrides}
+    arguments += _one_rate([*merged[1:], *({key: overrides[name]} for name, key in full_keys.items())], keys)
     # a class must be known before its arguments
-    full = sorted(((full_key(name, keys), value) for name, value in overrides.items()),
+    full = sorted(((full_keys[name], value) for name, value in overrides.items()),
                   key=lambda pair: (not pair[0].endswith('class_path'), pair[0].count('.')))
     for i, (key, value) in enumerate(full):
         if twice := [other for k, other in full[:i] if k == key]:
@@ -291,6 +296,27 @@ def parse(
     if not cli.config.run.recipe:
         cli.config.run.recipe = recipe
     return cli
+
+
+def _one_rate(given: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
+    "Arguments that let `lr` alone rule where a recipe has rates of parts; both at once are an error."
+    given = set(flat_keys(given))
+    parts = [key for key in keys if re.fullmatch(r'model\.init_args\.lr_\w+', key)]
+    chosen = [key.rpartition('.')[2] for key in parts if key in given]
+    if not parts or ALIASES['lr'] not in given:
+        return []
+    if chosen:
+        raise ConfigError(f'lr together with {", ".join(chosen)}: give one rate, or one for each part')
+    return [_argument(key, 'null') for key in parts]
+
+
+def flat_keys(
+    configs: Sequence[Mapping[str, Any]],
+    above: str = '',  # where they stand
+) -> list[str]:
+    'The dotted names of all values.'
+    return [name for config in configs for key, value in config.items()
+            for name in (flat_keys([value], f'{above}{key}.') if isinstance(value, Mapping) else [above + key])]
 
 
 def _argument(key: str, value: Any) -> str:
