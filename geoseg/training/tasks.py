@@ -7,6 +7,7 @@ __all__ = ['SEGMENTATION', 'METRIC_NAMES', 'network_inputs', 'SegmentationTask',
            'build_network', 'read_checkpoint', 'network_weights', 'load_weights', 'Predictor', 'SharedNetwork']
 
 # %% ../../nbs/training/tasks.ipynb #5669adee
+import copy
 import importlib
 import inspect
 from collections.abc import Mapping
@@ -322,6 +323,7 @@ class Predictor:
     ):
         self.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
         self.network, self.scheme, self.card = network.to(self.device).eval(), scheme, dict(card or {})
+        self.hidden: tuple[str, ...] = ()  # keys of the batch that the network is not given
 
     @classmethod
     def load(
@@ -336,6 +338,15 @@ class Predictor:
         load_weights(network, checkpoint, path)
         return cls(network, LabelScheme.from_dict(card['labels']), card, device)
 
+    def without(
+        self,
+        *keys: str,  # of the batch table
+    ) -> 'Predictor':
+        "The same network, not given some keys: `without('xy', 'gps')` does not know where it looks."
+        other = copy.copy(self)
+        other.hidden = (*self.hidden, *keys)
+        return other
+
     @torch.inference_mode()
     def logits(
         self,
@@ -344,7 +355,8 @@ class Predictor:
         'The logits of a batch.'
         if isinstance(batch, Tensor):
             batch = {'image': batch}
-        batch = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        batch = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()
+                 if k not in self.hidden}
         return self.network(**network_inputs(self.network, batch))['logits'].float()
 
 # %% ../../nbs/training/tasks.ipynb #e01f8286
