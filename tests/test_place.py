@@ -1,0 +1,109 @@
+"""A network that knows where it looks: from files to checkpoints, and back in the same frame."""
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.utils.data import default_collate
+
+from geoseg.data.world import world_data
+from geoseg.training.recipes import ConfigError, parse
+from geoseg.training.runs import evaluate, open_checkpoint, train
+
+TINY = {'feature_dim': 16, 'num_workers': 0, 'warmup_epochs': 0.5, 'trainer.accelerator': 'cpu', 'batch_size': 4,
+        'trainer.enable_progress_bar': False}
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    'A run on the geotagged photos of the tiny world.'
+    return train('geosegformer', 'world:tiny', epochs=2, seed=1, out=tmp_path_factory.mktemp('photos'),
+                 overrides=TINY | {'image_size': [64, 96]})
+
+
+def test_photos_are_trained_on_and_the_place_matters(photos):
+    assert photos.metrics[['Loss/train', 'Loss/val', 'mIoU/val']].notna().all(None)
+    predictor, data = photos.predictor(), photos.data()
+    batch = default_collate([data.datasets['test'][i] for i in range(3)])
+    assert batch['xy'].shape == (3, 2) and batch['xy'].isfinite().all()
+    logits, blind = predictor.logits(batch), predictor.without('xy').logits(batch)
+    assert not torch.allclose(logits, blind)
+    lost = batch | {'xy': batch['xy'].index_fill(0, torch.tensor(1), torch.nan)}
+    torch.testing.assert_close(predictor.logits(lost)[1], blind[1])
+    torch.testing.assert_close(predictor.logits(lost)[[0, 2]], logits[[0, 2]])
+
+
+def test_another_set_of_photos_is_brought_into_the_frame_of_the_checkpoint(photos, tmp_path):
+    whole, root = evaluate(photos.folder, out=tmp_path / 'whole'), world_data('geotagged', size='tiny')
+    test = pd.read_csv(root / 'split.csv').query('split == "test"')['name'].tolist()[:5]  # IMG.jpg
+    stems = [name.removesuffix('.jpg') for name in test]
+    for folder in ('img', 'mask'):
+        (tmp_path / 'few' / folder).mkdir(parents=True)
+        for file in (root / folder).iterdir():
+            if file.stem in stems:
+                shutil.copy(file, tmp_path / 'few' / folder)
+    gps = pd.read_csv(root / 'gps.csv')
+    gps[gps['filename'].isin(test)].to_csv(tmp_path / 'few' / 'gps.csv', index=False)
+    shutil.copy(root / 'category.csv', tmp_path / 'few')
+    cli, _ = open_checkpoint(photos.folder, {'test': str(tmp_path / 'few')})
+    cli.datamodule.setup('test')
+    own = {sample['name']: sample['xy'] for sample in photos.data().datasets['test']}
+    for sample in cli.datamodule.datasets['test']:
+        torch.testing.assert_close(sample['xy'], own[sample['name']])
+    few = evaluate(photos.folder, {'test': str(tmp_path / 'few')}, out=tmp_path / 'scores')
+    for name, confusion in zip(few.names, few.confusions, strict=True):
+        np.testing.assert_array_equal(confusion, whole.confusions[whole.names.index(name)])
+
+
+def test_rasters_have_a_place_for_each_cell(tmp_path):
+    run = train('geosegformer', 'world:raster:tiny', epochs=1, seed=1, out=tmp_path, overrides=TINY | {
+        'chip': 64, 'scales': [8., 64.], 'dihedral': 1.0, 'chips_per_epoch': 16, 'ema': 0.9, 'patience': 3})
+    sample = run.data().datasets['val'][0]
+    assert sample['image'].shape == (3, 64, 64) and sample['xy'].shape == (16, 16, 2)
+    result = evaluate(run.folder)
+    assert np.isfinite(result.loss) and result.confusion.sum() > 0
+    assert run.data().extent == pytest.approx((256, 256))
+
+
+def test_resumed_with_place_dropout_it_ends_the_same(tmp_path):
+    whole = train('geosegformer', 'world:tiny', epochs=2, seed=4, out=tmp_path / 'a',
+                  overrides=TINY | {'image_size': [32, 32], 'place_dropout': 0.5})
+    half = train('geosegformer', 'world:tiny', epochs=2, seed=4, out=tmp_path / 'b',
+                 overrides=TINY | {'image_size': [32, 32], 'place_dropout': 0.5, 'every_n_epochs': 1})
+    again = train(resume=str(next(half.folder.glob('checkpoints/epoch000*'))))
+    assert (again.folder / 'metrics.csv').read_bytes() == (whole.folder / 'metrics.csv').read_bytes()
+    one, two = (torch.load(run.last, weights_only=True)['state_dict'] for run in (whole, again))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_one_rate_or_one_for_each_part():
+    rates = parse(['geosegformer']).config.model.init_args
+    assert (rates.lr_backbone, rates.lr_head, rates.lr_gps, rates.lr_fusion) == (6e-5, 6e-4, 3e-4, 6e-4)
+    single = parse(['geosegformer'], {'lr': 1e-3}).config.model.init_args
+    assert single.lr_backbone is None and single.lr_fusion is None and single.optimizer.init_args.lr == 1e-3
+    for given in ({'lr': 1e-3, 'lr_gps': 1e-4}, {'model.init_args.optimizer.init_args.lr': 1e-3, 'lr_gps': 1e-4}):
+        with pytest.raises(ConfigError, match='lr together with lr_gps'):
+            parse(['geosegformer'], given)
+    file = {'model': {'init_args': {'lr_head': 1e-3, 'optimizer': {'init_args': {'lr': 1e-4}}}}}
+    with pytest.raises(ConfigError, match='lr together with lr_head'):
+        parse(['geosegformer', file])
+    network = {'lr_gps': 1e-4, 'fusion_method': 'none'}
+    assert parse(['geosegformer'], network).config.model.init_args.lr_gps == 1e-4
+
+
+def test_the_world_in_a_layout_and_a_size():
+    for words, layout in (('world:raster:tiny', 'rasters.RasterData'), ('world:tiny', 'images.GeotaggedData'),
+                          ('world:tiny:wildscenes', 'images.WildscenesData')):
+        assert parse(['geosegformer'], {'data': words}).config.data.class_path == f'geoseg.data.{layout}'
+    with pytest.raises(ValueError, match='gigantic'):
+        parse(['geosegformer'], {'data': 'world:gigantic'})
+
+
+def test_unknown_settings_of_place_are_named():
+    for key, value, says in (('fusion_method', 'multiply', "'add', 'concat', 'attention' or 'none'"),
+                             ('location', 'cube', "'fourier' or 'sphere'"), ('model_size', 'b9', 'b0, b1'),
+                             ('spatial_unit', 'miles', "'extent' or 'metres'")):
+        cli = parse(['geosegformer'], {'data': 'world:tiny', key: value})
+        with pytest.raises(ValueError, match=says):
+            cli.build()
