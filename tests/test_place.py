@@ -1,6 +1,7 @@
 """A network that knows where it looks: from files to checkpoints, and back in the same frame."""
 import shutil
 
+import lightning as L
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,9 +10,11 @@ from torch.utils.data import default_collate
 
 from geoseg.data.world import world_data
 from geoseg.models.geosegformer import GeoSegFormer
+from geoseg.training import runs
 from geoseg.training.contrastive import ImagePlaceLoss
 from geoseg.training.recipes import ConfigError, parse
 from geoseg.training.runs import evaluate, open_checkpoint, train
+from geoseg.training.tasks import Predictor
 
 TINY = {'feature_dim': 16, 'num_workers': 0, 'warmup_epochs': 0.5, 'trainer.accelerator': 'cpu', 'batch_size': 4,
         'trainer.enable_progress_bar': False}
@@ -123,3 +126,59 @@ def test_every_size_takes_a_step(size):
     loss.backward()
     optimizer.step()
     assert loss.isfinite() and not torch.equal(before, network.backbone.stages[3].blocks[-1].mlp.fc2.weight)
+
+
+REMEMBERING = TINY | {'chip': 64, 'scales': [8., 64.], 'chips_per_epoch': 24, 'memory_size': 4, 'spatial_radius': 6.,
+                      'memory_dim': 16, 'memory_warmup_epochs': 1, 'ema': 0.9}
+
+
+@pytest.fixture(scope='module')
+def remembering(tmp_path_factory):
+    'A run with a memory.'
+    return train('geosegformer', 'world:raster:tiny', epochs=3, seed=2, out=tmp_path_factory.mktemp('memory'),
+                 overrides=REMEMBERING)
+
+
+def test_a_run_recalls_what_it_has_seen(remembering):
+    assert remembering.metrics['Recalled/val'].tolist()[0] == 0 and remembering.metrics['Recalled/val'].iloc[-1] > 0.9
+    memory = remembering.predictor().network.memory
+    assert len(memory) > 1000 and memory.frame == remembering.data().frame
+    test = {source for sample in remembering.data().datasets['test'] for source in [int(sample['source'])]}
+    assert not test & set(memory.entries()['source'].tolist())  # written from the training ground alone
+
+
+def test_a_checkpoint_recalls_the_same(remembering, tmp_path):
+    val, again = evaluate(remembering.folder, split='val', out=tmp_path / 'val'), remembering.predictor()
+    best = remembering.metrics.set_index('epoch').loc[remembering.best_epoch]
+    assert val.scores['mIoU'] == pytest.approx(best['mIoU/val'], abs=1e-9)
+    assert val.scores['Recalled'] == pytest.approx(best['Recalled/val'])
+    batch = default_collate([remembering.data().datasets['test'][i] for i in range(2)])
+    again.save_pretrained(tmp_path / 'shared')
+    shared = Predictor.from_pretrained(tmp_path / 'shared')
+    assert len(shared.network.memory) == len(again.network.memory)
+    torch.testing.assert_close(shared.logits(batch), again.logits(batch))
+    assert not torch.allclose(again.logits(batch), again.without('xy').logits(batch))
+
+
+def test_resumed_within_an_epoch_it_remembers_the_same(remembering, tmp_path):
+    class Stop(Exception):
+        pass
+
+    class Killer(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.global_step == 10:
+                raise Stop
+
+    cli = parse(['geosegformer'], {'data': 'world:raster:tiny', 'epochs': 3, 'seed': 2, 'out': str(tmp_path),
+                                   'every_n_steps': 4} | REMEMBERING)
+    made = runs.make_trainer
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, 'make_trainer', lambda cli, extra, loggers: made(cli, [*extra, Killer()], loggers))
+        with pytest.raises(Stop):
+            runs.fit(cli)
+    folder = next((tmp_path / 'geosegformer').iterdir())
+    again = train(resume=str(folder))
+    assert (folder / 'metrics.csv').read_bytes() == (remembering.folder / 'metrics.csv').read_bytes()
+    one, two = (torch.load(run.last, weights_only=True)['state_dict'] for run in (remembering, again))
+    assert one.keys() == two.keys() and any('memory_features' in name for name in one)
+    assert all(torch.equal(one[name].nan_to_num(), two[name].nan_to_num()) for name in one)

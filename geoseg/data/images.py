@@ -8,6 +8,7 @@ __all__ = ['EXTENSIONS', 'DRIVE', 'PARTS', 'RULES', 'read_image', 'image_size', 
            'WildscenesData', 'read_gps', 'unix_time', 'GeotaggedData']
 
 # %% ../../nbs/data/images.ipynb #ff24223c
+import copy
 import os
 import re
 from pathlib import Path
@@ -354,8 +355,19 @@ def make_datasets(
             datasets[split] = ImageSegmentation(part, self.scheme, pipeline, self.unknown)
     self.table = table
     places = table.loc[table['split'] == 'train', ['x', 'y']].dropna().to_numpy()
-    self.extent = tuple(np.maximum(np.ptp(places, axis=0), 1.).tolist()) if len(places) else None
+    if self.extent is None and len(places):
+        self.extent = tuple(np.maximum(np.ptp(places, axis=0), 1.).tolist())
     return datasets
+
+
+@patch
+def reference(
+    self: ImageData,
+) -> ImageSegmentation:
+    'The training pictures without augmentation.'
+    plain = copy.copy(self.datasets['train'])
+    plain.pipeline = self.augment.pipeline(False, self.channels)
+    return plain
 
 
 @patch

@@ -86,6 +86,11 @@ class SeededBatchSampler(Sampler):
         full, rest = divmod(self.size, self.batch_size * self.world)
         return full + (rest > self.rank and not (self.train and full))
 
+    @property
+    def longest(self) -> int:  # batches of the process that has most
+        full, rest = divmod(self.size, self.batch_size * self.world)
+        return full + (rest > 0 and not (self.train and full))
+
     def order(self) -> np.ndarray:  # sample indices of this epoch, all processes
         if not self.train:
             return np.arange(self.size)
@@ -164,6 +169,7 @@ class SegmentationData(L.LightningDataModule):
         self.batch_size, self.num_workers, self.seed, self.unknown = batch_size, num_workers, seed, unknown
         self.scheme = LabelScheme.load(labels) if labels is not None else self._find_labels()
         self.datasets: dict[str, Dataset] = {}
+        self._reference: ResumableLoader | None = None
 
     def _find_labels(self) -> LabelScheme:
         root = next(iter(self.roots.values()))
@@ -196,6 +202,20 @@ class SegmentationData(L.LightningDataModule):
                                      rank=trainer.global_rank if trainer else 0,
                                      world=trainer.world_size if trainer else 1)
         return ResumableLoader(dataset, sampler, self.num_workers)
+
+    def reference(self) -> Dataset:
+        'The training split without augmentation, all of its ground once.'
+        raise NotImplementedError
+
+    def reference_loader(self) -> ResumableLoader:
+        self.setup()
+        if self._reference is None:
+            dataset, trainer = self.reference(), self.trainer
+            sampler = SeededBatchSampler(len(dataset), self.batch_size, self.seed,
+                                         rank=trainer.global_rank if trainer else 0,
+                                         world=trainer.world_size if trainer else 1)
+            self._reference = ResumableLoader(dataset, sampler, self.num_workers)
+        return self._reference
 
     def train_dataloader(self):
         return self.loader('train', train=True)

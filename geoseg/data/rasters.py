@@ -671,10 +671,15 @@ class RasterData(SegmentationData):
             chips = self.chips_per_epoch or covering
             datasets[split] = RasterChips(part, self.reader, pipeline, self.frame, self.chip,
                                           self.stride, chips if train else None)
-        if 'train' in areas:
+        if self.extent is None and 'train' in areas:
             corners = np.concatenate([corner_xy(a, self.frame) for a in areas['train']])
             self.extent = tuple(np.ptp(corners, axis=0).tolist())
         return datasets
+
+    def reference(self) -> RasterChips:
+        train = self.datasets['train']
+        return RasterChips(train.areas, self.reader, self.augment.pipeline(False, self.channels), self.frame, self.chip,
+                           self.stride)
 
 # %% ../../nbs/data/rasters.ipynb #2742c5f7
 def overview(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Archive', 'predicted_map']
 
-# %% ../../nbs/evaluation/archive.ipynb #2e89fa11
+# %% ../../nbs/evaluation/archive.ipynb #7fd9709c
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ from ..data.labels import LabelScheme
 from ..data.rasters import RasterChips, cover
 from .metrics import bootstrap_interval, image_confusions, metrics_from_confusion
 
-# %% ../../nbs/evaluation/archive.ipynb #bb96a125
+# %% ../../nbs/evaluation/archive.ipynb #d685e57a
 class Archive:
     'The masks of several acquisitions of one place, on one grid.'
 
@@ -67,10 +67,11 @@ class Archive:
     def majority(
         self,
         date: str,  # left out
-    ) -> np.ndarray:  # uint8 [H, W]
+    ) -> np.ndarray:  # uint8 [H, W], 255 where none of them knows
         'The most frequent class of each pixel in the other acquisitions; of equals the first.'
         others = np.stack([mask for other, mask in self.masks.items() if other != date])
-        return np.argmax([(others == k).sum(0) for k in range(self.num_classes)], 0).astype(np.uint8)
+        counts = np.array([(others == k).sum(0) for k in range(self.num_classes)])
+        return np.where(counts.sum(0) > 0, counts.argmax(0), 255).astype(np.uint8)
 
     def nearest_date(
         self,
@@ -93,7 +94,7 @@ class Archive:
     ) -> dict[str, np.ndarray]:  # uint8 [H, W] each
         'What can be said of an acquisition without looking at it.'
         majority = self.majority(date)
-        most = np.full_like(majority, np.bincount(majority.ravel()).argmax())
+        most = np.full_like(majority, np.bincount(majority[majority < self.num_classes]).argmax())
         return {'majority of the others': majority, f'copy of {self.nearest_date(date)[:4]}': self.nearest(date),
                 'one class everywhere': most}
 
@@ -102,7 +103,8 @@ class Archive:
         date: str,
     ) -> np.ndarray:  # bool [H, W]
         'Pixels that differ from the majority of the others.'
-        return (self.majority(date) != self.masks[date]) & (self.masks[date] < self.num_classes)
+        majority, truth = self.majority(date), self.masks[date]
+        return (majority != truth) & (truth < self.num_classes) & (majority < self.num_classes)
 
     def confusions(
         self,
@@ -122,8 +124,8 @@ class Archive:
         answer: np.ndarray,  # uint8 [H, W]; 255: not answered
         date: str,  # of the truth
         where: np.ndarray | None = None,  # bool [H, W]: pixels that count; None: all
-    ) -> dict[str, float]:  # mIoU and accuracy; of pixels that changed, and of the others, by themselves; intervals
-        'Scores of a map.'
+    ) -> dict[str, float]:  # share of pixels answered; mIoU and accuracy of these, and of those that changed
+        'Scores of a map, with intervals; pixels that changed, and the others, by themselves.'
         where = np.ones(self.shape, bool) if where is None else where
         changed, every = self.changed(date), self.confusions(answer, date, where)
         some = self.confusions(answer, date, where & changed)
@@ -132,7 +134,9 @@ class Archive:
         low, high = bootstrap_interval(every[inside], 'mIoU', self.blocks[inside], self.resamples)
         changed_low, changed_high = bootstrap_interval(some[inside], 'accuracy', self.blocks[inside], self.resamples)
         whole, there = metrics_from_confusion(every.sum(0)), metrics_from_confusion(some.sum(0))
-        return {'mIoU': whole['mIoU'], 'low': low, 'high': high, 'accuracy': whole['accuracy'],
+        asked = int((where & (self.masks[date] < self.num_classes)).sum())
+        return {'answered': every.sum() / max(asked, 1), 'mIoU': whole['mIoU'], 'low': low, 'high': high,
+                'accuracy': whole['accuracy'],
                 'changed_accuracy': there['accuracy'], 'changed_low': changed_low, 'changed_high': changed_high,
                 'changed_mIoU': there['mIoU'], 'unchanged_accuracy': rest['accuracy']}
 

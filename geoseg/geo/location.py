@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['FourierFeatures', 'SphericalHarmonics', 'LocationEncoder']
 
-# %% ../../nbs/geo/location.ipynb #072acf39
+# %% ../../nbs/geo/location.ipynb #4b63837e
 import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-# %% ../../nbs/geo/location.ipynb #342077a4
+# %% ../../nbs/geo/location.ipynb #727fe74a
 class FourierFeatures(nn.Module):
     'Cosine and sine of random projections of metres, at several scales.'
 
@@ -36,10 +36,11 @@ class FourierFeatures(nn.Module):
         xy: Tensor,  # float32 [..., 2]: metres east, north
     ) -> Tensor:  # float32 [..., S, features]
         with torch.autocast(xy.device.type, enabled=False):  # a phase of 100 radians needs its digits
-            phase = (xy.float() @ self.frequency.flatten(0, 1).T).unflatten(-1, self.frequency.shape[:2])
+            x, y = xy.float()[..., None, None, :].unbind(-1)
+            phase = x * self.frequency[..., 0] + y * self.frequency[..., 1]  # a matrix product may round to TF32
             return torch.cat([phase.cos(), phase.sin()], -1)
 
-# %% ../../nbs/geo/location.ipynb #6f28843f
+# %% ../../nbs/geo/location.ipynb #6670828a
 class SphericalHarmonics(nn.Module):
     'Real, orthonormal spherical harmonics of degree 0 to `degree` - 1.'
 
@@ -75,7 +76,7 @@ class SphericalHarmonics(nn.Module):
                 waves.append(legendre[n, abs(m)] * turn)
         return torch.stack(waves, -1).float()
 
-# %% ../../nbs/geo/location.ipynb #061df5ad
+# %% ../../nbs/geo/location.ipynb #56adfce3
 class LocationEncoder(nn.Module):
     'Tokens of a place, one a scale: waves, then a perceptron.'
 

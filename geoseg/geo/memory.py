@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STATE', 'Recall', 'cell_keys', 'GeoMemory', 'gather_ranks']
 
-# %% ../../nbs/geo/memory.ipynb #05cbcce1
+# %% ../../nbs/geo/memory.ipynb #038b84cf
 import json
 import math
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .coords import Frame
 
-# %% ../../nbs/geo/memory.ipynb #52d16674
+# %% ../../nbs/geo/memory.ipynb #89284db9
 class Recall(NamedTuple):
     'What was recalled for N queries.'
 
@@ -35,7 +35,7 @@ def cell_keys(
     'One number for a square.'
     return (cells[..., 0] << 32) + (cells[..., 1] & 0xFFFFFFFF)
 
-# %% ../../nbs/geo/memory.ipynb #347ae53d
+# %% ../../nbs/geo/memory.ipynb #02b80aef
 class GeoMemory(nn.Module):
     'Features at ground positions: `write` them, and `read` the nearest that other sources wrote.'
 
@@ -50,9 +50,9 @@ class GeoMemory(nn.Module):
         frame: Frame | None = None,  # of the positions
     ):
         super().__init__()
-        if dim < 1 or slots < 0 or classes < 0 or not radius > 0:
-            raise ValueError(f'dim={dim}, slots={slots}, radius={radius}, classes={classes}: expected dim from 1, '
-                             'slots and classes from 0, a radius above 0 metres')
+        if dim < 1 or slots < 0 or classes < 0 or not radius > 0 or (rewrite or 0) < 0:
+            raise ValueError(f'dim={dim}, slots={slots}, radius={radius}, classes={classes}, rewrite={rewrite}: '
+                             'expected dim from 1, slots, classes and rewrite from 0, a radius above 0 metres')
         if dtype not in ('float32', 'bfloat16'):
             raise ValueError(f"dtype must be 'float32' or 'bfloat16', not {dtype!r}")
         self.dim, self.slots, self.radius, self.classes, self.frame = dim, slots, float(radius), classes, frame
@@ -63,6 +63,7 @@ class GeoMemory(nn.Module):
     # the tables of entries: [rows, slots, …]; `stamp` counts writes, -1 is an empty slot
     TABLES = ('xy', 'source', 'time', 'stamp', 'features', 'probs')
 
+    @torch.inference_mode(False)
     def clear(self, device: torch.device | str | None = None):
         'Forget everything.'
         device = device or getattr(self, 'keys', torch.empty(0)).device
@@ -96,7 +97,7 @@ class GeoMemory(nn.Module):
         at = torch.searchsorted(self.keys, keys).clamp_(max=len(self.keys) - 1)
         return torch.where(self.keys[at] == keys, self.rows[at], -1)
 
-# %% ../../nbs/geo/memory.ipynb #5b054718
+# %% ../../nbs/geo/memory.ipynb #f3099ce5
 @patch
 def add_squares(
     self: GeoMemory,
@@ -114,12 +115,13 @@ def add_squares(
 
 
 @patch
+@torch.inference_mode(False)  # what is stored must outlive a validation loop
 @torch.no_grad()
 def write(
     self: GeoMemory,
-    xy: Tensor,  # [N, 2]: metres east, north in the memory's frame; rows with NaN are not written
+    xy: Tensor,  # [N, 2]: metres east, north in the memory's frame; rows that are not finite are not written
     features: Tensor,  # [N, D]
-    source: Tensor,  # int64 [N]: the acquisition that each comes from
+    source: Tensor,  # int64 [N]: the acquisition that each comes from; negative: unknown
     time: Tensor,  # float64 [N], UNIX seconds, NaN where unknown
     probs: Tensor | None = None,  # [N, K]: the class probabilities seen there
 ):
@@ -137,11 +139,19 @@ def write(
     if probs is None:
         given['probs'] = torch.full((n, self.classes), torch.nan)
     entries = {name: value.detach().to(device, self.tables[name].dtype) for name, value in given.items()}
-    known = ~entries['xy'].isnan().any(1)
+    known = entries['xy'].isfinite().all(1)
     entries = gather_ranks({name: value[known] for name, value in entries.items()})
     if not entries['features'].isfinite().all():
         raise ValueError('memory: a feature is NaN or infinite; it would be recalled for ever')
     self.insert(entries)
+
+
+@patch
+def no_entries(self: GeoMemory) -> tuple[Tensor, ...]:
+    'Arguments of a `write` of nothing, for a process that has nothing while others write.'
+    device = self.keys.device
+    return (torch.empty(0, 2, device=device), torch.empty(0, self.dim, device=device),
+            torch.empty(0, dtype=torch.int64, device=device), torch.empty(0, dtype=torch.float64, device=device))
 
 
 @patch
@@ -164,6 +174,7 @@ def insert(
     # what the same source wrote close by is replaced
     mine = rows[square]
     same = (self.tables['stamp'][mine] >= 0) & (self.tables['source'][mine] == entries['source'][:, None])
+    same &= entries['source'][:, None] >= 0
     if same.any():
         apart = (self.tables['xy'][mine] - entries['xy'][:, None]).norm(dim=-1)
         who, slot = (same & (apart < self.rewrite)).nonzero(as_tuple=True)
@@ -207,13 +218,13 @@ def gather_ranks(
         gathered[name] = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
     return gathered
 
-# %% ../../nbs/geo/memory.ipynb #78738073
+# %% ../../nbs/geo/memory.ipynb #a4e8a3e4
 @patch
 @torch.no_grad()
 def read(
     self: GeoMemory,
-    xy: Tensor,  # [N, 2]: metres; rows with NaN recall nothing
-    source: Tensor,  # int64 [N]: what this source wrote is not read; -1: everything is
+    xy: Tensor,  # [N, 2]: metres; rows that are not finite recall nothing
+    source: Tensor,  # int64 [N]: what this source wrote is not read; negative: everything is
     k: int,  # most entries a query
     time: Tensor | None = None,  # float64 [N], UNIX seconds; None or NaN: ages are unknown
     causal: bool = False,  # only entries that are not later than the query
@@ -228,7 +239,7 @@ def read(
     xy, source = xy.to(device, torch.float32), source.to(device)
     time = torch.full((n,), torch.nan) if time is None else time
     time = time.to(device, torch.float64)
-    known = ~xy.isnan().any(1)
+    known = xy.isfinite().all(1)
     cells = (xy.where(known[:, None], 0) / self.radius).floor().long()
     step = torch.arange(-1, 2, device=device)
     around = torch.stack(torch.meshgrid(step, step, indexing='ij'), -1).reshape(-1, 2)
@@ -242,7 +253,7 @@ def read(
     else:
         table = {name: value.flatten(0, 1) for name, value in self.tables.items()}
         distance = (table['xy'][flat] - xy[:, None]).square().sum(-1)
-        fits = (table['stamp'][flat] >= 0) & (table['source'][flat] != source[:, None])
+        fits = (table['stamp'][flat] >= 0) & ((table['source'][flat] != source[:, None]) | (source[:, None] < 0))
         fits &= (rows >= 0).repeat_interleave(fill, 1) & known[:, None]
         if causal:
             fits &= table['time'][flat] <= time[:, None]
@@ -263,7 +274,7 @@ def read(
     probs = table['probs'][index].masked_fill(~valid[..., None], torch.nan) if self.classes else None
     return Recall(features, valid, distance, age, probs)
 
-# %% ../../nbs/geo/memory.ipynb #32f76728
+# %% ../../nbs/geo/memory.ipynb #e6a1d636
 @patch
 def entries(
     self: GeoMemory,
@@ -275,6 +286,7 @@ def entries(
 
 
 @patch
+@torch.inference_mode(False)
 def forget(
     self: GeoMemory,
     source: int,
@@ -286,15 +298,17 @@ def forget(
 
 
 @patch
+@torch.inference_mode(False)
+@torch.no_grad()
 def merge(
     self: GeoMemory,
     other: GeoMemory,  # of the same frame and widths
 ):
     'Remember what another memory remembers, as if it were written now; `ValueError` where the two do not fit.'
-    self.check_frame(other.frame, 'the other memory')
     if (self.dim, self.classes) != (other.dim, other.classes):
         raise ValueError(f'memory: entries of {other.dim} channels and {other.classes} classes do not fit into '
                          f'{self.dim} and {self.classes}')
+    self.check_frame(other.frame, 'the other memory')
     entries = other.entries()
     entries.pop('stamp')
     self.insert({name: value.to(self.keys.device, self.tables[name].dtype) for name, value in entries.items()})
@@ -326,11 +340,11 @@ def stats(
     size = sum(table.element_size() * math.prod(table.shape[2:]) for table in self.tables.values())
     return {'entries': len(entries['xy']), 'squares': squares, 'area_km2': squares * self.radius ** 2 / 1e6,
             'entries a square': len(entries['xy']) / max(squares, 1), 'sources': len(entries['source'].unique()),
-            'first': float(time.min()) if len(time) else float('nan'),
-            'last': float(time.max()) if len(time) else float('nan'), 'bytes an entry': size,
+            'first': float(time.min()) if len(time) else None, 'last': float(time.max()) if len(time) else None,
+            'bytes an entry': size,
             'MB': (sum(t.nbytes for t in self.tables.values()) + self.keys.nbytes + self.rows.nbytes) / 1e6}
 
-# %% ../../nbs/geo/memory.ipynb #ac87f9e2
+# %% ../../nbs/geo/memory.ipynb #f4a391c2
 STATE = 'memory_'  # begins the names of a memory's entries in a `state_dict`
 
 
@@ -348,6 +362,8 @@ def state(
 
 
 @patch
+@torch.inference_mode(False)
+@torch.no_grad()
 def load_state(
     self: GeoMemory,
     state: dict[str, Tensor],  # what `state` gave, of a memory with any number of slots
@@ -407,7 +423,7 @@ def save(
     path: str | Path,  # PATH.safetensors and PATH.json
 ):
     'Write the memory by itself.'
-    path = Path(path).with_suffix('.safetensors')
+    path = Path(f'{path}.safetensors')
     safetensors.torch.save_file({name: value.contiguous() for name, value in self.state().items()}, path)
     about = {'dim': self.dim, 'slots': self.slots, 'radius': self.radius, 'classes': self.classes,
              'rewrite': self.rewrite, 'dtype': str(self.dtype).removeprefix('torch.')}
@@ -420,7 +436,7 @@ def load(
     path: str | Path,  # as given to `save`
 ) -> GeoMemory:
     'A memory that `save` wrote.'
-    path = Path(path).with_suffix('.safetensors')
+    path = Path(f'{path}.safetensors')
     about = json.loads(path.with_suffix('.json').read_text())
     about.pop('stats')
     memory = cls(**about)

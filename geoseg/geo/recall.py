@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['YEAR', 'entry_facts', 'RecallFusion']
 
-# %% ../../nbs/geo/recall.ipynb #6e123ee7
+# %% ../../nbs/geo/recall.ipynb #d7e59e2b
 import math
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .memory import GeoMemory, Recall
 
-# %% ../../nbs/geo/recall.ipynb #120c860a
+# %% ../../nbs/geo/recall.ipynb #da3d0924
 YEAR = 365.25 * 24 * 3600  # seconds
 
 
@@ -32,7 +32,7 @@ def entry_facts(
         facts += [known.float(), *recall.probs.nan_to_num(0).unbind(-1)]
     return torch.stack(facts, -1).masked_fill(~recall.valid[..., None], 0)
 
-# %% ../../nbs/geo/recall.ipynb #7c0ff2ab
+# %% ../../nbs/geo/recall.ipynb #44ce3aea
 class RecallFusion(nn.Module):
     'Adds to every cell what it makes of the entries that it recalls.'
 

@@ -5,21 +5,24 @@
 # %% auto #0
 __all__ = ['SEGFORMER_SIZES', 'segformer_config', 'segformer_encoder', 'decode', 'pool_places', 'PlaceFusion', 'GeoSegFormer']
 
-# %% ../../nbs/models/geosegformer.ipynb #83462a20
+# %% ../../nbs/models/geosegformer.ipynb #f665e5e0
 import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 from transformers import SegformerConfig, SegformerModel
 from transformers.models.segformer.modeling_segformer import SegformerDecodeHead
 
 from ..geo.location import LocationEncoder
+from ..geo.memory import GeoMemory, Recall
+from ..geo.recall import RecallFusion
 from .weights import loading
 
-# %% ../../nbs/models/geosegformer.ipynb #8ba0d490
+# %% ../../nbs/models/geosegformer.ipynb #52bdf4ac
 SEGFORMER_SIZES = {  # channels and layers of the four stages
     'b0': ((32, 64, 160, 256), (2, 2, 2, 2)),
     'b1': ((64, 128, 320, 512), (2, 2, 2, 2)),
@@ -66,7 +69,7 @@ def segformer_encoder(
         first.proj.weight, first.proj.bias = nn.Parameter(weight), bias
     return encoder
 
-# %% ../../nbs/models/geosegformer.ipynb #2c96fa57
+# %% ../../nbs/models/geosegformer.ipynb #e70457d4
 def decode(
     head: SegformerDecodeHead,
     maps: Sequence[Tensor],  # of the four stages, [B, C_i, h_i, w_i]
@@ -83,7 +86,7 @@ def decode(
     mixed = head.activation(head.batch_norm(mixed))
     return head.classifier(head.dropout(mixed)), mixed
 
-# %% ../../nbs/models/geosegformer.ipynb #5b948cfd
+# %% ../../nbs/models/geosegformer.ipynb #d4984602
 def pool_places(
     xy: Tensor,  # [B, h, w, 2]: metres, NaN where unknown
     shape: tuple[int, int],  # of a coarser map
@@ -99,7 +102,7 @@ def pool_places(
         xy = (sums[..., :2] / sums[..., 2:]).where(sums[..., 2:] > 0, torch.nan)
     return xy
 
-# %% ../../nbs/models/geosegformer.ipynb #96c985fe
+# %% ../../nbs/models/geosegformer.ipynb #ec71fd1f
 class PlaceFusion(nn.Module):
     'Adds to every cell of a map what its place says.'
 
@@ -118,6 +121,8 @@ class PlaceFusion(nn.Module):
         elif method == 'concat':
             self.out = nn.Linear(channels + tokens * dim, channels)
         elif method == 'attention':
+            if dim % heads:
+                raise ValueError(f'location_dim must be a multiple of {heads} (heads), not {dim}')
             if tokens < 2:
                 raise ValueError('attention over one token is none: give several scales, or fuse by add or concat')
             self.norm, self.query = nn.LayerNorm(channels), nn.Linear(channels, dim)
@@ -153,7 +158,7 @@ class PlaceFusion(nn.Module):
         said = self.out(said) * known[..., None]
         return feature + said.transpose(1, 2).unflatten(2, feature.shape[2:] if said.shape[1] > 1 else (1, 1))
 
-# %% ../../nbs/models/geosegformer.ipynb #bd4a90a9
+# %% ../../nbs/models/geosegformer.ipynb #156e8c8a
 class GeoSegFormer(nn.Module):
     'SegFormer (Xie et al. 2021, arXiv:2105.15203) whose features meet the place of their cells at every stage.'
 
@@ -167,24 +172,37 @@ class GeoSegFormer(nn.Module):
         fusion_method: str = 'attention',  # 'add', 'concat', 'attention'; 'none': pixels only
         location: str = 'fourier',  # waves of metres (`xy`); 'sphere': of the globe (`gps`)
         scales: Sequence[float] = (20., 100., 500., 2500.),  # of the waves, metres
+        degree: int = 16,  # of 'sphere': degrees of the harmonics; they resolve about 180° / degree
         location_dim: int = 64,  # width of a place's tokens
-        per_cell: bool = True,  # a place for each feature cell where the image is georeferenced; False: one for all
+        per_cell: bool = True,  # 'fourier': a place for each feature cell where there is one; False: one an image
         place_dropout: float = 0.1,  # share of the samples whose place is forgotten, in training
+        memory_size: int = 0,  # entries that the memory keeps for a square of ground; 0: no memory
+        spatial_radius: float = 5.5,  # metres: how far off a memory is recalled; for rasters a feature cell or more
+        memory_dim: int = 64,  # width of an entry
+        recalled: int = 8,  # entries that a cell recalls at most
+        recall_dropout: float = 0.1,  # share of the samples that recall nothing, in training
     ):
         super().__init__()
         if not 0 <= place_dropout < 1:
-            raise ValueError(f'place_dropout must lie in 0..1, not {place_dropout}')
+            raise ValueError(f'place_dropout must be 0 or more and below 1, not {place_dropout}')
         config = segformer_config(model_size, num_classes, channels, feature_dim)
         self.backbone = segformer_encoder(config, pretrained, model_size)
         self.head = SegformerDecodeHead(config)
         self.per_cell, self.place_dropout, self.gps = per_cell, place_dropout, None
         if fusion_method != 'none':
-            self.gps = LocationEncoder(location_dim, location, scales)
+            self.gps = LocationEncoder(location_dim, location, scales, degree=degree)
             self.fusion = nn.ModuleDict({
                 'stages': nn.ModuleList(PlaceFusion(c, self.gps.tokens, location_dim, fusion_method)
                                         for c in config.hidden_sizes),
                 'image': nn.Linear(config.hidden_sizes[-1], feature_dim),
                 'place': nn.Linear(self.gps.tokens * location_dim, feature_dim)})
+        self.memory, self.recalled, self.recalling = None, recalled, True
+        if memory_size:
+            self.memory = GeoMemory(memory_dim, memory_size, spatial_radius)
+            self.recall = nn.ModuleDict({
+                'entry': nn.Sequential(nn.Conv2d(feature_dim, memory_dim, 1), nn.BatchNorm2d(memory_dim)),
+                'logits': nn.Conv2d(memory_dim, num_classes, 1),
+                'fusion': RecallFusion(feature_dim, self.memory, memory_dim, dropout=recall_dropout)})
 
     def features(self, image: Tensor) -> list[Tensor]:
         'Maps of the four stages, [B, C_i, H / 2^(i + 2), W / 2^(i + 2)].'
@@ -209,23 +227,84 @@ class GeoSegFormer(nn.Module):
         image: Tensor,  # [B, C, H, W]
         xy: Tensor | None = None,  # [B, h, w, 2] at stride 4, or [B, 2]: metres, NaN where unknown
         gps: Tensor | None = None,  # [B, 2]: degrees, read by location 'sphere'
+        source: Tensor | None = None,  # int64 [B]: the acquisition, whose own entries are not recalled
+        time: Tensor | None = None,  # float64 [B], UNIX seconds
     ) -> dict[str, Tensor]:
-        # logits [B, K, H, W]; where places are given: image_embedding, place_embedding [B, feature_dim], place [B, 2]
+        # logits [B, K, H, W]; where places are given: image_embedding, place_embedding [B, feature_dim], place [B, 2];
+        # with a memory: entry_logits [B, K, H, W], entries (what `remember` writes), recalled (share of the cells)
         maps = self.features(image)
         result, place = {}, xy
         if self.gps is not None and self.gps.kind == 'sphere':
             place = gps
+            if gps is None and xy is not None:
+                raise ValueError("location 'sphere' reads gps, and the batch holds only xy")
+        if xy is not None and len(xy) != len(image):
+            raise ValueError(f'xy of {len(xy)} samples for {len(image)} images')
         if self.gps is not None and place is not None:
             middle = place.flatten(1, -2).nanmean(1) if place.ndim == 4 else place
-            tokens, _ = self.gps(middle)
+            tokens, known = self.gps(middle)
             result = {'image_embedding': self.fusion['image'](maps[-1].mean((2, 3))),
                       'place_embedding': self.fusion['place'](tokens.flatten(1)),
-                      'place': middle if self.gps.kind == 'fourier' or xy is None else
-                      xy.flatten(1, -2).nanmean(1) if xy.ndim == 4 else xy}
+                      'place': self.metres(xy, middle).where(known[:, None], torch.nan)}
             place = place if self.per_cell else middle
             if self.training and self.place_dropout:
                 forgotten = torch.rand(len(place), device=place.device) < self.place_dropout
                 place = place.masked_fill(forgotten.view(-1, *[1] * (place.ndim - 1)), torch.nan)
             maps = self.fuse(maps, place)
-        logits, _ = decode(self.head, maps)
-        return {'logits': F.interpolate(logits, image.shape[2:], mode='bilinear', align_corners=False)} | result
+        logits, mixed = decode(self.head, maps)
+        if self.memory is not None and xy is not None:
+            entries = self.recall['entry'](mixed)
+            result |= {'entry_logits': self.enlarge(self.recall['logits'](entries), image), 'entries': entries}
+            if self.recalling and len(self.memory):
+                mixed, result['recalled'] = self.ask(mixed, xy, source, time)
+                logits = self.head.classifier(self.head.dropout(mixed))
+        return {'logits': self.enlarge(logits, image)} | result
+
+    @staticmethod
+    def metres(xy: Tensor | None, middle: Tensor) -> Tensor:
+        'The middle of each image in metres; where only degrees are given, those.'
+        return middle if xy is None else xy.flatten(1, -2).nanmean(1) if xy.ndim == 4 else xy
+
+    @staticmethod
+    def enlarge(x: Tensor, image: Tensor) -> Tensor:
+        'A map at the size of the image.'
+        return F.interpolate(x, image.shape[2:], mode='bilinear', align_corners=False)
+
+# %% ../../nbs/models/geosegformer.ipynb #aa1385fd
+@patch
+def ask(
+    self: GeoSegFormer,
+    mixed: Tensor,  # [B, C, h, w]
+    xy: Tensor,  # [B, h, w, 2] or [B, 2]
+    source: Tensor | None,
+    time: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # the map with what was recalled; the share of cells that recalled anything, a scalar
+    'Recall for every cell.'
+    batch, _, height, width = mixed.shape
+    each = height * width if xy.ndim == 4 else 1  # queries an image
+    source = torch.full((batch,), -1, device=xy.device) if source is None else source
+    recall = self.memory.read(xy.reshape(-1, 2), source.repeat_interleave(each), self.recalled,
+                              None if time is None else time.repeat_interleave(each))
+    share = recall.valid.any(1).float().mean()
+    if each == 1:
+        recall = Recall(*(None if part is None else part.repeat_interleave(height * width, 0) for part in recall))
+    cells = self.recall['fusion'](mixed.flatten(2).transpose(1, 2), recall)
+    return cells.transpose(1, 2).unflatten(2, (height, width)), share
+
+
+@patch
+@torch.no_grad()
+def remember(
+    self: GeoSegFormer,
+    output: dict[str, Tensor],  # of a forward pass
+    xy: Tensor,  # [B, h, w, 2] or [B, 2], as given to it
+    source: Tensor,  # int64 [B]
+    time: Tensor,  # float64 [B]
+):
+    'Write what was seen: an entry a cell, or one a photo.'
+    entries = output['entries']
+    if xy.ndim == 2:
+        entries, each = entries.mean((2, 3)), 1
+    else:
+        entries, each = entries.flatten(2).transpose(1, 2).flatten(0, 1), entries[0, 0].numel()
+    self.memory.write(xy.reshape(-1, 2), entries.float(), source.repeat_interleave(each), time.repeat_interleave(each))

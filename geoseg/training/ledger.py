@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Ledger', 'run_key']
 
-# %% ../../nbs/training/ledger.ipynb #f1c5b50b
+# %% ../../nbs/training/ledger.ipynb #0ebad60d
 import hashlib
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ import pandas as pd
 from .recipes import read_config, recipe_path
 from .runs import write_whole
 
-# %% ../../nbs/training/ledger.ipynb #a4a8bb0b
+# %% ../../nbs/training/ledger.ipynb #e379513b
 class Ledger:
     'Finished runs as rows of `FOLDER/NAME.csv`, and of more tables beside it.'
 
@@ -64,7 +64,7 @@ def run_key(
     settings: dict,  # overrides of the recipe
     *what,  # data, split, seed: anything that JSON holds
 ) -> str:  # 8 hexadecimal digits
-    'A key of all that decides a result: what the recipe says of model and augmentation, and what is set differently.'
+    'A key of the recipe\'s model and augmentation, of what is set differently, and of `what`; not of the code.'
     config = read_config(recipe_path(recipe))
     decides = [config['model'], config['data']['init_args']['augment'], settings, what]
     return hashlib.blake2b(json.dumps(decides, sort_keys=True).encode(), digest_size=4).hexdigest()

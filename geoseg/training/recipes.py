@@ -212,8 +212,10 @@ def data_section(
     old = getattr(importlib.import_module(module), name)
     if re.match(r'world(:|$)', str(data)):  # world, world:tiny, world:raster, world:raster:tiny
         words = str(data).split(':')[1:]
-        layout = next((word for word in words if word in LAYOUTS), old.layout)
-        size = next((word for word in words if word not in LAYOUTS), 'default')
+        layouts, sizes = [w for w in words if w in LAYOUTS], [w for w in words if w not in LAYOUTS]
+        if len(layouts) > 1 or len(sizes) > 1:
+            raise ValueError(f'data: {data!r}, expected world, world:LAYOUT, world:SIZE or world:LAYOUT:SIZE')
+        layout, size = (*layouts, old.layout)[0], (*sizes, 'default')[0]
         root = str(world_data(layout, size=size))
     elif isinstance(data, Mapping):
         root = {split: str(path) for split, path in data.items()}

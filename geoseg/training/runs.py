@@ -492,7 +492,7 @@ def card(
     return json.loads(json.dumps({
         'recipe': cli.config.run.recipe, 'network': spec, 'labels': data.scheme.to_dict(),
         'augment': augment.as_dict() if augment is not None else {}, 'layout': data.layout,
-        'frame': frame.to_dict() if frame is not None else None}))
+        'frame': frame.to_dict() if frame is not None else None, 'extent': data.extent}))
 
 # %% ../../nbs/training/runs.ipynb #466f01ab
 def in_notebook() -> bool:
@@ -593,6 +593,7 @@ def open_checkpoint(
     cli.model.card = known['geoseg']
     if known['geoseg'].get('frame'):  # other data are brought into the frame of the training
         cli.datamodule.frame = Frame.from_dict(known['geoseg']['frame'])
+        cli.datamodule.extent = known['geoseg'].get('extent')
     return cli, path
 
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from ..data.labels import LabelScheme
 from ..evaluation.metrics import SegmentationMetrics, image_confusions
+from ..geo.memory import STATE
 from .contrastive import ImagePlaceLoss
 from .optim import Schedule, param_groups
 
@@ -206,7 +207,7 @@ METRIC_NAMES = {'accuracy': 'Accuracy', 'mean_accuracy': 'Mean accuracy', 'preci
 
 # %% ../../nbs/training/tasks.ipynb #7c4a357a
 class GeoSegmentationTask(SegmentationTask):
-    'Train and evaluate a network that knows where its images were taken.'
+    'Train and evaluate a network that knows where its images were taken; Loss holds the contrastive part, too.'
 
     def __init__(
         self,
@@ -218,37 +219,97 @@ class GeoSegmentationTask(SegmentationTask):
         lr_head: float | None = None,  # of the decoder
         lr_gps: float | None = None,  # of the location encoder
         lr_fusion: float | None = None,  # of what joins place and pixels
+        lr_memory: float | None = None,  # of what writes and reads the memory
         seg_weight: float = 1.0,  # of the segmentation loss
         contrastive_weight: float = 0.05,  # of the loss between images and places
         temperature: float = 0.07,  # of that loss
-        spatial_threshold: float | None = 0.15,  # nearer places are no negatives; None: all are
+        spatial_threshold: float | None = 0.15,  # nearer places are no negatives; None: all others are
         spatial_unit: str = 'extent',  # of the threshold: 'extent' (a fraction of the area's sides) or 'metres'
+        memory_warmup_epochs: int = 3,  # epochs that write to the memory and do not read
+        entry_weight: float = 0.4,  # of the loss that teaches the memory's entries what to keep
         layer_decay: float | None = None,  # factor of the learning rate from a layer to the one before
         boundary: int | None = None,  # tolerance in pixels of the boundary F1; None: not computed
     ):
-        rates = {'backbone': lr_backbone, 'head': lr_head, 'gps': lr_gps, 'fusion': lr_fusion}
+        rates = {'backbone': lr_backbone, 'head': lr_head, 'gps': lr_gps, 'fusion': lr_fusion, 'recall': lr_memory}
         parts = {name for name, _ in network.named_children()}
-        # pixels only: no place to learn
+        # without place or memory there is none to learn
         rates = {part: rate for part, rate in rates.items() if rate is not None and part in parts}
         super().__init__(network, loss, optimizer, schedule, rates or None, layer_decay, boundary)
         if spatial_unit not in ('extent', 'metres'):
             raise ValueError(f"spatial_unit must be 'extent' or 'metres', not {spatial_unit!r}")
         self.seg_weight, self.contrastive_weight, self.spatial_unit = seg_weight, contrastive_weight, spatial_unit
         self.contrast = ImagePlaceLoss(temperature, spatial_threshold)
+        self.memory_warmup_epochs, self.entry_weight = memory_warmup_epochs, entry_weight
+        self.recall_sums = torch.zeros(2, dtype=torch.float64)  # (share of cells × samples, samples)
 
     def setup(self, stage: str):
         super().setup(stage)
         if self.spatial_unit == 'extent':
-            self.contrast.extent = self.trainer.datamodule.extent
-            if self.contrast.extent is None:  # nothing has a place
-                self.contrast.threshold = None
+            self.contrast.extent = self.trainer.datamodule.extent or self.contrast.extent
+            if self.contrast.extent is None:  # nothing has a place, and nothing is compared
+                self.contrast.extent = (1., 1.)
+        if self.memory is not None:
+            self.memory.check_frame(self.trainer.datamodule.frame, 'the data')
 
     def compute_loss(self, output: dict[str, Tensor], batch: Mapping[str, Any]) -> Tensor:
         loss = self.seg_weight * self.loss(output['logits'], batch['mask'])
         if 'place' in output:  # with a weight of 0 too, so that every parameter has a gradient
             apart = self.contrast(output['image_embedding'], output['place_embedding'], output['place'])
             loss = loss + self.contrastive_weight * apart
+        if 'entry_logits' in output:
+            loss = loss + self.entry_weight * self.loss(output['entry_logits'], batch['mask'])
         return loss
+
+    @property
+    def memory(self):  # the network's, or None
+        return getattr(self.network, 'memory', None)
+
+    def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        output = super().forward(batch)
+        if self.memory is not None and self.training:
+            self.network.remember(output, batch['xy'], batch['source'], batch['time'])
+        elif self.memory is not None:
+            share, n = output.get('recalled', torch.zeros((), device=self.device)), len(batch['image'])
+            self.recall_sums += torch.stack([share.double() * n, torch.full_like(share, n, dtype=torch.float64)])
+        return output
+
+    def on_train_epoch_start(self):
+        super().on_train_epoch_start()
+        if self.memory is not None:
+            self.network.recalling = self.current_epoch >= self.memory_warmup_epochs
+
+    def on_validation_start(self):
+        super().on_validation_start()
+        self.recall_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        if self.memory is not None and self.trainer.state.fn == 'fit':
+            self.refresh()
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def refresh(self):
+        'Write the memory anew, with the network as it is now, from the training ground without augmentation.'
+        network, loader = self.network, self.trainer.datamodule.reference_loader()
+        training, recalling = network.training, network.recalling
+        network.eval()
+        network.recalling = False
+        self.memory.clear()
+        batches = iter(loader)
+        for _ in range(loader.batch_sampler.longest):  # as many writes in every process
+            batch = next(batches, None)
+            if batch is None:
+                self.memory.write(*self.memory.no_entries())
+                continue
+            batch = self.trainer.strategy.batch_to_device(batch, self.device)
+            with self.trainer.precision_plugin.forward_context():
+                output = network(**network_inputs(network, batch))
+            network.remember(output, batch['xy'], batch['source'], batch['time'])
+        network.train(training)
+        network.recalling = recalling
+
+    def log_metrics(self, split: str):
+        super().log_metrics(split)
+        if self.memory is not None:
+            self.log(f'Recalled/{split}', self.mean_over_ranks(self.recall_sums))
 
 # %% ../../nbs/training/tasks.ipynb #6299f4be
 def build_network(
@@ -300,8 +361,9 @@ def load_weights(
     'Put the weights of a checkpoint into a network of the same shape; tell what differs.'
     weights, own = network_weights(checkpoint), network.state_dict()
     missing, extra = [k for k in own if k not in weights], [k for k in weights if k not in own]
+    fixed = [k for k in own if not k.rpartition('.')[2].startswith(STATE)]  # a memory may have any size
     shapes = [f'{k}: {tuple(weights[k].shape)} in the file, {tuple(own[k].shape)} in the network'
-              for k in own if k in weights and weights[k].shape != own[k].shape]
+              for k in fixed if k in weights and weights[k].shape != own[k].shape]
     if missing or extra or shapes:
         card = checkpoint.get('geoseg', {})
         differ = [*shapes, *(f'{k} is not in the file' for k in missing),

@@ -6,7 +6,7 @@
 __all__ = ['SPLIT_COLORS', 'split_places', 'plot_places', 'place_embeddings', 'principal_colors', 'plot_place_embeddings',
            'to_mercator', 'acquisition_layer', 'write_page']
 
-# %% ../../nbs/visualization/maps.ipynb #75476be1
+# %% ../../nbs/visualization/maps.ipynb #f468eca8
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,19 +24,20 @@ from ..geo.coords import WGS84, Frame
 from ..training.runs import make_folder
 from .samples import sample_place
 
-# %% ../../nbs/visualization/maps.ipynb #e09dbe57
+# %% ../../nbs/visualization/maps.ipynb #5ce715fe
 SPLIT_COLORS = {'train': '#4878a8', 'val': '#e1a23c', 'test': '#c44e52', 'predict': '#777777'}
 
 
 def split_places(
     data: SegmentationData,  # set up
-    most: int = 500,  # samples of a split, evenly spread
+    most: int = 300,  # samples of a split, evenly spread
 ) -> dict[str, np.ndarray]:  # split -> [N, 2] metres east, north
     'Where the samples of each split lie; those of unknown place are left out.'
     places = {}
     for split, dataset in data.datasets.items():
         items = np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).astype(int))
-        xy = np.array([sample_place(dataset[int(i)]) for i in items])
+        known = getattr(dataset, 'xy', None)  # photos need not be opened
+        xy = np.array([sample_place(dataset[int(i)] if known is None else {'xy': known[int(i)]}) for i in items])
         places[split] = xy[~np.isnan(xy).any(1)]
     return places
 
@@ -54,7 +55,7 @@ def plot_places(
     ax.legend(fontsize=8, frameon=False, loc='upper left', bbox_to_anchor=(1, 1))
     return ax
 
-# %% ../../nbs/visualization/maps.ipynb #877ead45
+# %% ../../nbs/visualization/maps.ipynb #843a8775
 @torch.inference_mode()
 def place_embeddings(
     network: nn.Module,  # with `gps` (a location encoder of metres) and `fusion['place']`, such as GeoSegFormer
@@ -96,7 +97,7 @@ def plot_place_embeddings(
     ax.set(xlabel='metres east', ylabel='metres north', title='place embeddings, 3 components')
     return ax
 
-# %% ../../nbs/visualization/maps.ipynb #840c2fbc
+# %% ../../nbs/visualization/maps.ipynb #4419fa08
 def to_mercator(
     array: np.ndarray,  # uint8 [H, W, 3]
     transform,  # affine, of the array's grid
@@ -142,6 +143,8 @@ def write_page(
         raise ValueError(f'{data.layout}: its samples have no place, there is nothing to put on a map')
     places = split_places(data)
     gps = data.frame.to_gps(np.concatenate(list(places.values())))
+    if not len(gps):
+        raise ValueError(f'{data.layout}: none of its samples has a known place')
     page = folium.Map(location=gps.mean(0).tolist(), tiles=tiles, zoom_start=14, control_scale=True)
     if isinstance(data, RasterData):
         acquisitions = sorted({a for part in data.acquisitions.values() for a in part}, key=lambda a: a.time)
