@@ -242,7 +242,7 @@ def match_split(
     return [table[key(n)] for n in names]
 
 # %% ../../nbs/data/images.ipynb #e584fe58
-PARTS = (*SPLITS, 'predict')
+PARTS = (*SPLITS, 'predict', 'remember')  # the last two: without masks, for prediction and for a memory
 RULES = ('time', 'random', 'block')
 
 
@@ -262,8 +262,9 @@ class ImageData(SegmentationData):
         ratios: tuple[float, float, float] = (7, 2, 1),  # of train, val, test
         pooled: bool = False,  # 'time': all drives together, rather than each by itself
         block: float = 100.,  # 'block': side of a block of ground, metres
+        remember: str | Path | None = None,  # a folder of pictures whose masks are not read, for a memory
     ):
-        super().__init__(root, labels, augment, batch_size, num_workers, seed, unknown)
+        super().__init__(root, labels, augment, batch_size, num_workers, seed, unknown, remember)
         self.single = len(set(self.roots.values())) == 1 and len(self.roots) > 1
         if split not in ('auto', *RULES) and not split.endswith('.csv'):
             rules = ', '.join(map(repr, RULES))
@@ -287,16 +288,29 @@ def gather(
     self: ImageData,
 ) -> pd.DataFrame:  # what `files` gives, with split, source, lat, long (degrees), x, y (metres in the frame)
     'The pictures of all roots.'
-    parts = []
-    for split, root in [(None, next(iter(self.roots.values())))] if self.single else self.roots.items():
-        part = self.files(root, split).assign(root=str(root))
-        part = part if split is None else part.assign(split=split)
-        place, known = root.resolve().name, part.get('source', pd.Series('', part.index))
-        rows = zip(known, part['drive'], part['name'], strict=True)
-        part['source'] = [source or f'{place}/{drive or name}' for source, drive, name in rows]
-        parts.append(part)
-    table = self.place(pd.concat(parts, ignore_index=True))
-    return self.divide(table, root) if self.single else table
+    if self.single:
+        root = next(iter(self.roots.values()))
+        table = self.divide(self.place(self.look(root, None)), root)
+    else:
+        parts = [self.look(root, split) for split, root in self.roots.items()]
+        table = self.place(pd.concat(parts, ignore_index=True))
+    if self.remember is not None:
+        table = pd.concat([table, self.place(self.look(self.remember, 'remember'))], ignore_index=True)
+    return table
+
+
+@patch
+def look(
+    self: ImageData,
+    root: Path,
+    split: str | None,  # the split this root belongs to; None: it holds several
+) -> pd.DataFrame:  # what `files` gives, with root and source
+    'The pictures of one root, each with its source.'
+    part = self.files(root, split).assign(root=str(root))
+    part = part if split is None else part.assign(split=split)
+    place, known = root.resolve().name, part.get('source', pd.Series('', part.index))
+    rows = zip(known, part['drive'], part['name'], strict=True)
+    return part.assign(source=[source or f'{place}/{drive or name}' for source, drive, name in rows])
 
 
 @patch
@@ -413,17 +427,17 @@ class FolderData(ImageData):
                              ignore_index=True)
         if split in folders:
             return self.pairs(folders[split], masks / folders[split].name, split)
-        if split == 'predict' and not images.is_dir():
+        if split in ('predict', 'remember') and not images.is_dir():
             images = root  # just a folder of pictures
         return self.pairs(images, masks, split)
 
     def pairs(self, images: Path, masks: Path, split: str | None, prefix: str = '') -> pd.DataFrame:
         'A row a picture of one folder, its name after `prefix`.'
-        unlabelled = split in ('test', 'predict') and not masks.is_dir()
+        unlabelled = split == 'remember' or split in ('test', 'predict') and not masks.is_dir()
         part = pair_files(images, None if unlabelled else masks)
         part['drive'] = [drive_of(n, self.drive) for n in part['name']]
         part = part.assign(name=prefix + part['name'], time=np.nan)
-        return part if split is None else part.assign(split='predict' if unlabelled else split)
+        return part if split is None else part.assign(split='predict' if unlabelled and split == 'test' else split)
 
 # %% ../../nbs/data/images.ipynb #165f452d
 class WildscenesData(ImageData):
@@ -449,7 +463,7 @@ class WildscenesData(ImageData):
         parts = []
         for folder in traverses:
             masks, drive = folder / self.mask_dir, folder.resolve().name
-            unlabelled = split == 'predict' and not masks.is_dir()
+            unlabelled = split == 'remember' or split == 'predict' and not masks.is_dir()
             part = pair_files(folder / self.image_dir, None if unlabelled else masks)
             part['name'] = f'{drive}/' + part['name']
             parts.append(part.assign(drive=drive, source=drive, time=stamp_times(part['image'])))
@@ -513,9 +527,10 @@ class GeotaggedData(ImageData):
 
     def files(self, root: Path, split: str | None = None) -> pd.DataFrame:
         images, masks = root / self.image_dir, root / self.mask_dir
-        if split == 'predict' and not images.is_dir():
+        if split in ('predict', 'remember') and not images.is_dir():
             images = root
-        part = pair_files(images, None if split == 'predict' and not masks.is_dir() else masks)
+        unlabelled = split == 'remember' or split == 'predict' and not masks.is_dir()
+        part = pair_files(images, None if unlabelled else masks)
         return self.locate(part, root).assign(drive=lambda t: t['source'])
 
     def locate(self, part: pd.DataFrame, root: Path) -> pd.DataFrame:

@@ -160,16 +160,20 @@ class SegmentationData(L.LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,  # of splits, order and augmentation
         unknown: str = 'error',  # label values that the scheme does not know: 'error' or 'ignore'
+        remember: str | Path | None = None,  # a folder of pictures whose masks are not read, for a memory
     ):
         super().__init__()
         if unknown not in ('error', 'ignore'):
             raise ValueError(f"unknown must be 'error' or 'ignore', not {unknown!r}")
         self.roots = _roots(root)
+        self.remember = Path(remember).expanduser() if remember is not None else None
+        if self.remember is not None and not self.remember.is_dir():
+            raise FileNotFoundError(f'{self.remember}: no such folder (remember)')
         self.augment = augment or Augment()
         self.batch_size, self.num_workers, self.seed, self.unknown = batch_size, num_workers, seed, unknown
         self.scheme = LabelScheme.load(labels) if labels is not None else self._find_labels()
         self.datasets: dict[str, Dataset] = {}
-        self._reference: ResumableLoader | None = None
+        self._plain: dict[str, ResumableLoader] = {}
 
     def _find_labels(self) -> LabelScheme:
         root = next(iter(self.roots.values()))
@@ -196,7 +200,10 @@ class SegmentationData(L.LightningDataModule):
         if split not in self.datasets:
             roots = ', '.join(str(r) for r in dict.fromkeys(self.roots.values()))
             raise ValueError(f'{roots}: there is no {split} split, only {", ".join(self.datasets) or "none"}')
-        dataset, trainer = self.datasets[split], self.trainer
+        return self.loader_of(self.datasets[split], train)
+
+    def loader_of(self, dataset: Dataset, train: bool = False) -> ResumableLoader:
+        trainer = self.trainer
         size = self.weights if train and self.weights is not None else len(dataset)
         sampler = SeededBatchSampler(size, self.batch_size, self.seed, train=train,
                                      rank=trainer.global_rank if trainer else 0,
@@ -207,15 +214,15 @@ class SegmentationData(L.LightningDataModule):
         'The training split without augmentation, all of its ground once.'
         raise NotImplementedError
 
-    def reference_loader(self) -> ResumableLoader:
+    def plain_loader(
+        self,
+        part: str,  # 'reference' or 'remember'
+    ) -> ResumableLoader:
+        'What a memory is written from.'
         self.setup()
-        if self._reference is None:
-            dataset, trainer = self.reference(), self.trainer
-            sampler = SeededBatchSampler(len(dataset), self.batch_size, self.seed,
-                                         rank=trainer.global_rank if trainer else 0,
-                                         world=trainer.world_size if trainer else 1)
-            self._reference = ResumableLoader(dataset, sampler, self.num_workers)
-        return self._reference
+        if part not in self._plain:
+            self._plain[part] = self.loader_of(self.reference() if part == 'reference' else self.datasets[part])
+        return self._plain[part]
 
     def train_dataloader(self):
         return self.loader('train', train=True)

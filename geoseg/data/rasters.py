@@ -13,7 +13,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -575,8 +575,11 @@ class RasterData(SegmentationData):
         bands: list[int] | None = None,  # numbers from 1; None: all
         value_range: list[tuple[float, float]] | None = None,  # (low, high) to 0 and 1, one or one a band
         cache_mb: int = 256,  # decoded blocks kept in each process
+        remember: str | list[str] | None = None,  # for a memory, masks not read: a folder; dates in `root`, or 'all'
     ):
-        super().__init__(root, labels, augment, batch_size, num_workers, seed, unknown)
+        dates = remember == 'all' or isinstance(remember, list)
+        super().__init__(root, labels, augment, batch_size, num_workers, seed, unknown, None if dates else remember)
+        self.remember_dates = remember if dates else None
         allowed = (('masks', masks, ('required', 'optional')), ('split', split, ('acquisition', 'block')))
         for name, value, known in allowed:
             if value not in known:
@@ -596,6 +599,8 @@ class RasterData(SegmentationData):
         self.split, self.block, self.ratios = split, block, tuple(ratios)
         self.left_out = {'val': val_acquisitions, 'test': test_acquisitions}
         self.regions, self.bands = regions or {}, bands
+        if self.remember_dates is not None and not self.single:
+            raise ValueError('remember: each split has a root of its own: name a folder, not dates')
         blocks = Blocks(cache_mb << 20)
         self.reader = Reader(self.scheme, bands, value_range, self.augment.mean, unknown, blocks)
         self.acquisitions = self._find()
@@ -608,7 +613,22 @@ class RasterData(SegmentationData):
             if root not in found:
                 masks = 'optional' if split == 'predict' else self.masks
                 found[root] = find_acquisitions(root, self.pattern, self.mask_pattern, masks)
+        if self.remember is not None and self.remember not in found:
+            found[self.remember] = find_acquisitions(self.remember, self.pattern, self.mask_pattern, 'optional')
         return found
+
+    def seen(self) -> list[Acquisition]:
+        'The acquisitions to remember, without their masks.'
+        if self.remember is None and self.remember_dates is None:
+            return []
+        found = self.acquisitions[self.remember or next(iter(self.roots.values()))]
+        if isinstance(self.remember_dates, list):
+            dates = {a.date for a in found}
+            if lost := sorted(set(self.remember_dates) - dates):
+                raise ValueError(f'remember: {lost[0]!r} is none of the acquisitions in {found[0].image.parent}: '
+                                 + ', '.join(sorted(dates)))
+            found = [a for a in found if a.date in self.remember_dates]
+        return [replace(a, mask=None) for a in found]
 
     def _channels(self) -> int:
         'The number of bands, the same everywhere.'
@@ -649,9 +669,10 @@ class RasterData(SegmentationData):
         if self.split == 'block':
             whole = [region_window(a, {}) for a in found if a.mask]
             rest = [region_window(a, {}) for a in found if not a.mask]
-            return deal_blocks(whole, self.block, self.ratios, self.seed) | {'predict': rest}
+            return deal_blocks(whole, self.block, self.ratios, self.seed) | {
+                'predict': rest, 'remember': [region_window(a, {}) for a in self.seen()]}
         parts = (self.by_date(found) if self.single else
-                 {split: self.acquisitions[root] for split, root in self.roots.items()})
+                 {split: self.acquisitions[root] for split, root in self.roots.items()}) | {'remember': self.seen()}
         return {split: [region_window(a, self.regions.get(split, {})) for a in part]
                 for split, part in parts.items()}
 

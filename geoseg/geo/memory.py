@@ -5,20 +5,22 @@
 # %% auto #0
 __all__ = ['STATE', 'Recall', 'cell_keys', 'GeoMemory', 'gather_ranks']
 
-# %% ../../nbs/geo/memory.ipynb #038b84cf
+# %% ../../nbs/geo/memory.ipynb #a4c4f250
 import json
 import math
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .coords import Frame
 
-# %% ../../nbs/geo/memory.ipynb #89284db9
+# %% ../../nbs/geo/memory.ipynb #5c248d27
 class Recall(NamedTuple):
     'What was recalled for N queries.'
 
@@ -27,6 +29,7 @@ class Recall(NamedTuple):
     distance: Tensor  # float32 [N, k], metres; inf where not valid
     age: Tensor  # float32 [N, k], seconds from the entry to the query, negative for later entries; NaN where unknown
     probs: Tensor | None  # [N, k, K] class probabilities; NaN where the writer did not know them
+    source: Tensor | None = None  # int64 [N, k]: who wrote it; -1 where not valid
 
 
 def cell_keys(
@@ -35,7 +38,7 @@ def cell_keys(
     'One number for a square.'
     return (cells[..., 0] << 32) + (cells[..., 1] & 0xFFFFFFFF)
 
-# %% ../../nbs/geo/memory.ipynb #02b80aef
+# %% ../../nbs/geo/memory.ipynb #b95d7757
 class GeoMemory(nn.Module):
     'Features at ground positions: `write` them, and `read` the nearest that other sources wrote.'
 
@@ -97,7 +100,7 @@ class GeoMemory(nn.Module):
         at = torch.searchsorted(self.keys, keys).clamp_(max=len(self.keys) - 1)
         return torch.where(self.keys[at] == keys, self.rows[at], -1)
 
-# %% ../../nbs/geo/memory.ipynb #f3099ce5
+# %% ../../nbs/geo/memory.ipynb #942a1d06
 @patch
 def add_squares(
     self: GeoMemory,
@@ -218,7 +221,7 @@ def gather_ranks(
         gathered[name] = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
     return gathered
 
-# %% ../../nbs/geo/memory.ipynb #a4e8a3e4
+# %% ../../nbs/geo/memory.ipynb #36aefd50
 @patch
 @torch.no_grad()
 def read(
@@ -239,42 +242,51 @@ def read(
     xy, source = xy.to(device, torch.float32), source.to(device)
     time = torch.full((n,), torch.nan) if time is None else time
     time = time.to(device, torch.float64)
-    known = xy.isfinite().all(1)
-    cells = (xy.where(known[:, None], 0) / self.radius).floor().long()
-    step = torch.arange(-1, 2, device=device)
-    around = torch.stack(torch.meshgrid(step, step, indexing='ij'), -1).reshape(-1, 2)
-    rows = self.find(cell_keys(cells[:, None] + around))  # [N, 9]
-    fill, width = max(self.fill, 1), max(self.fill, 1) * 9
-    slots = torch.arange(fill, device=device)
-    flat = (rows.clamp(min=0)[..., None] * max(self.slots, 1) + slots).flatten(1)  # [N, 9 · fill], of flattened tables
-    if not len(self.keys):
-        k_found, distance = 0, xy.new_full((n, k), torch.inf)
-        index = flat.new_zeros((n, k))
+    if len(self.keys):
+        index, distance = self.nearest(xy, source, k, time if causal else None)
     else:
-        table = {name: value.flatten(0, 1) for name, value in self.tables.items()}
-        distance = (table['xy'][flat] - xy[:, None]).square().sum(-1)
-        fits = (table['stamp'][flat] >= 0) & ((table['source'][flat] != source[:, None]) | (source[:, None] < 0))
-        fits &= (rows >= 0).repeat_interleave(fill, 1) & known[:, None]
-        if causal:
-            fits &= table['time'][flat] <= time[:, None]
-        distance = distance.masked_fill(~fits | (distance > self.radius ** 2), torch.inf)
-        k_found = min(k, width)
-        distance, best = distance.topk(k_found, largest=False)
-        distance, index = distance.sqrt(), flat.gather(1, best)
-        if k_found < k:
-            distance = torch.cat([distance, distance.new_full((n, k - k_found), torch.inf)], 1)
-            index = torch.cat([index, index.new_zeros((n, k - k_found))], 1)
+        index, distance = source.new_zeros((n, k)), xy.new_full((n, k), torch.inf)
     valid = distance.isfinite()
-    if not len(self.keys):
-        features, age = torch.zeros((n, k, self.dim), device=device), distance.new_full((n, k), torch.nan)
-        probs = features.new_full((n, k, self.classes), torch.nan) if self.classes else None
-        return Recall(features, valid, distance, age, probs)
-    features = table['features'][index].float().masked_fill(~valid[..., None], 0)
-    age = (time[:, None] - table['time'][index]).float().masked_fill(~valid, torch.nan)
-    probs = table['probs'][index].masked_fill(~valid[..., None], torch.nan) if self.classes else None
-    return Recall(features, valid, distance, age, probs)
+    found = {name: value.flatten(0, 1).index_select(0, index.flatten()).unflatten(0, (n, k)) if len(self.keys) else
+             value.new_zeros((n, k, *value.shape[2:])) for name, value in self.tables.items()
+             if name in ('features', 'time', 'probs', 'source')}
+    features = found['features'].float().masked_fill_(~valid[..., None], 0)
+    age = (time[:, None] - found['time']).float().masked_fill_(~valid, torch.nan)
+    probs = found['probs'].masked_fill_(~valid[..., None], torch.nan) if self.classes else None
+    return Recall(features, valid, distance, age, probs, found['source'].masked_fill_(~valid, -1))
 
-# %% ../../nbs/geo/memory.ipynb #e6a1d636
+
+@patch
+def nearest(
+    self: GeoMemory,  # with entries
+    xy: Tensor,  # float32 [N, 2]
+    source: Tensor,  # int64 [N]
+    k: int,
+    before: Tensor | None = None,  # float64 [N]: only entries that are not later
+) -> tuple[Tensor, Tensor]:  # int64 [N, k]: places in the flattened tables; [N, k]: metres, inf where there is none
+    'Search the nine squares around each position.'
+    n, fill = len(xy), max(self.fill, 1)
+    known = xy.isfinite().all(1)
+    step = torch.arange(-1, 2, device=xy.device)
+    around = torch.stack(torch.meshgrid(step, step, indexing='ij'), -1).reshape(-1, 2)
+    cells = (xy.where(known[:, None], 0) / self.radius).floor().long()
+    rows = self.find(cell_keys(cells[:, None] + around))  # [N, 9]
+    near = rows.clamp(min=0).flatten()
+
+    def there(name: str) -> Tensor:  # [N, 9, fill, …]
+        return self.tables[name][:, :fill].index_select(0, near).unflatten(0, (n, 9))
+
+    distance = there('xy').sub_(xy[:, None, None]).square_().sum(-1)
+    shut = (distance > self.radius ** 2) | (there('stamp') < 0) | ((rows < 0) | ~known[:, None])[..., None]
+    shut |= (there('source') == source[:, None, None]) & (source >= 0)[:, None, None]
+    if before is not None:
+        shut |= ~(there('time') <= before[:, None, None])
+    distance, best = distance.masked_fill_(shut, torch.inf).flatten(1).topk(min(k, fill * 9), largest=False)
+    index = rows.gather(1, best // fill).clamp_(min=0) * self.slots + best % fill
+    missing = (0, k - best.shape[1])
+    return F.pad(index, missing), F.pad(distance.sqrt(), missing, value=torch.inf)
+
+# %% ../../nbs/geo/memory.ipynb #499d1f90
 @patch
 def entries(
     self: GeoMemory,
@@ -344,7 +356,23 @@ def stats(
             'bytes an entry': size,
             'MB': (sum(t.nbytes for t in self.tables.values()) + self.keys.nbytes + self.rows.nbytes) / 1e6}
 
-# %% ../../nbs/geo/memory.ipynb #f4a391c2
+
+@patch
+def describe(
+    self: GeoMemory,
+) -> str:
+    'The same in a sentence.'
+    about = self.stats()
+    if not about['entries']:
+        return 'the memory is empty'
+    when = ''
+    if about['first'] is not None:
+        days = [datetime.fromtimestamp(about[end], UTC).strftime('%Y-%m-%d') for end in ('first', 'last')]
+        when = f', {" to ".join(dict.fromkeys(days))}'
+    return (f'the memory holds {about["entries"]:,} entries of {about["sources"]:,} acquisitions{when}, '
+            f'on {about["area_km2"]:.3g} km² in squares of {self.radius:g} m')
+
+# %% ../../nbs/geo/memory.ipynb #40808cfb
 STATE = 'memory_'  # begins the names of a memory's entries in a `state_dict`
 
 
