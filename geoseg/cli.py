@@ -69,7 +69,10 @@ def fit(words: Words):
 def _evaluate(words: Words, split: str):
     from geoseg.training.runs import evaluate
     settings = dict(words.overrides)
-    result = evaluate(_checkpoint(words), settings.pop('data', None), split, settings, settings.pop('out', None))
+    ours = {key: settings.pop(key) for key in ('data', 'out', 'memory') if key in settings}
+    result = evaluate(_checkpoint(words), split=split, overrides=settings, **ours)
+    if result.memory:
+        rank_zero_print(result.memory)
     rank_zero_print(result.per_class.to_string(index=False, float_format='%.4f'))
     scores = {'Loss': result.loss} | result.scores
     rank_zero_print(', '.join(f'{name} {value:.4f}' for name, value in scores.items()))
@@ -86,7 +89,14 @@ def test(words: Words):
 def predict(words: Words):
     from geoseg.training.runs import predict
     settings = dict(words.overrides)
-    print(predict(_checkpoint(words), settings.pop('data', None), settings.pop('out', None), settings))
+    ours = {key: settings.pop(key) for key in ('data', 'out', 'memory') if key in settings}
+    update = yaml.safe_load(str(settings.pop('update', False)))
+    if not isinstance(update, bool):
+        raise ValueError(f'update is true or false, not {update!r}')
+    folder = predict(_checkpoint(words), overrides=settings, update=update, **ours)
+    if (folder / 'memory.txt').is_file():
+        print((folder / 'memory.txt').read_text(), end='')
+    print(folder)
 
 
 def recipes(words: Words):

@@ -49,7 +49,12 @@ def test_evaluate(trained, tmp_path):
     assert {'metrics.csv', 'per_class.csv', 'per_image.csv', 'confusion.csv', 'intervals.csv', 'worst.png'} <= tables
 
 
-@pytest.mark.parametrize('notebook', ['train.ipynb', 'evaluate.ipynb'])
+def test_predict(trained, tmp_path):
+    run('predict.ipynb', tmp_path, checkpoint=str(trained.folder), out=str(tmp_path / 'masks'))
+    assert len(list((tmp_path / 'masks').glob('*.png'))) == len(trained.data().datasets['test'])
+
+
+@pytest.mark.parametrize('notebook', ['train.ipynb', 'evaluate.ipynb', 'predict.ipynb'])
 def test_an_unknown_parameter_stops_before_any_work(tmp_path, notebook):
     with pytest.raises(papermill.PapermillExecutionError, match="unknown parameter 'epoch"):
         run(notebook, tmp_path, epochz=3, out=str(tmp_path / 'runs'))

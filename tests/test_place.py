@@ -9,11 +9,12 @@ import torch
 from torch.utils.data import default_collate
 
 from geoseg.data.world import world_data
+from geoseg.geo.memory import GeoMemory
 from geoseg.models.geosegformer import GeoSegFormer
 from geoseg.training import runs
 from geoseg.training.contrastive import ImagePlaceLoss
 from geoseg.training.recipes import ConfigError, parse
-from geoseg.training.runs import evaluate, open_checkpoint, train
+from geoseg.training.runs import evaluate, open_checkpoint, predict, train
 from geoseg.training.tasks import Predictor
 
 TINY = {'feature_dim': 16, 'num_workers': 0, 'warmup_epochs': 0.5, 'trainer.accelerator': 'cpu', 'batch_size': 4,
@@ -128,7 +129,7 @@ def test_every_size_takes_a_step(size):
     assert loss.isfinite() and not torch.equal(before, network.backbone.stages[3].blocks[-1].mlp.fc2.weight)
 
 
-REMEMBERING = TINY | {'chip': 64, 'scales': [8., 64.], 'chips_per_epoch': 24, 'memory_size': 4, 'spatial_radius': 6.,
+REMEMBERING = TINY | {'chip': 64, 'scales': [8., 64.], 'chips_per_epoch': 24, 'memory_size': 8, 'spatial_radius': 6.,
                       'memory_dim': 16, 'memory_warmup_epochs': 1, 'ema': 0.9}
 
 
@@ -158,6 +159,49 @@ def test_a_checkpoint_recalls_the_same(remembering, tmp_path):
     assert len(shared.network.memory) == len(again.network.memory)
     torch.testing.assert_close(shared.logits(batch), again.logits(batch))
     assert not torch.allclose(again.logits(batch), again.without('xy').logits(batch))
+
+
+def test_what_is_remembered_and_what_is_not(remembering, tmp_path):
+    before = torch.load(remembering.best, weights_only=True)['state_dict']
+    plain = evaluate(remembering.folder, out=tmp_path / 'plain')
+    more = evaluate(remembering.folder, overrides={'remember': 'all'}, out=tmp_path / 'more')
+    assert more.predictor.memory.stats()['sources'] > plain.predictor.memory.stats()['sources']
+    assert 'acquisitions' in more.memory and 'recalled' in plain.memory
+    answers = predict(remembering.folder, out=tmp_path / 'answers')  # frozen
+    assert not (answers / 'memory.json').exists() and 'was recalled' in (answers / 'memory.txt').read_text()
+    updated = predict(remembering.folder, out=tmp_path / 'updated', update=True)
+    for one, two in zip(sorted(answers.glob('*.png')), sorted(updated.glob('*.png')), strict=True):
+        assert one.read_bytes() == two.read_bytes()  # one's own entries are not read
+    after = torch.load(remembering.best, weights_only=True)['state_dict']
+    assert all(torch.equal(before[name].nan_to_num(), after[name].nan_to_num()) for name in before)
+    again = evaluate(remembering.folder, memory=updated / 'memory', split='val', out=tmp_path / 'again')
+    tests = {int(sample['source']) for sample in remembering.data().datasets['test']}
+    assert tests <= set(again.predictor.memory.entries()['source'].tolist())
+    with pytest.raises(FileNotFoundError, match='nowhere.safetensors'):
+        evaluate(remembering.folder, memory=tmp_path / 'nowhere')
+    other = GeoMemory(8, 4, 6.)
+    other.save(tmp_path / 'narrow')
+    with pytest.raises(ConfigError, match='narrow: memory: stored entries have 8 channels'):
+        evaluate(remembering.folder, memory=tmp_path / 'narrow')
+
+
+@pytest.mark.parametrize('freshness', ['refresh', 'rewrite', 'momentum'])
+def test_new_ground_is_remembered_without_its_masks(tmp_path, freshness):
+    west, east = {'columns': [0, 128]}, {'columns': [128, 256]}
+    run = train('geosegformer', 'world:raster:tiny', epochs=2, seed=3, out=tmp_path, overrides=REMEMBERING | {
+        'regions': {'train': west, 'val': east, 'remember': east}, 'remember': 'all',
+        'label_recall': True, 'freshness': freshness})
+    assert run.metrics['Recalled/val'].iloc[-1] > 0.5
+    entries = run.predictor().memory.entries()
+    right = entries['xy'][:, 0] > 4  # positions are relative to the middle
+    assert right.any() and entries['probs'][right].isnan().all()
+    mapped = ~entries['probs'][entries['xy'][:, 0] < -4].isnan().any(1)
+    assert mapped.float().mean() > 0.9
+
+
+def test_a_radius_below_a_cell_is_named_before_training(tmp_path):
+    with pytest.raises(ValueError, match='set spatial_radius to 4 or more'):
+        train('geosegformer', 'world:raster:tiny', out=tmp_path, overrides=REMEMBERING | {'spatial_radius': 2.})
 
 
 def test_resumed_within_an_epoch_it_remembers_the_same(remembering, tmp_path):

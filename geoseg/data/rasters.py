@@ -330,7 +330,8 @@ class Reader:
             y0, y1 = max(row, r * h), min(bottom, (r + 1) * h)
             for c in range(max(col, 0) // w, -(-right // w)):
                 x0, x1 = max(col, c * w), min(right, (c + 1) * w)
-                values, ids = self.blocks.get((str(a.image), r, c), lambda at=(a, r, c): self._read(*at))
+                values, ids = self.blocks.get((str(a.image), a.mask and str(a.mask), r, c),
+                                             lambda at=(a, r, c): self._read(*at))
                 there = slice(y0 - r * h, y1 - r * h), slice(x0 - c * w, x1 - c * w)
                 here = slice(y0 - row, y1 - row), slice(x0 - col, x1 - col)
                 image[here], mask[here] = values[there], ids[there]
@@ -373,13 +374,15 @@ class RasterChips(Dataset):
         chip: int = 128,  # side, pixels; a multiple of 4
         stride: int | None = None,  # of the covering grid; None: the chip's side
         chips: int | None = None,  # so many random chips; None: a covering grid
+        snap: int = 1,  # random chips begin at multiples of so many pixels of their raster
+        overlap: bool = False,  # where chips of a grid overlap each has the labels; else only one of them
     ):
         if chip % 4:
             raise ValueError(f'chip is {chip} pixels, expected a multiple of 4: positions are given at stride 4')
         if stride is not None and not 1 <= stride <= chip:
             raise ValueError(f'stride is {stride} pixels, expected 1 to {chip} (the chip)')
         self.areas, self.reader, self.pipeline, self.frame, self.chip = areas, reader, pipeline, frame, chip
-        self.coords = pixel_grid(chip, chip)
+        self.snap, self.overlap, self.coords = snap, overlap, pixel_grid(chip, chip)
         self.cells = cell_centres(self.coords).astype(np.float64)
         self.grid = None if chips else [
             (area, area.row + y, area.col + x, slice(y0 - y, y1 - y), slice(x0 - x, x1 - x)) for area in areas
@@ -413,7 +416,12 @@ class RasterChips(Dataset):
         i = int(np.searchsorted(self.positions, position, side='right'))
         area = self.areas[i]
         row, col = divmod(position - (int(self.positions[i - 1]) if i else 0), self._cols(area))
-        return area, area.row + row, area.col + col
+        return area, self.snapped(area.row + row, area.row), self.snapped(area.col + col, area.col)
+
+    def snapped(self, start: int, first: int) -> int:
+        'The multiple of `snap` before a position, if the area goes that far.'
+        before = start // self.snap * self.snap
+        return before if before >= first else start
 
     def read(
         self,
@@ -426,9 +434,11 @@ class RasterChips(Dataset):
         if self.grid is not None:
             area, row, col, rows, cols = self.grid[index]
             image, mask = self.reader.window(area.acquisition, row, col, self.chip, self.chip)
-            own = np.full_like(mask, IGNORE)
-            own[rows, cols] = mask[rows, cols]
-            return area.acquisition, row, col, image, own
+            if not self.overlap:
+                own = np.full_like(mask, IGNORE)
+                own[rows, cols] = mask[rows, cols]
+                mask = own
+            return area.acquisition, row, col, image, mask
         for attempt in range(DRAWS + 1):
             area, row, col = self.draw(mix(seed, attempt))
             image, mask = self.reader.window(area.acquisition, row, col, self.chip, self.chip)
@@ -566,6 +576,7 @@ class RasterData(SegmentationData):
         chip: int = 128,  # side of a chip, pixels; a multiple of 4
         stride: int | None = None,  # of the covering grid; None: no overlap but at the edges
         chips_per_epoch: int | None = None,  # of training; None: as many as cover its areas once
+        snap: int = 1,  # training chips begin at multiples of so many pixels; 4: their cells coincide, for a memory
         split: str = 'acquisition',  # or 'block': blocks of ground are dealt to the splits
         val_acquisitions: list[str] | None = None,  # dates as in the file names; None: the last but one
         test_acquisitions: list[str] | None = None,  # None: the last
@@ -595,7 +606,9 @@ class RasterData(SegmentationData):
             raise ValueError('each split has a root of its own: split, val_acquisitions and test_acquisitions '
                              'have nothing to say')
         self.pattern, self.mask_pattern, self.masks = pattern, mask_pattern, masks
-        self.chip, self.stride, self.chips_per_epoch = chip, stride, chips_per_epoch
+        if snap < 1:
+            raise ValueError(f'snap must be 1 pixel or more, not {snap}')
+        self.chip, self.stride, self.chips_per_epoch, self.snap = chip, stride, chips_per_epoch, snap
         self.split, self.block, self.ratios = split, block, tuple(ratios)
         self.left_out = {'val': val_acquisitions, 'test': test_acquisitions}
         self.regions, self.bands = regions or {}, bands
@@ -691,7 +704,7 @@ class RasterData(SegmentationData):
             covering = sum(-(-a.height // self.chip) * -(-a.width // self.chip) for a in part)
             chips = self.chips_per_epoch or covering
             datasets[split] = RasterChips(part, self.reader, pipeline, self.frame, self.chip,
-                                          self.stride, chips if train else None)
+                                          self.stride, chips if train else None, self.snap)
         if self.extent is None and 'train' in areas:
             corners = np.concatenate([corner_xy(a, self.frame) for a in areas['train']])
             self.extent = tuple(np.ptp(corners, axis=0).tolist())
@@ -700,7 +713,7 @@ class RasterData(SegmentationData):
     def reference(self) -> RasterChips:
         train = self.datasets['train']
         return RasterChips(train.areas, self.reader, self.augment.pipeline(False, self.channels), self.frame, self.chip,
-                           self.stride)
+                           self.stride, overlap=True)
 
 # %% ../../nbs/data/rasters.ipynb #2742c5f7
 def overview(

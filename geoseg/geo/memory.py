@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STATE', 'Recall', 'cell_keys', 'GeoMemory', 'gather_ranks']
 
-# %% ../../nbs/geo/memory.ipynb #a4c4f250
+# %% ../../nbs/geo/memory.ipynb #f73f011b
 import json
 import math
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .coords import Frame
 
-# %% ../../nbs/geo/memory.ipynb #5c248d27
+# %% ../../nbs/geo/memory.ipynb #80c3932b
 class Recall(NamedTuple):
     'What was recalled for N queries.'
 
@@ -38,7 +38,7 @@ def cell_keys(
     'One number for a square.'
     return (cells[..., 0] << 32) + (cells[..., 1] & 0xFFFFFFFF)
 
-# %% ../../nbs/geo/memory.ipynb #b95d7757
+# %% ../../nbs/geo/memory.ipynb #19c21509
 class GeoMemory(nn.Module):
     'Features at ground positions: `write` them, and `read` the nearest that other sources wrote.'
 
@@ -100,7 +100,7 @@ class GeoMemory(nn.Module):
         at = torch.searchsorted(self.keys, keys).clamp_(max=len(self.keys) - 1)
         return torch.where(self.keys[at] == keys, self.rows[at], -1)
 
-# %% ../../nbs/geo/memory.ipynb #942a1d06
+# %% ../../nbs/geo/memory.ipynb #3b45feb2
 @patch
 def add_squares(
     self: GeoMemory,
@@ -221,7 +221,7 @@ def gather_ranks(
         gathered[name] = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
     return gathered
 
-# %% ../../nbs/geo/memory.ipynb #36aefd50
+# %% ../../nbs/geo/memory.ipynb #8b691176
 @patch
 @torch.no_grad()
 def read(
@@ -242,18 +242,30 @@ def read(
     xy, source = xy.to(device, torch.float32), source.to(device)
     time = torch.full((n,), torch.nan) if time is None else time
     time = time.to(device, torch.float64)
-    if len(self.keys):
-        index, distance = self.nearest(xy, source, k, time if causal else None)
-    else:
-        index, distance = source.new_zeros((n, k)), xy.new_full((n, k), torch.inf)
+    if not len(self.keys):
+        return self.nothing(n, k)
+    index, distance = self.nearest(xy, source, k, time if causal else None)
     valid = distance.isfinite()
-    found = {name: value.flatten(0, 1).index_select(0, index.flatten()).unflatten(0, (n, k)) if len(self.keys) else
-             value.new_zeros((n, k, *value.shape[2:])) for name, value in self.tables.items()
-             if name in ('features', 'time', 'probs', 'source')}
-    features = found['features'].float().masked_fill_(~valid[..., None], 0)
-    age = (time[:, None] - found['time']).float().masked_fill_(~valid, torch.nan)
-    probs = found['probs'].masked_fill_(~valid[..., None], torch.nan) if self.classes else None
-    return Recall(features, valid, distance, age, probs, found['source'].masked_fill_(~valid, -1))
+    features, when, probs, who = (self.tables[name].flatten(0, 1).index_select(0, index.flatten()).unflatten(0, (n, k))
+                                  for name in ('features', 'time', 'probs', 'source'))
+    age = (time[:, None] - when).float().masked_fill_(~valid, torch.nan)
+    return Recall(features.float().masked_fill_(~valid[..., None], 0), valid, distance, age,
+                  probs.masked_fill_(~valid[..., None], torch.nan) if self.classes else None,
+                  who.masked_fill_(~valid, -1))
+
+
+@patch
+def nothing(
+    self: GeoMemory,
+    n: int,  # queries
+    k: int = 0,  # entries a query, none of them valid
+) -> Recall:
+    'What is recalled where there is nothing.'
+    device, known = self.keys.device, self.classes > 0
+    return Recall(torch.zeros(n, k, self.dim, device=device), torch.zeros(n, k, dtype=torch.bool, device=device),
+                  torch.full((n, k), torch.inf, device=device), torch.full((n, k), torch.nan, device=device),
+                  torch.full((n, k, self.classes), torch.nan, device=device) if known else None,
+                  torch.full((n, k), -1, device=device))
 
 
 @patch
@@ -286,7 +298,7 @@ def nearest(
     missing = (0, k - best.shape[1])
     return F.pad(index, missing), F.pad(distance.sqrt(), missing, value=torch.inf)
 
-# %% ../../nbs/geo/memory.ipynb #499d1f90
+# %% ../../nbs/geo/memory.ipynb #cd846f19
 @patch
 def entries(
     self: GeoMemory,
@@ -372,7 +384,7 @@ def describe(
     return (f'the memory holds {about["entries"]:,} entries of {about["sources"]:,} acquisitions{when}, '
             f'on {about["area_km2"]:.3g} km² in squares of {self.radius:g} m')
 
-# %% ../../nbs/geo/memory.ipynb #40808cfb
+# %% ../../nbs/geo/memory.ipynb #d772c961
 STATE = 'memory_'  # begins the names of a memory's entries in a `state_dict`
 
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['YEAR', 'PACES', 'entry_facts', 'RecallFusion']
 
-# %% ../../nbs/geo/recall.ipynb #f5f3235a
+# %% ../../nbs/geo/recall.ipynb #b03bcd99
 import math
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .memory import GeoMemory, Recall
 
-# %% ../../nbs/geo/recall.ipynb #3154080c
+# %% ../../nbs/geo/recall.ipynb #055cb090
 YEAR = 365.25 * 24 * 3600  # seconds
 PACES = (0.1, 1., 3., 10.)  # years in which what is known of an age fades to a third
 
@@ -33,7 +33,7 @@ def entry_facts(
         facts += [(~recall.probs.isnan().any(-1)).float(), *recall.probs.nan_to_num(0).unbind(-1)]
     return torch.stack(facts, -1).masked_fill(~recall.valid[..., None], 0)
 
-# %% ../../nbs/geo/recall.ipynb #9a3c3757
+# %% ../../nbs/geo/recall.ipynb #fd07c42f
 class RecallFusion(nn.Module):
     'Adds to every cell what it makes of the entries that it recalls; maps are recalled as a prior of the logits.'
 
@@ -53,6 +53,7 @@ class RecallFusion(nn.Module):
         voters = heads + (memory.classes > 0)  # the last one, where there are maps, weighs these
         self.norm, self.query = nn.LayerNorm(channels), nn.Linear(channels, width)
         self.key = nn.Parameter(torch.randn(voters, width, entry) / math.sqrt(width * entry))
+        self.lean = nn.Parameter(torch.zeros(voters, entry))  # what speaks for an entry whoever asks
         self.nothing = nn.Linear(width, voters)  # its score
         self.value = nn.Linear(heads * entry, width)
         self.mix = nn.Linear(2 * width, 2 * width)
@@ -61,7 +62,12 @@ class RecallFusion(nn.Module):
         self.out = nn.Conv2d(2 * width, channels, 1)
         for zero in (self.near.bias, self.out.weight, self.out.bias):
             nn.init.zeros_(zero)
-        self.trust = nn.Parameter(torch.ones(())) if memory.classes else None
+        if memory.classes:
+            self.trust = nn.Parameter(torch.ones(()))
+            with torch.no_grad():  # before anything is learned, maps count that are near on the ground and in years
+                self.key[-1], self.nothing.weight[-1], self.nothing.bias[-1] = 0, 0, -2
+                self.lean[-1, memory.dim] = -2  # distance
+                self.lean[-1, memory.dim + 4:memory.dim + 6] = 3  # ages of about a year, and of three
 
     def forward(
         self,
@@ -85,7 +91,7 @@ class RecallFusion(nn.Module):
             prior = grid(self.trust * torch.einsum('nk,nkc->nc', weights[..., -1], votes))
         return cells + said, prior
 
-# %% ../../nbs/geo/recall.ipynb #55edc62c
+# %% ../../nbs/geo/recall.ipynb #0f902db8
 @patch
 def forget(
     self: RecallFusion,
@@ -112,7 +118,7 @@ def weigh(
     'How much each entry has to say; what is missing from a sum of 1 is the share of *nothing recalled*.'
     query = self.query(self.norm(cells.flatten(2).transpose(1, 2).flatten(0, 1)))
     told = torch.cat([recall.features, entry_facts(recall, self.radius)], -1).to(query.dtype)
-    scores = torch.einsum('nhe,nke->nkh', torch.einsum('nd,hde->nhe', query, self.key), told)
+    scores = torch.einsum('nhe,nke->nkh', torch.einsum('nd,hde->nhe', query, self.key) + self.lean, told)
     shut = (~recall.valid)[..., None].expand(scores.shape)
     if self.classes:
         unmapped = recall.probs.isnan().any(-1, keepdim=True)

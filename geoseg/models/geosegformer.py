@@ -6,7 +6,7 @@
 __all__ = ['SEGFORMER_SIZES', 'segformer_config', 'segformer_encoder', 'decode', 'pool_places', 'PlaceFusion', 'GeoSegFormer',
            'class_shares']
 
-# %% ../../nbs/models/geosegformer.ipynb #7a153b35
+# %% ../../nbs/models/geosegformer.ipynb #878162af
 import math
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ from ..geo.memory import GeoMemory, Recall
 from ..geo.recall import RecallFusion
 from .weights import loading
 
-# %% ../../nbs/models/geosegformer.ipynb #2f11032e
+# %% ../../nbs/models/geosegformer.ipynb #538b8787
 SEGFORMER_SIZES = {  # channels and layers of the four stages
     'b0': ((32, 64, 160, 256), (2, 2, 2, 2)),
     'b1': ((64, 128, 320, 512), (2, 2, 2, 2)),
@@ -70,7 +70,7 @@ def segformer_encoder(
         first.proj.weight, first.proj.bias = nn.Parameter(weight), bias
     return encoder
 
-# %% ../../nbs/models/geosegformer.ipynb #46333321
+# %% ../../nbs/models/geosegformer.ipynb #1693c93e
 def decode(
     head: SegformerDecodeHead,
     maps: Sequence[Tensor],  # of the four stages, [B, C_i, h_i, w_i]
@@ -87,7 +87,7 @@ def decode(
     mixed = head.activation(head.batch_norm(mixed))
     return head.classifier(head.dropout(mixed)), mixed
 
-# %% ../../nbs/models/geosegformer.ipynb #7b1d9137
+# %% ../../nbs/models/geosegformer.ipynb #2383ddf1
 def pool_places(
     xy: Tensor,  # [B, h, w, 2]: metres, NaN where unknown
     shape: tuple[int, int],  # of a coarser map
@@ -103,7 +103,7 @@ def pool_places(
         xy = (sums[..., :2] / sums[..., 2:]).where(sums[..., 2:] > 0, torch.nan)
     return xy
 
-# %% ../../nbs/models/geosegformer.ipynb #18f7855d
+# %% ../../nbs/models/geosegformer.ipynb #57dac8f1
 class PlaceFusion(nn.Module):
     'Adds to every cell of a map what its place says.'
 
@@ -159,7 +159,7 @@ class PlaceFusion(nn.Module):
         said = self.out(said) * known[..., None]
         return feature + said.transpose(1, 2).unflatten(2, feature.shape[2:] if said.shape[1] > 1 else (1, 1))
 
-# %% ../../nbs/models/geosegformer.ipynb #637162a5
+# %% ../../nbs/models/geosegformer.ipynb #896d3b0e
 class GeoSegFormer(nn.Module):
     'SegFormer (Xie et al. 2021, arXiv:2105.15203) whose features meet the place of their cells at every stage.'
 
@@ -233,7 +233,8 @@ class GeoSegFormer(nn.Module):
         time: Tensor | None = None,  # float64 [B], UNIX seconds
     ) -> dict[str, Tensor]:
         # logits [B, K, H, W]; where places are given: image_embedding, place_embedding [B, feature_dim], place [B, 2];
-        # with a memory: entry_logits [B, K, h, w], entries (what `remember` writes), recalled (share of the cells)
+        # with a memory: entry_logits [B, K, h, w], entries (what `remember` writes), recalled (share of the cells).
+        # A network with a memory that recalls nothing goes the way that it has been trained to go then
         maps = self.features(image)
         result, place = {}, xy
         if self.gps is not None and self.gps.kind == 'sphere':
@@ -254,15 +255,14 @@ class GeoSegFormer(nn.Module):
                 place = place.masked_fill(forgotten.view(-1, *[1] * (place.ndim - 1)), torch.nan)
             maps = self.fuse(maps, place)
         logits, mixed = decode(self.head, maps)
-        if self.memory is not None and xy is not None:
+        if self.memory is not None:
             entries = self.recall['entry'](mixed)
             result |= {'entry_logits': self.recall['logits'](entries), 'entries': entries}
-            if self.recalling and len(self.memory):
-                recall = self.ask(xy, source, time, mixed.shape[2:])
-                mixed, prior = self.recall['fusion'](mixed, recall)
-                logits = self.head.classifier(self.head.dropout(mixed))
-                logits = logits if prior is None else logits + prior
-                result['recalled'] = recall.valid.any(1).float().mean()
+            recall = self.ask(xy if self.recalling else None, source, time, (len(image), *mixed.shape[2:]))
+            mixed, prior = self.recall['fusion'](mixed, recall)
+            logits = self.head.classifier(self.head.dropout(mixed))
+            logits = logits if prior is None else logits + prior
+            result['recalled'] = recall.valid.any(1).float().mean()
         return {'logits': self.enlarge(logits, image)} | result
 
     @staticmethod
@@ -275,19 +275,21 @@ class GeoSegFormer(nn.Module):
         'A map at the size of the image.'
         return F.interpolate(x, image.shape[2:], mode='bilinear', align_corners=False)
 
-# %% ../../nbs/models/geosegformer.ipynb #6f19407f
+# %% ../../nbs/models/geosegformer.ipynb #829d0ea7
 @patch
 def ask(
     self: GeoSegFormer,
-    xy: Tensor,  # [B, h, w, 2] or [B, 2]
+    xy: Tensor | None,  # [B, h, w, 2] or [B, 2]; None: nothing is recalled
     source: Tensor | None,  # int64 [B]
     time: Tensor | None,  # float64 [B]
-    shape: tuple[int, int],  # h, w
+    shape: tuple[int, int, int],  # B, h, w
 ) -> Recall:  # of B · h · w queries
     'Recall for every cell; of a photo its cells recall the same.'
-    batch, cells = len(xy), shape[0] * shape[1]
+    cells = shape[1] * shape[2]
+    if xy is None or not len(self.memory.keys):
+        return self.memory.nothing(shape[0] * cells)
     each = cells if xy.ndim == 4 else 1  # queries an image
-    source = torch.full((batch,), -1, device=xy.device) if source is None else source
+    source = torch.full((len(xy),), -1, device=xy.device) if source is None else source
     recall = self.memory.read(xy.reshape(-1, 2), source.repeat_interleave(each), self.recalled,
                               None if time is None else time.repeat_interleave(each))
     if each < cells:

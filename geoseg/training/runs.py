@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['log', 'rank_zero_info', 'make_folder', 'write_whole', 'RunRecord', 'git_state', 'metadata', 'new_folder', 'Run',
            'find_resume', 'train', 'fit', 'prepare', 'make_trainer', 'card', 'in_notebook', 'NotebookProgress',
-           'check_parameters', 'logging_to', 'open_checkpoint', 'Evaluation', 'evaluate', 'split_loader', 'predict']
+           'check_parameters', 'logging_to', 'use_memory', 'memory_used', 'open_checkpoint', 'Evaluation', 'evaluate',
+           'split_loader', 'predict']
 
 # %% ../../nbs/training/runs.ipynb #38110625
 import importlib.metadata
@@ -42,6 +43,7 @@ from ..data.images import FolderData
 from ..data.labels import LabelScheme
 from ..evaluation.metrics import metrics_from_confusion, per_class_table
 from ..geo.coords import Frame
+from ..geo.memory import GeoMemory
 from .callbacks import EMA, EarlyStopping, SeedBatches
 from .recipes import ConfigError, RecipeCLI, nearest, parse
 from .tasks import METRIC_NAMES, Predictor, load_weights, read_checkpoint
@@ -568,6 +570,31 @@ class logging_to:
         logging.captureWarnings(False)
         self.handler.close()
 
+# %% ../../nbs/training/runs.ipynb #96a8b86e
+def use_memory(
+    network: torch.nn.Module,
+    path: str | Path | None,  # as `GeoMemory.save` wrote it; None: nothing is done
+):
+    'Let a network remember what is in a file; `ConfigError` where it cannot.'
+    if path is None:
+        return
+    if getattr(network, 'memory', None) is None:
+        raise ConfigError(f'{path}: this network has no memory')
+    if not Path(f'{path}.safetensors').is_file():
+        raise FileNotFoundError(f'{path}.safetensors: no such memory')
+    try:
+        network.memory.load_state(GeoMemory.load(path).state())
+    except ValueError as error:
+        raise ConfigError(f'{path}: {error}') from error
+
+
+def memory_used(
+    memory: GeoMemory,
+    coverage: float,  # share of the cells that recalled anything
+) -> str:
+    'A memory, and how much of what was looked at it knows, in a sentence.'
+    return f'{memory.describe()}; {coverage:.0%} of the ground looked at was recalled'
+
 # %% ../../nbs/training/runs.ipynb #0965bee7
 def open_checkpoint(
     checkpoint: str | Path,  # of a run
@@ -607,6 +634,14 @@ class Evaluation:
     folder: Path  # of the tables
     loss: float
     scores: dict[str, float]  # mIoU, Accuracy, F1, … over the whole set
+    predictor: Predictor  # that was evaluated
+    data: L.LightningDataModule  # on this
+
+    @property
+    def memory(self) -> str | None:
+        'What the network remembered of how much of the ground; None without a memory.'
+        memory = self.predictor.memory
+        return None if memory is None else memory_used(memory, self.scores['Recalled'])
 
     @property
     def classes(self) -> list[str]:
@@ -640,9 +675,11 @@ def evaluate(
     split: str = 'test',  # 'train', 'val' or 'test'
     overrides: Mapping[str, Any] | None = None,  # of the run's configuration
     out: str | Path | None = None,  # folder of the tables; None: RUN/evaluation/SPLIT
+    memory: str | Path | None = None,  # as `GeoMemory.save` wrote it, instead of the checkpoint's
 ) -> Evaluation:
     'Run a checkpoint over a split; every image counts once, whatever the number of processes.'
     cli, path = open_checkpoint(checkpoint, data, overrides)
+    use_memory(cli.model.network, memory)
     loader = split_loader(cli.datamodule, split)
     folder = Path(out) if out is not None else path.parent.parent / 'evaluation' / split
     make_folder(folder)
@@ -651,7 +688,9 @@ def evaluate(
     trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
     scores = {name.removesuffix('/test'): float(value) for name, value in trainer.callback_metrics.items()}
     folder = Path(out) if out is not None else path.parent.parent / 'evaluation' / split
-    result = Evaluation(*cli.model.tested, cli.datamodule.scheme, folder, scores.pop('Loss'), scores)
+    predictor = Predictor(cli.model.network, cli.datamodule.scheme, cli.model.card)
+    result = Evaluation(*cli.model.tested, cli.datamodule.scheme, folder, scores.pop('Loss'), scores, predictor,
+                        cli.datamodule)
     if trainer.is_global_zero:
         result.save()
     return result
@@ -671,6 +710,8 @@ def predict(
     data: str | Mapping[str, str] | None = None,  # a data set, or {predict: folder of pictures}; None: the run's own
     out: str | Path | None = None,  # folder of the masks; None: RUN/predictions
     overrides: Mapping[str, Any] | None = None,
+    memory: str | Path | None = None,  # as `GeoMemory.save` wrote it, instead of the checkpoint's
+    update: bool = False,  # remember what is seen, and save the memory as OUT/memory
 ) -> Path:  # the folder
     'Write the class of every pixel as index PNGs under the images\' names, at the size that the network sees.'
     pictures = isinstance(data, Mapping) and set(data) == {'predict'}  # no layout, no labels
@@ -680,13 +721,22 @@ def predict(
         source = FolderData(dict(data), labels=scheme, augment=source.augment, batch_size=source.batch_size,
                             num_workers=source.num_workers)
     folder = Path(out) if out is not None else path.parent.parent / 'predictions'
+    use_memory(cli.model.network, memory)
+    predictor = Predictor(cli.model.network, scheme, cli.model.card, update=update)
+    if update and predictor.memory is None:
+        raise ConfigError(f'{path}: update: this network has no memory')
     batches = source.predict_dataloader()
+    if predictor.memory is not None and 'remember' in source.datasets:
+        predictor.remember(source.plain_loader('remember'))
     write_whole(folder / 'classes.txt', ''.join(f'{i} {n}\n' for i, n in enumerate(scheme.names)))
-    predictor = Predictor(cli.model.network, scheme, cli.model.card)
     for batch in tqdm(batches, 'predict', disable=in_notebook()):
         masks = predictor.logits(batch).argmax(1).to(torch.uint8).cpu().numpy()
         for name, mask in zip(batch['name'], masks, strict=True):
             buffer = io.BytesIO()
             Image.fromarray(mask).save(buffer, 'PNG')
             write_whole(folder / f'{Path(name).with_suffix("")}.png', buffer.getvalue())
+    if predictor.memory is not None:
+        write_whole(folder / 'memory.txt', memory_used(predictor.memory, predictor.coverage) + '\n')
+        if update:
+            predictor.memory.save(folder / 'memory')
     return folder

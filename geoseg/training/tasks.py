@@ -371,8 +371,10 @@ class GeoSegmentationTask(SegmentationTask):
 
     def write_memory(self):
         'In training write anew what the network makes of the training ground now; then what is only to be remembered.'
-        data, loaders = self.trainer.datamodule, []
-        if self.trainer.state.fn == 'fit' and self.freshness == 'refresh':
+        data, fit, loaders = self.trainer.datamodule, self.trainer.state.fn == 'fit', []
+        if fit and self.current_epoch + 1 < self.memory_warmup_epochs:
+            return  # nobody will read it
+        if fit and self.freshness == 'refresh':
             self.memory.clear()
             loaders.append(data.plain_loader('reference'))
         if 'remember' in data.datasets:
