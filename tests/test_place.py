@@ -129,7 +129,7 @@ def test_every_size_takes_a_step(size):
     assert loss.isfinite() and not torch.equal(before, network.backbone.stages[3].blocks[-1].mlp.fc2.weight)
 
 
-REMEMBERING = TINY | {'chip': 64, 'scales': [8., 64.], 'chips_per_epoch': 24, 'memory_size': 8, 'spatial_radius': 6.,
+REMEMBERING = TINY | {'chip': 64, 'scales': [8., 64.], 'chips_per_epoch': 24, 'memory_size': 24, 'spatial_radius': 6.,
                       'memory_dim': 16, 'memory_warmup_epochs': 1, 'ema': 0.9}
 
 

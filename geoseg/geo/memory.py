@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STATE', 'Recall', 'cell_keys', 'GeoMemory', 'gather_ranks']
 
-# %% ../../nbs/geo/memory.ipynb #f73f011b
+# %% ../../nbs/geo/memory.ipynb #b22cd4d8
 import json
 import math
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .coords import Frame
 
-# %% ../../nbs/geo/memory.ipynb #80c3932b
+# %% ../../nbs/geo/memory.ipynb #11739746
 class Recall(NamedTuple):
     'What was recalled for N queries.'
 
@@ -38,7 +38,7 @@ def cell_keys(
     'One number for a square.'
     return (cells[..., 0] << 32) + (cells[..., 1] & 0xFFFFFFFF)
 
-# %% ../../nbs/geo/memory.ipynb #19c21509
+# %% ../../nbs/geo/memory.ipynb #d14fb44a
 class GeoMemory(nn.Module):
     'Features at ground positions: `write` them, and `read` the nearest that other sources wrote.'
 
@@ -100,7 +100,7 @@ class GeoMemory(nn.Module):
         at = torch.searchsorted(self.keys, keys).clamp_(max=len(self.keys) - 1)
         return torch.where(self.keys[at] == keys, self.rows[at], -1)
 
-# %% ../../nbs/geo/memory.ipynb #3b45feb2
+# %% ../../nbs/geo/memory.ipynb #40aef8b0
 @patch
 def add_squares(
     self: GeoMemory,
@@ -221,7 +221,7 @@ def gather_ranks(
         gathered[name] = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
     return gathered
 
-# %% ../../nbs/geo/memory.ipynb #8b691176
+# %% ../../nbs/geo/memory.ipynb #a9f09d95
 @patch
 @torch.no_grad()
 def read(
@@ -232,7 +232,7 @@ def read(
     time: Tensor | None = None,  # float64 [N], UNIX seconds; None or NaN: ages are unknown
     causal: bool = False,  # only entries that are not later than the query
 ) -> Recall:
-    'The k nearest entries of other sources within the radius.'
+    'The k nearest entries of other sources within the radius; of equals those written last.'
     n, device = len(xy), self.keys.device
     if tuple(xy.shape) != (n, 2) or tuple(source.shape) != (n,) or (time is not None and tuple(time.shape) != (n,)):
         raise ValueError(f'memory: queries at xy {tuple(xy.shape)} with source {tuple(source.shape)}: '
@@ -288,17 +288,20 @@ def nearest(
     def there(name: str) -> Tensor:  # [N, 9, fill, …]
         return self.tables[name][:, :fill].index_select(0, near).unflatten(0, (n, 9))
 
-    distance = there('xy').sub_(xy[:, None, None]).square_().sum(-1)
-    shut = (distance > self.radius ** 2) | (there('stamp') < 0) | ((rows < 0) | ~known[:, None])[..., None]
+    distance, stamp = there('xy').sub_(xy[:, None, None]).square_().sum(-1), there('stamp')
+    shut = (distance > self.radius ** 2) | (stamp < 0) | ((rows < 0) | ~known[:, None])[..., None]
     shut |= (there('source') == source[:, None, None]) & (source >= 0)[:, None, None]
     if before is not None:
         shut |= ~(there('time') <= before[:, None, None])
-    distance, best = distance.masked_fill_(shut, torch.inf).flatten(1).topk(min(k, fill * 9), largest=False)
+    distance = distance.masked_fill_(shut, torch.inf).flatten(1)
+    age = 1 - stamp.flatten(1) / max(self.clock, 1)  # of equals, to a millimetre, those written last
+    best = age.double().mul_(1e-6).add_(distance).topk(min(k, fill * 9), largest=False).indices
+    distance = distance.gather(1, best)
     index = rows.gather(1, best // fill).clamp_(min=0) * self.slots + best % fill
     missing = (0, k - best.shape[1])
     return F.pad(index, missing), F.pad(distance.sqrt(), missing, value=torch.inf)
 
-# %% ../../nbs/geo/memory.ipynb #cd846f19
+# %% ../../nbs/geo/memory.ipynb #35e44f46
 @patch
 def entries(
     self: GeoMemory,
@@ -384,7 +387,7 @@ def describe(
     return (f'the memory holds {about["entries"]:,} entries of {about["sources"]:,} acquisitions{when}, '
             f'on {about["area_km2"]:.3g} km² in squares of {self.radius:g} m')
 
-# %% ../../nbs/geo/memory.ipynb #d772c961
+# %% ../../nbs/geo/memory.ipynb #01d128cc
 STATE = 'memory_'  # begins the names of a memory's entries in a `state_dict`
 
 

@@ -6,7 +6,7 @@
 __all__ = ['SEGFORMER_SIZES', 'segformer_config', 'segformer_encoder', 'decode', 'pool_places', 'PlaceFusion', 'GeoSegFormer',
            'class_shares']
 
-# %% ../../nbs/models/geosegformer.ipynb #878162af
+# %% ../../nbs/models/geosegformer.ipynb #f93393a9
 import math
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ from ..geo.memory import GeoMemory, Recall
 from ..geo.recall import RecallFusion
 from .weights import loading
 
-# %% ../../nbs/models/geosegformer.ipynb #538b8787
+# %% ../../nbs/models/geosegformer.ipynb #e37fa938
 SEGFORMER_SIZES = {  # channels and layers of the four stages
     'b0': ((32, 64, 160, 256), (2, 2, 2, 2)),
     'b1': ((64, 128, 320, 512), (2, 2, 2, 2)),
@@ -70,7 +70,7 @@ def segformer_encoder(
         first.proj.weight, first.proj.bias = nn.Parameter(weight), bias
     return encoder
 
-# %% ../../nbs/models/geosegformer.ipynb #1693c93e
+# %% ../../nbs/models/geosegformer.ipynb #bd98fbc1
 def decode(
     head: SegformerDecodeHead,
     maps: Sequence[Tensor],  # of the four stages, [B, C_i, h_i, w_i]
@@ -87,7 +87,7 @@ def decode(
     mixed = head.activation(head.batch_norm(mixed))
     return head.classifier(head.dropout(mixed)), mixed
 
-# %% ../../nbs/models/geosegformer.ipynb #2383ddf1
+# %% ../../nbs/models/geosegformer.ipynb #20a1a9af
 def pool_places(
     xy: Tensor,  # [B, h, w, 2]: metres, NaN where unknown
     shape: tuple[int, int],  # of a coarser map
@@ -103,7 +103,7 @@ def pool_places(
         xy = (sums[..., :2] / sums[..., 2:]).where(sums[..., 2:] > 0, torch.nan)
     return xy
 
-# %% ../../nbs/models/geosegformer.ipynb #57dac8f1
+# %% ../../nbs/models/geosegformer.ipynb #911deca4
 class PlaceFusion(nn.Module):
     'Adds to every cell of a map what its place says.'
 
@@ -159,7 +159,7 @@ class PlaceFusion(nn.Module):
         said = self.out(said) * known[..., None]
         return feature + said.transpose(1, 2).unflatten(2, feature.shape[2:] if said.shape[1] > 1 else (1, 1))
 
-# %% ../../nbs/models/geosegformer.ipynb #896d3b0e
+# %% ../../nbs/models/geosegformer.ipynb #dbccc082
 class GeoSegFormer(nn.Module):
     'SegFormer (Xie et al. 2021, arXiv:2105.15203) whose features meet the place of their cells at every stage.'
 
@@ -204,7 +204,7 @@ class GeoSegFormer(nn.Module):
             self.recall = nn.ModuleDict({
                 'entry': nn.Sequential(nn.Conv2d(feature_dim, memory_dim, 1), nn.BatchNorm2d(memory_dim)),
                 'logits': nn.Conv2d(memory_dim, num_classes, 1),
-                'fusion': RecallFusion(feature_dim, self.memory, memory_dim, dropout=recall_dropout)})
+                'fusion': RecallFusion(feature_dim, self.memory, num_classes, channels, dropout=recall_dropout)})
 
     def features(self, image: Tensor) -> list[Tensor]:
         'Maps of the four stages, [B, C_i, H / 2^(i + 2), W / 2^(i + 2)].'
@@ -259,9 +259,8 @@ class GeoSegFormer(nn.Module):
             entries = self.recall['entry'](mixed)
             result |= {'entry_logits': self.recall['logits'](entries), 'entries': entries}
             recall = self.ask(xy if self.recalling else None, source, time, (len(image), *mixed.shape[2:]))
-            mixed, prior = self.recall['fusion'](mixed, recall)
-            logits = self.head.classifier(self.head.dropout(mixed))
-            logits = logits if prior is None else logits + prior
+            mixed, prior = self.recall['fusion'](mixed, recall, self.judge(recall), image)
+            logits = self.head.classifier(self.head.dropout(mixed)) + prior
             result['recalled'] = recall.valid.any(1).float().mean()
         return {'logits': self.enlarge(logits, image)} | result
 
@@ -275,7 +274,7 @@ class GeoSegFormer(nn.Module):
         'A map at the size of the image.'
         return F.interpolate(x, image.shape[2:], mode='bilinear', align_corners=False)
 
-# %% ../../nbs/models/geosegformer.ipynb #829d0ea7
+# %% ../../nbs/models/geosegformer.ipynb #69bb2991
 @patch
 def ask(
     self: GeoSegFormer,
@@ -295,6 +294,17 @@ def ask(
     if each < cells:
         recall = Recall(*(None if part is None else part.repeat_interleave(cells, 0) for part in recall))
     return recall
+
+
+@patch
+@torch.no_grad()
+def judge(
+    self: GeoSegFormer,
+    recall: Recall,  # of N queries
+) -> Tensor:  # [N, k, K]
+    'The class probabilities that the features of entries stand for.'
+    head = self.recall['logits']
+    return F.linear(recall.features, head.weight.flatten(1).float(), head.bias.float()).softmax(-1)
 
 
 @patch

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['memory_maps', 'plot_memory', 'write_memory_page', 'ask_memory', 'plot_hits', 'heard', 'plot_recall']
 
-# %% ../../nbs/visualization/memory.ipynb #b6723f52
+# %% ../../nbs/visualization/memory.ipynb #6d2e0f35
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ from ..training.runs import make_folder
 from ..training.tasks import Predictor
 from .maps import principal_colors, to_mercator
 
-# %% ../../nbs/visualization/memory.ipynb #80bba372
+# %% ../../nbs/visualization/memory.ipynb #8ba9fa2e
 def memory_maps(
     memory: GeoMemory,
 ) -> tuple[dict[str, np.ndarray], tuple[float, float, float, float]]:
@@ -72,7 +72,7 @@ def plot_memory(
     axes[0].set(xlabel='metres east', ylabel='metres north')
     return figure
 
-# %% ../../nbs/visualization/memory.ipynb #fcf2e9f5
+# %% ../../nbs/visualization/memory.ipynb #66df5792
 def write_memory_page(
     path: str | Path,  # of the HTML file
     memory: GeoMemory,  # with the frame of a CRS
@@ -105,7 +105,7 @@ def write_memory_page(
     page.save(str(path))
     return Path(path)
 
-# %% ../../nbs/visualization/memory.ipynb #6af23375
+# %% ../../nbs/visualization/memory.ipynb #eabd1e36
 def ask_memory(
     predictor: Predictor,  # of a network with a memory
     dataset: Dataset,
@@ -136,7 +136,7 @@ def plot_hits(
     axes[1].set(xlabel='metres to the nearest')
     return figure
 
-# %% ../../nbs/visualization/memory.ipynb #4ed6c957
+# %% ../../nbs/visualization/memory.ipynb #a0546c44
 @torch.inference_mode()
 def heard(
     predictor: Predictor,
@@ -150,8 +150,8 @@ def heard(
         predictor.logits(batch)
     finally:
         hook.remove()
-    (cells, recall), = kept
-    _, told, weights = fusion.weigh(cells, recall)
+    (cells, recall, judged, _), = kept
+    *_, weights = fusion.weigh(cells, recall, judged)
     weights, shape = weights[..., :fusion.heads].mean(-1), cells.shape[2:]
     sources = {}
     for source in recall.source.unique().tolist():
