@@ -6,7 +6,7 @@
 __all__ = ['SEGFORMER_SIZES', 'segformer_config', 'segformer_encoder', 'decode', 'pool_places', 'PlaceFusion', 'GeoSegFormer',
            'class_shares']
 
-# %% ../../nbs/models/geosegformer.ipynb #f93393a9
+# %% ../../nbs/models/geosegformer.ipynb #43d3f6b8
 import math
 from collections.abc import Sequence
 
@@ -20,10 +20,10 @@ from transformers.models.segformer.modeling_segformer import SegformerDecodeHead
 
 from ..geo.location import LocationEncoder
 from ..geo.memory import GeoMemory, Recall
-from ..geo.recall import RecallFusion
+from ..geo.recall import RecallFusion, cell_means
 from .weights import loading
 
-# %% ../../nbs/models/geosegformer.ipynb #e37fa938
+# %% ../../nbs/models/geosegformer.ipynb #66715527
 SEGFORMER_SIZES = {  # channels and layers of the four stages
     'b0': ((32, 64, 160, 256), (2, 2, 2, 2)),
     'b1': ((64, 128, 320, 512), (2, 2, 2, 2)),
@@ -70,7 +70,7 @@ def segformer_encoder(
         first.proj.weight, first.proj.bias = nn.Parameter(weight), bias
     return encoder
 
-# %% ../../nbs/models/geosegformer.ipynb #bd98fbc1
+# %% ../../nbs/models/geosegformer.ipynb #6cb10e6b
 def decode(
     head: SegformerDecodeHead,
     maps: Sequence[Tensor],  # of the four stages, [B, C_i, h_i, w_i]
@@ -87,7 +87,7 @@ def decode(
     mixed = head.activation(head.batch_norm(mixed))
     return head.classifier(head.dropout(mixed)), mixed
 
-# %% ../../nbs/models/geosegformer.ipynb #20a1a9af
+# %% ../../nbs/models/geosegformer.ipynb #c60ca79f
 def pool_places(
     xy: Tensor,  # [B, h, w, 2]: metres, NaN where unknown
     shape: tuple[int, int],  # of a coarser map
@@ -103,7 +103,7 @@ def pool_places(
         xy = (sums[..., :2] / sums[..., 2:]).where(sums[..., 2:] > 0, torch.nan)
     return xy
 
-# %% ../../nbs/models/geosegformer.ipynb #911deca4
+# %% ../../nbs/models/geosegformer.ipynb #7c99e978
 class PlaceFusion(nn.Module):
     'Adds to every cell of a map what its place says.'
 
@@ -159,7 +159,7 @@ class PlaceFusion(nn.Module):
         said = self.out(said) * known[..., None]
         return feature + said.transpose(1, 2).unflatten(2, feature.shape[2:] if said.shape[1] > 1 else (1, 1))
 
-# %% ../../nbs/models/geosegformer.ipynb #dbccc082
+# %% ../../nbs/models/geosegformer.ipynb #044b30b9
 class GeoSegFormer(nn.Module):
     'SegFormer (Xie et al. 2021, arXiv:2105.15203) whose features meet the place of their cells at every stage.'
 
@@ -181,7 +181,8 @@ class GeoSegFormer(nn.Module):
         spatial_radius: float = 5.5,  # metres: how far off a memory is recalled; for rasters a feature cell or more
         memory_dim: int = 64,  # width of an entry
         recalled: int = 8,  # entries that a cell recalls at most
-        recall_dropout: float = 0.1,  # share of the samples that recall nothing, in training
+        recall_dropout: float = 0.1,  # share of the samples that recall nothing, in training; as many recall no map
+        source_dropout: float = 0.3,  # share of the acquisitions that a sample does not recall, in training
         label_recall: bool = False,  # entries keep what was mapped there, as a prior of the logits
     ):
         super().__init__()
@@ -199,12 +200,16 @@ class GeoSegFormer(nn.Module):
                 'image': nn.Linear(config.hidden_sizes[-1], feature_dim),
                 'place': nn.Linear(self.gps.tokens * location_dim, feature_dim)})
         self.memory, self.recalled, self.recalling = None, recalled, True
+        if memory_size and memory_dim <= channels:
+            raise ValueError(f'memory_dim must be more than the {channels} bands that an entry keeps, not {memory_dim}')
         if memory_size:
             self.memory = GeoMemory(memory_dim, memory_size, spatial_radius, num_classes if label_recall else 0)
             self.recall = nn.ModuleDict({
-                'entry': nn.Sequential(nn.Conv2d(feature_dim, memory_dim, 1), nn.BatchNorm2d(memory_dim)),
+                'entry': nn.Sequential(nn.Conv2d(feature_dim, memory_dim - channels, 1),
+                                       nn.BatchNorm2d(memory_dim - channels)),  # the rest are the colours
                 'logits': nn.Conv2d(memory_dim, num_classes, 1),
-                'fusion': RecallFusion(feature_dim, self.memory, num_classes, channels, dropout=recall_dropout)})
+                'fusion': RecallFusion(feature_dim, self.memory, num_classes, channels, dropout=recall_dropout,
+                                       source_dropout=source_dropout)})
 
     def features(self, image: Tensor) -> list[Tensor]:
         'Maps of the four stages, [B, C_i, H / 2^(i + 2), W / 2^(i + 2)].'
@@ -257,6 +262,7 @@ class GeoSegFormer(nn.Module):
         logits, mixed = decode(self.head, maps)
         if self.memory is not None:
             entries = self.recall['entry'](mixed)
+            entries = torch.cat([entries, cell_means(image, mixed.shape[2:]).to(entries.dtype)], 1)
             result |= {'entry_logits': self.recall['logits'](entries), 'entries': entries}
             recall = self.ask(xy if self.recalling else None, source, time, (len(image), *mixed.shape[2:]))
             mixed, prior = self.recall['fusion'](mixed, recall, self.judge(recall), image)
@@ -274,7 +280,7 @@ class GeoSegFormer(nn.Module):
         'A map at the size of the image.'
         return F.interpolate(x, image.shape[2:], mode='bilinear', align_corners=False)
 
-# %% ../../nbs/models/geosegformer.ipynb #69bb2991
+# %% ../../nbs/models/geosegformer.ipynb #4bc21952
 @patch
 def ask(
     self: GeoSegFormer,
