@@ -51,7 +51,7 @@ def test_evaluate(trained, tmp_path):
 
 def test_predict(trained, tmp_path):
     run('predict.ipynb', tmp_path, checkpoint=str(trained.folder), out=str(tmp_path / 'masks'))
-    assert len(list((tmp_path / 'masks').glob('*.png'))) == len(trained.data().datasets['test'])
+    assert len(list((tmp_path / 'masks').rglob('*.png'))) == len(trained.data().datasets['test'])
 
 
 @pytest.mark.parametrize('notebook', ['train.ipynb', 'evaluate.ipynb', 'predict.ipynb'])
