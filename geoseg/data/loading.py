@@ -82,14 +82,16 @@ class SeededBatchSampler(Sampler):
     def set_epoch(self, epoch: int):
         self.epoch = epoch
 
-    def __len__(self) -> int:
+    def batches(self, rank: int) -> int:  # of a process
         full, rest = divmod(self.size, self.batch_size * self.world)
-        return full + (rest > self.rank and not (self.train and full))
+        return full + (rest > rank and not (self.train and full))
+
+    def __len__(self) -> int:
+        return self.batches(self.rank)
 
     @property
-    def longest(self) -> int:  # batches of the process that has most
-        full, rest = divmod(self.size, self.batch_size * self.world)
-        return full + (rest > 0 and not (self.train and full))
+    def longest(self) -> int:  # batches of the process that has most: the first
+        return self.batches(0)
 
     def order(self) -> np.ndarray:  # sample indices of this epoch, all processes
         if not self.train:

@@ -6,7 +6,7 @@
 __all__ = ['SEGFORMER_SIZES', 'segformer_config', 'segformer_encoder', 'decode', 'pool_places', 'PlaceFusion', 'GeoSegFormer',
            'class_shares']
 
-# %% ../../nbs/models/geosegformer.ipynb #43d3f6b8
+# %% ../../nbs/models/geosegformer.ipynb #97e64d9b
 import math
 from collections.abc import Sequence
 
@@ -20,10 +20,10 @@ from transformers.models.segformer.modeling_segformer import SegformerDecodeHead
 
 from ..geo.location import LocationEncoder
 from ..geo.memory import GeoMemory, Recall
-from ..geo.recall import RecallFusion, cell_means
+from ..geo.recall import RecallFusion
 from .weights import loading
 
-# %% ../../nbs/models/geosegformer.ipynb #66715527
+# %% ../../nbs/models/geosegformer.ipynb #df8cb42e
 SEGFORMER_SIZES = {  # channels and layers of the four stages
     'b0': ((32, 64, 160, 256), (2, 2, 2, 2)),
     'b1': ((64, 128, 320, 512), (2, 2, 2, 2)),
@@ -70,7 +70,7 @@ def segformer_encoder(
         first.proj.weight, first.proj.bias = nn.Parameter(weight), bias
     return encoder
 
-# %% ../../nbs/models/geosegformer.ipynb #6cb10e6b
+# %% ../../nbs/models/geosegformer.ipynb #ddd05f72
 def decode(
     head: SegformerDecodeHead,
     maps: Sequence[Tensor],  # of the four stages, [B, C_i, h_i, w_i]
@@ -87,7 +87,7 @@ def decode(
     mixed = head.activation(head.batch_norm(mixed))
     return head.classifier(head.dropout(mixed)), mixed
 
-# %% ../../nbs/models/geosegformer.ipynb #c60ca79f
+# %% ../../nbs/models/geosegformer.ipynb #5914d83b
 def pool_places(
     xy: Tensor,  # [B, h, w, 2]: metres, NaN where unknown
     shape: tuple[int, int],  # of a coarser map
@@ -103,7 +103,7 @@ def pool_places(
         xy = (sums[..., :2] / sums[..., 2:]).where(sums[..., 2:] > 0, torch.nan)
     return xy
 
-# %% ../../nbs/models/geosegformer.ipynb #7c99e978
+# %% ../../nbs/models/geosegformer.ipynb #6ddce914
 class PlaceFusion(nn.Module):
     'Adds to every cell of a map what its place says.'
 
@@ -159,7 +159,7 @@ class PlaceFusion(nn.Module):
         said = self.out(said) * known[..., None]
         return feature + said.transpose(1, 2).unflatten(2, feature.shape[2:] if said.shape[1] > 1 else (1, 1))
 
-# %% ../../nbs/models/geosegformer.ipynb #044b30b9
+# %% ../../nbs/models/geosegformer.ipynb #990354ad
 class GeoSegFormer(nn.Module):
     'SegFormer (Xie et al. 2021, arXiv:2105.15203) whose features meet the place of their cells at every stage.'
 
@@ -261,11 +261,12 @@ class GeoSegFormer(nn.Module):
             maps = self.fuse(maps, place)
         logits, mixed = decode(self.head, maps)
         if self.memory is not None:
+            colors = F.adaptive_avg_pool2d(image, mixed.shape[2:])
             entries = self.recall['entry'](mixed)
-            entries = torch.cat([entries, cell_means(image, mixed.shape[2:]).to(entries.dtype)], 1)
+            entries = torch.cat([entries, colors.to(entries.dtype)], 1)
             result |= {'entry_logits': self.recall['logits'](entries), 'entries': entries}
             recall = self.ask(xy if self.recalling else None, source, time, (len(image), *mixed.shape[2:]))
-            mixed, prior = self.recall['fusion'](mixed, recall, self.judge(recall), image)
+            mixed, prior = self.recall['fusion'](mixed, recall, self.judge(recall), colors)
             logits = self.head.classifier(self.head.dropout(mixed)) + prior
             result['recalled'] = recall.valid.any(1).float().mean()
         return {'logits': self.enlarge(logits, image)} | result
@@ -280,7 +281,7 @@ class GeoSegFormer(nn.Module):
         'A map at the size of the image.'
         return F.interpolate(x, image.shape[2:], mode='bilinear', align_corners=False)
 
-# %% ../../nbs/models/geosegformer.ipynb #4bc21952
+# %% ../../nbs/models/geosegformer.ipynb #2145fa8f
 @patch
 def ask(
     self: GeoSegFormer,

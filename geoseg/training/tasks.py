@@ -346,7 +346,7 @@ class GeoSegmentationTask(SegmentationTask):
                 seen = output if self.writer is None else self.writer(**network_inputs(self.writer, batch))
             self.network.remember(seen, batch['xy'], batch['source'], batch['time'], batch['mask'])
         elif self.memory is not None and not self.training:
-            share, n = output.get('recalled', torch.zeros((), device=self.device)), len(batch['image'])
+            share, n = output['recalled'], len(batch['image'])
             self.recall_sums += torch.stack([share.double() * n, torch.full_like(share, n, dtype=torch.float64)])
         return output
 
@@ -500,8 +500,8 @@ class Predictor:
         output = self.network(**network_inputs(self.network, batch))
         if self.memory is not None:
             self.asked += len(batch['image'])
-            self.recalled += float(output.get('recalled', 0)) * len(batch['image'])
-            if self.update and 'entries' in output:
+            self.recalled += float(output['recalled']) * len(batch['image'])
+            if self.update:
                 self.network.remember(output, batch['xy'], batch['source'], batch['time'])
         return output['logits'].float()
 

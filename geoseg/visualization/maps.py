@@ -25,7 +25,7 @@ from ..training.runs import make_folder
 from .samples import sample_place
 
 # %% ../../nbs/visualization/maps.ipynb #5ce715fe
-SPLIT_COLORS = {'train': '#4878a8', 'val': '#e1a23c', 'test': '#c44e52', 'predict': '#777777'}
+SPLIT_COLORS = {'train': '#4878a8', 'val': '#e1a23c', 'test': '#c44e52', 'predict': '#777777', 'remember': '#6aa56a'}
 
 
 def split_places(
