@@ -291,7 +291,7 @@ class GeoSegmentationTask(SegmentationTask):
         spatial_threshold: float | None = 0.15,  # nearer places are no negatives; None: all others are
         spatial_unit: str = 'extent',  # of the threshold: 'extent' (a fraction of the area's sides) or 'metres'
         memory_warmup_epochs: int = 3,  # epochs that write to the memory and do not read
-        entry_weight: float = 0.4,  # of the loss that teaches the memory's entries what to keep
+        entry_weight: float = 0.4,  # of the loss of entries; with maps, of the network's own answer, too
         freshness: str = 'refresh',  # who writes entries: 'refresh', 'rewrite' or 'momentum', see above
         momentum: float = 0.99,  # of the average that writes, with 'momentum'
         layer_decay: float | None = None,  # factor of the learning rate from a layer to the one before
@@ -332,7 +332,9 @@ class GeoSegmentationTask(SegmentationTask):
             loss = loss + self.contrastive_weight * apart
         if 'entry_logits' in output:
             at_cells = middle_pixels(batch['mask'], output['entry_logits'].shape[2:])
-            loss = loss + self.entry_weight * self.loss(output['entry_logits'], at_cells)
+            for name in ('entry_logits', 'own_logits'):
+                if name in output:
+                    loss = loss + self.entry_weight * self.loss(output[name], at_cells)
         return loss
 
     @property

@@ -142,7 +142,7 @@ def heard(
     predictor: Predictor,
     batch: dict,  # of one georeferenced sample
 ) -> tuple[np.ndarray, dict[int, tuple[float, np.ndarray]]]:  # [h, w]; source -> (UNIX seconds, [h, w])
-    'The weight of *nothing recalled*, and of what each source wrote, for every cell.'
+    'The weight of *nothing recalled*, and of what each source wrote, for every cell; of maps, if there are any.'
     network, kept = predictor.network, []
     fusion = network.recall['fusion']
     hook = fusion.register_forward_hook(lambda _, inputs, output: kept.append(inputs))
@@ -150,9 +150,12 @@ def heard(
         predictor.logits(batch)
     finally:
         hook.remove()
-    (cells, recall, judged, _), = kept
-    *_, weights = fusion.weigh(cells, recall, judged)
-    weights, shape = weights[..., :fusion.heads].mean(-1), cells.shape[2:]
+    (cells, recall, judged), = kept
+    shape = cells.shape[2:]
+    if network.memory.classes:
+        weights = network.recall['vote'].parts(recall)
+    else:
+        weights = fusion.weigh(cells.flatten(2)[0].T, recall, judged)[1].mean(-1)
     sources = {}
     for source in recall.source.unique().tolist():
         if source >= 0:
