@@ -27,12 +27,13 @@ def fill_nearest(
 ) -> np.ndarray:  # as `mask`
     'Give every other known pixel the class of the nearest one that is kept; where none is, nothing changes.'
     known = mask != IGNORE
-    keep, out, best = keep & known, mask.copy(), np.full(mask.shape, np.inf, np.float32)
+    keep, out, best = keep & known, mask.copy(), np.full(mask.shape, np.inf)
     if not keep.any() or (keep == known).all():
         return out
     for c in np.unique(mask[keep]):
         away = (~keep | (mask != c)).astype(np.uint8)
-        distance = cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        # squares of distances are whole numbers; OpenCV's last bits differ from call to call, and would break ties
+        distance = np.rint(cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).astype(np.float64) ** 2)
         nearer = ~keep & known & (distance < best) & ~(other & (mask == c))
         out[nearer], best[nearer] = c, distance[nearer]
     return out
