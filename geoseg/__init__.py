@@ -17,7 +17,7 @@ _NAMES = {
     'LabelScheme': 'data.labels',
     'world_data': 'data.world',
 }
-_SUBPACKAGES = ('cli', 'data', 'evaluation', 'geo', 'models', 'training', 'visualization')
+_SUBPACKAGES = ('cli', 'data', 'evaluation', 'geo', 'inference', 'models', 'training', 'visualization')
 __all__ = sorted(_NAMES)
 
 

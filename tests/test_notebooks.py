@@ -44,14 +44,21 @@ def test_train_equals_the_function_to_the_last_digit(trained, tmp_path):
 
 
 def test_evaluate(trained, tmp_path):
-    run('evaluate.ipynb', tmp_path, checkpoint=str(trained.folder), split='val')
+    run('evaluate.ipynb', tmp_path, checkpoint=str(trained.folder), split='val', block=2,
+        against=[str(trained.last)])
     tables = {p.name for p in (trained.folder / 'evaluation' / 'val').iterdir()}
-    assert {'metrics.csv', 'per_class.csv', 'per_image.csv', 'confusion.csv', 'intervals.csv', 'worst.png'} <= tables
+    assert {'metrics.csv', 'per_class.csv', 'per_image.csv', 'confusion.csv', 'intervals.csv', 'worst.png',
+            'class_intervals.csv', 'compared.csv'} <= tables
 
 
 def test_predict(trained, tmp_path):
+    pictures = len(trained.data().datasets['test'])
     run('predict.ipynb', tmp_path, checkpoint=str(trained.folder), out=str(tmp_path / 'masks'))
-    assert len(list((tmp_path / 'masks').rglob('*.png'))) == len(trained.data().datasets['test'])
+    assert len(list((tmp_path / 'masks').rglob('*.png'))) == pictures
+    run('predict.ipynb', tmp_path, checkpoint=str(trained.folder), out=str(tmp_path / 'more'), window=32,
+        tta=['horizontal'], postprocess={'open': 3}, write=['overlay', 'probabilities'])
+    assert len(list((tmp_path / 'more/overlay').rglob('*.png'))) == pictures
+    assert len(list((tmp_path / 'more/probabilities').rglob('*.npz'))) == pictures
 
 
 @pytest.mark.parametrize('notebook', ['train.ipynb', 'evaluate.ipynb', 'predict.ipynb'])

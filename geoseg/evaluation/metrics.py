@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['image_confusions', 'metrics_from_confusion', 'per_class_table', 'boundary_counts', 'boundary_f1',
-           'SegmentationMetrics', 'plot_confusion', 'image_scores', 'block_ids', 'bootstrap_interval']
+           'SegmentationMetrics', 'plot_confusion', 'image_scores', 'block_ids', 'block_sums', 'bootstrap_interval',
+           'class_intervals', 'paired_test']
 
 # %% ../../nbs/evaluation/metrics.ipynb #5c9de03e
 from collections.abc import Callable
@@ -229,15 +230,11 @@ def block_ids(
     return np.cumsum(within % size == 0) - 1
 
 
-def bootstrap_interval(
-    confusions,  # int [N, K, K], one matrix an image; or [N, ...] of anything that adds up
-    statistic: str | Callable = 'mIoU',  # a key of metrics_from_confusion, or a function of the summed counts
-    blocks=None,  # [N] block of each image, as from block_ids; or images a block; None: every image by itself
-    n: int = 1000,  # resamples
-    seed: int = 0,  # of the draws
-    level: float = 0.95,  # share of the resamples inside the interval
-) -> tuple[float, float]:  # low, high
-    'Percentile interval of a statistic, resampling blocks of images; `ValueError` for fewer than two blocks'
+def block_sums(
+    confusions,  # int [N, ...], one an image
+    blocks,  # [N] block of each image; or images a block; None: every image by itself
+) -> np.ndarray:  # float64 [M, ...]: exact for counts below 2**53
+    'The counts of each block; `ValueError` for fewer than two'
     counts = _numpy(confusions)
     if blocks is None or np.ndim(blocks) == 0:
         blocks = block_ids(len(counts), blocks or 1)
@@ -247,10 +244,71 @@ def bootstrap_interval(
     m = ids.max(initial=-1) + 1
     if m < 2:
         raise ValueError(f'{len(counts)} images in {m} block: an interval needs two blocks or more')
-    sums = np.zeros((m, *counts.shape[1:]))  # float64: exact for counts below 2**53
+    sums = np.zeros((m, *counts.shape[1:]))
     np.add.at(sums, ids, counts)
+    return sums
+
+
+def _scorer(statistic):
+    return statistic if callable(statistic) else lambda c: metrics_from_confusion(c)[statistic]
+
+
+def bootstrap_interval(
+    confusions,  # int [N, K, K], one matrix an image; or [N, ...] of anything that adds up
+    statistic: str | Callable = 'mIoU',  # a key of metrics_from_confusion, or a function of the summed counts
+    blocks=None,  # [N] block of each image, as from block_ids; or images a block; None: every image by itself
+    n: int = 1000,  # resamples
+    seed: int = 0,  # of the draws
+    level: float = 0.95,  # share of the resamples inside the interval
+) -> tuple[float, float]:  # low, high; arrays where the statistic is one
+    'Percentile interval of a statistic, resampling blocks of images; `ValueError` for fewer than two blocks'
+    sums, score = block_sums(confusions, blocks), _scorer(statistic)
+    m = len(sums)
     drawn = np.random.default_rng(seed).multinomial(m, np.full(m, 1 / m), size=n)
-    score = statistic if callable(statistic) else lambda c: metrics_from_confusion(c)[statistic]
-    values = [score(total) for total in np.tensordot(drawn, sums, 1)]
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    values = np.array([score(total) for total in np.tensordot(drawn, sums, 1)])
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    if values.ndim == 1:
+        return tuple(np.quantile(values, ends).tolist())
+    # a class that a resample does not hold has no score there; one that none holds has no interval
+    none = np.isnan(values).all(0)
+    return tuple(np.where(none, np.nan, np.nanquantile(np.where(none, 0, values), ends, axis=0)))
+
+
+def class_intervals(
+    confusions,  # int [N, K, K], one matrix an image
+    names: list[str],  # of the K classes
+    score: str = 'IoU',  # a column of per_class_table
+    blocks=None,  # as in bootstrap_interval
+) -> pd.DataFrame:  # index class, columns low and high; NaN for a class that does not occur
+    'The 95 % interval of each class'
+    low, high = bootstrap_interval(confusions, lambda c: _class_scores(c)[score], blocks)
+    return pd.DataFrame({'low': low, 'high': high}, pd.Index(names, name='class'))
+
+# %% ../../nbs/evaluation/metrics.ipynb #1de0c9f9
+def paired_test(
+    first,  # int [N, K, K], one matrix an image, of one model
+    second,  # of the other, the same images in the same order
+    statistic: str | Callable = 'mIoU',  # a key of metrics_from_confusion, or a function of the summed counts
+    blocks=None,  # [N] block of each image, as from block_ids; or images a block; None: every image by itself
+    n: int = 1000,  # resamples, and exchanges
+    seed: int = 0,  # of the draws
+) -> dict[str, float]:  # difference (second − first), its 95 % interval from_ and to, and p, two-sided
+    'Whether two models differ on the same images, by bootstrap and by permutation'
+    first, second = _numpy(first), _numpy(second)
+    if first.shape != second.shape:
+        raise ValueError(f'counts {first.shape} and {second.shape}: both models must have seen the same images')
+    score, pair = _scorer(statistic), np.stack([first, second], 1)
+
+    def difference(counts):  # [2, ...]
+        return score(counts[1]) - score(counts[0])
+
+    sums = block_sums(pair, blocks)
+    low, high = bootstrap_interval(pair, difference, blocks, n, seed)
+    seen = difference(sums.sum(0))
+    gap = sums[:, 1] - sums[:, 0]
+    swap = np.random.default_rng(seed).integers(0, 2, (n, len(sums)))
+    moved = np.tensordot(swap, gap, 1)  # from the second to the first
+    total = sums.sum(0)
+    apart = np.array([abs(difference(total + np.stack([m, -m]))) for m in moved])
+    p = (1 + (apart >= abs(seen) - 1e-12).sum()) / (1 + n)
+    return {'difference': float(seen), 'from': low, 'to': high, 'p': float(p)}

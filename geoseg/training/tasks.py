@@ -148,15 +148,16 @@ class SegmentationTask(L.LightningModule):
 
     def on_test_start(self):
         self.on_validation_start()
-        self.images = []  # (number, name, confusion [K, K]) of each image of this process
+        self.images = []  # (number, name, source, confusion [K, K]) of each image of this process
 
     def test_step(self, batch, batch_idx):
         logits = self.validation_step(batch, batch_idx)
         confusions = image_confusions(logits, batch['mask'], self.metrics.num_classes).cpu().numpy()
         world, rank = self.trainer.world_size, self.trainer.global_rank
         first = batch_idx * self.trainer.datamodule.batch_size * world + rank  # as the batch sampler deals them
-        for i, (name, confusion) in enumerate(zip(batch['name'], confusions, strict=True)):
-            self.images.append((first + i * world, name, confusion))
+        sources = batch['source'].tolist()
+        for i, (name, source, confusion) in enumerate(zip(batch['name'], sources, confusions, strict=True)):
+            self.images.append((first + i * world, name, source, confusion))
 
     def on_test_epoch_end(self):
         self.log_metrics('test')
@@ -165,8 +166,8 @@ class SegmentationTask(L.LightningModule):
             parts = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(parts, images)
             images = [image for part in parts for image in part]
-        _, names, confusions = zip(*sorted(images, key=lambda image: image[0]), strict=True)
-        self.tested = list(names), np.stack(confusions)
+        _, names, sources, confusions = zip(*sorted(images, key=lambda image: image[0]), strict=True)
+        self.tested = list(names), list(sources), np.stack(confusions)
 
     def steps_per_epoch(self) -> int:
         'Optimizer steps in an epoch. (Asking the trainer would make it load its data before a resumed place in it.)'

@@ -1,0 +1,184 @@
+"""Predictions as files: at the size of the pictures, however they were looked at, and nothing begun on bad input."""
+import inspect
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import geoseg
+from geoseg import cli
+from geoseg.data.labels import LabelScheme, read_mask
+from geoseg.data.world import world_data
+from geoseg.inference.postprocess import Postprocess
+from geoseg.training.recipes import ConfigError, parse
+from geoseg.training.tasks import Predictor
+
+NBS = Path(__file__).parents[1] / 'nbs'
+TINY = {'num_workers': 0, 'encoder': 'tu-resnet10t', 'decoder_channels': [16, 8, 8, 8, 8], 'warmup_epochs': 0,
+        'image_size': [64, 64], 'crop': [64, 64], 'save_top_k': 0, 'trainer.accelerator': 'cpu',
+        'trainer.enable_progress_bar': False}
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    'The folder of a short run.'
+    run = geoseg.train('unet', 'world:tiny', epochs=1, batch_size=8, lr=3e-3, out=tmp_path_factory.mktemp('run'),
+                       overrides=TINY)
+    return run.folder
+
+
+@pytest.fixture(scope='module')
+def odd(tmp_path_factory):
+    'Pictures of sizes that are multiples of nothing.'
+    folder, rng = tmp_path_factory.mktemp('odd'), np.random.default_rng(0)
+    sizes = {'a': (50, 70), 'b': (33, 91), 'c': (130, 67)}
+    for name, size in sizes.items():
+        pixels = np.kron(rng.integers(0, 256, (20, 20, 3)), np.ones((7, 7, 1)))[:size[0], :size[1]]
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f'{name}.png')
+    return folder, sizes
+
+
+def read(folder, name):
+    return np.asarray(Image.open(folder / f'{name}.png'))
+
+
+def test_masks_are_what_evaluation_counts(trained, tmp_path):
+    folder = geoseg.predict(trained, out=tmp_path)
+    result = geoseg.evaluate(trained, out=tmp_path / 'tables')
+    root = world_data('folders', size='tiny')
+    scheme = LabelScheme.load(root / 'category.csv')
+    counted = np.zeros_like(result.confusion)
+    for path in sorted((root / 'masks/test').iterdir()):
+        truth, mask = read_mask(path, scheme), read(folder / 'test', path.stem)
+        np.add.at(counted, (truth[truth < 255], mask[truth < 255]), 1)
+    assert (counted == result.confusion).all() and counted.sum() > 0
+
+
+@pytest.mark.parametrize('options', [
+    {}, {'overrides': {'image_size': None}}, {'overrides': {'image_size': None}, 'window': 32, 'overlap': 8},
+    {'overrides': {'image_size': [48, 40]}, 'tta': ['horizontal', 0.75]},
+    {'overrides': {'center_crop': [32, 32], 'image_size': None}}])
+def test_a_mask_has_the_size_of_its_picture(trained, odd, tmp_path, options):
+    pictures, sizes = odd
+    folder = geoseg.predict(trained, {'predict': str(pictures)}, tmp_path, write=['color', 'overlay', 'probabilities'],
+                            **options)
+    scheme = LabelScheme.load(world_data('folders', size='tiny') / 'category.csv')
+    for name, size in sizes.items():
+        mask = read(folder, name)
+        assert mask.shape == size and mask.max() < scheme.num_classes
+        assert (read(folder / 'color', name) == scheme.colors[mask]).all()
+        tinted, picture = read(folder / 'overlay', name).astype(int), read(pictures, name).astype(int)
+        assert np.abs(tinted - (0.55 * picture + 0.45 * scheme.colors[mask])).max() <= 1
+        with np.load(folder / 'probabilities' / f'{name}.npz') as kept:
+            probs = kept['probs'].astype(np.float32)
+            assert kept['classes'].tolist() == scheme.names
+        assert probs.shape == (scheme.num_classes, *size) and np.abs(probs.sum(0) - 1).max() < 5e-3
+        chosen = np.take_along_axis(probs, mask[None].astype(int), 0)[0]
+        assert (probs.max(0) - chosen).max() < 2e-3  # ties in half precision
+
+
+def test_windows_and_views_change_the_answer_a_little(trained, odd, tmp_path):
+    pictures, native = {'predict': str(odd[0])}, {'image_size': None}
+    masks = {name: read(geoseg.predict(trained, pictures, tmp_path / name, native, **options), 'c')
+             for name, options in {'whole': {}, 'large window': {'window': 160}, 'windows': {'window': 64},
+                                   'views': {'tta': ['both']}}.items()}
+    assert (masks['large window'] == masks['whole']).all()
+    for name in ('windows', 'views'):
+        assert 0.3 < (masks[name] == masks['whole']).mean() < 1
+
+
+def test_postprocessing_is_done_on_the_masks(trained, tmp_path):
+    settings = {'open': 3, 'min_pixels': 20}
+    plain = geoseg.predict(trained, out=tmp_path / 'plain')
+    words = [f'out={tmp_path}/clean', 'postprocess={min_pixels: 20, open: 3}', 'write=[color]', 'tta=[]']
+    assert cli.main(['predict', '--checkpoint', str(trained), *words]) == 0
+    changed = 0
+    for path in sorted(plain.rglob('*.png')):
+        before, after = (np.asarray(Image.open(p)) for p in (path, tmp_path / 'clean' / path.relative_to(plain)))
+        assert (after == Postprocess.of(settings).clean(before)).all()
+        changed += (after != before).sum()
+    assert changed > 0
+    (tmp_path / 'one').mkdir()
+    busiest = max(plain.rglob('*.png'), key=lambda path: np.count_nonzero(np.diff(np.asarray(Image.open(path)))))
+    shutil.copy(world_data('folders', size='tiny') / 'images/test' / busiest.name, tmp_path / 'one/picture.png')
+    masks = [read(geoseg.predict(trained, {'predict': str(tmp_path / 'one')}, tmp_path / f'{n}', postprocess=settings),
+                  'picture') for n, settings in enumerate((None, {'crf': {'iterations': 2}}))]
+    assert (masks[0] != masks[1]).any()
+
+
+def test_small_regions_in_square_metres(trained, tmp_path):
+    data = world_data('raster', size='tiny')
+    about = json.loads((data / 'world.json').read_text())
+    assert about['layout'] == 'raster'
+    import rasterio
+    with rasterio.open(sorted(data.glob('*_image.tif'))[0]) as file:
+        pixel = abs(file.transform.a * file.transform.e)
+    plain, large = (geoseg.predict(trained, str(data), tmp_path / name, postprocess=settings)
+                    for name, settings in (('plain', None), ('large', {'min_area': 30 * pixel - 0.01})))
+    for path in sorted(plain.rglob('*.png')):
+        expected = Postprocess(min_pixels=30).clean(np.asarray(Image.open(path)))
+        assert (np.asarray(Image.open(large / path.relative_to(plain))) == expected).all()
+
+
+@pytest.mark.parametrize('options, says', [
+    ({'postprocess': {'opne': 3}}, "unknown key 'opne'; nearest: open"),
+    ({'postprocess': {'open': 2}}, 'expected a whole number of 3'),
+    ({'postprocess': {'min_area': 5.}}, 'min_area needs georeferenced'),
+    ({'window': 50}, 'window is 50'), ({'overlap': 8}, 'there is no window'), ({'tta': ['left']}, "tta: 'left'"),
+    ({'write': ['colour']}, 'write is'), ({'write': 'color'}, 'write is'),
+    ({'update': 'yes'}, 'update is true or false'), ({'update': True, 'window': 32}, 'not with window'),
+])
+def test_wrong_options_stop_before_work(trained, tmp_path, monkeypatch, options, says):
+    def too_late(*arguments):
+        raise AssertionError('the network ran')
+
+    monkeypatch.setattr('geoseg.models.unet.UNet.forward', too_late)
+    with pytest.raises(ValueError, match=says):
+        geoseg.predict(trained, out=tmp_path / 'masks', **options)
+    assert not (tmp_path / 'masks').exists()
+
+
+def test_words_of_the_command_line(trained, capsys):
+    for word, says in (('tta=[horizontal', 'is not YAML'), ('windw=64', "unknown key 'windw'"),
+                       ('postprocess={open: 4}', 'odd number')):
+        assert cli.main(['predict', '--checkpoint', str(trained), word]) == 2
+        assert says in capsys.readouterr().err
+
+
+def test_notebook_and_function_have_the_same_parameters():
+    cells = json.loads((NBS / 'predict.ipynb').read_text())['cells']
+    [source] = [''.join(c['source']) for c in cells if 'parameters' in c['metadata'].get('tags', [])]
+    given = {}
+    exec(source, given)  # our own notebook
+    given.pop('__builtins__')
+    theirs = {name: p.default for name, p in inspect.signature(geoseg.predict).parameters.items()}
+    assert set(given) == set(theirs)
+    assert all(bool(given[name]) == bool(theirs[name]) for name in given if name != 'checkpoint')
+
+
+def test_runs_are_compared_on_the_same_pixels(trained, tmp_path):
+    from geoseg.training.runs import compare
+    one = geoseg.evaluate(trained, out=tmp_path / 'one')
+    small = geoseg.evaluate(trained, out=tmp_path / 'small', overrides={'image_size': [32, 32]})
+    table = compare({'one': one, 'again': one}, block=2)
+    assert table.loc['again', 'mIoU'] == pytest.approx(one.scores['mIoU'], abs=1e-6)
+    with pytest.raises(ConfigError, match='small was evaluated on other pixels than one in 24 of 24 images'):
+        compare({'one': one, 'small': small})
+
+
+@pytest.mark.parametrize('recipe', geoseg.recipes())
+def test_every_network_takes_any_size(recipe):
+    built = parse([recipe], {'data': 'world:tiny', 'num_workers': 0})
+    if 'pretrained' in built.config.model.init_args.network.init_args:
+        built.config.model.init_args.network.init_args.pretrained = False
+    built.build()
+    predictor = Predictor(built.model.network, built.datamodule.scheme, device='cpu')
+    batch = {'image': torch.randn(1, built.datamodule.channels, 75, 50), 'xy': torch.full((1, 2), torch.nan),
+             'gps': torch.full((1, 2), torch.nan, dtype=torch.float64), 'source': torch.zeros(1, dtype=torch.int64),
+             'time': torch.full((1,), torch.nan, dtype=torch.float64)}
+    logits = predictor.logits(batch)
+    assert logits.shape == (1, built.datamodule.num_classes, 75, 50) and logits.isfinite().all()
