@@ -45,6 +45,7 @@ from ..evaluation.metrics import metrics_from_confusion, per_class_table
 from ..geo.coords import Frame
 from ..geo.memory import GeoMemory
 from .callbacks import EMA, EarlyStopping, SeedBatches
+from .optim import trained_modules
 from .recipes import ConfigError, RecipeCLI, nearest, parse
 from .tasks import METRIC_NAMES, Predictor, load_weights, read_checkpoint
 
@@ -429,6 +430,8 @@ def fit(
         trainable = sum(p.numel() for p in cli.model.network.parameters() if p.requires_grad)
         rank_zero_info('%s %s in %s, %.2f M parameters, %d training samples', 'train' if new else 'resume',
                  config.recipe, folder, trainable / 1e6, len(cli.datamodule.datasets['train']))
+        if (parts := trained_modules(cli.model.network)) != ['']:
+            rank_zero_info('frozen but for %s', ', '.join(parts))
         trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=None if new else checkpoint, weights_only=True)
         rank_zero_info('done: best epoch %s', record.best and record.best['epoch'])
     return Run(record.folder)
