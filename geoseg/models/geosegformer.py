@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
-from timm.models import adapt_input_conv
 from torch import Tensor, nn
 from transformers import SegformerConfig, SegformerModel
 from transformers.models.segformer.modeling_segformer import SegformerDecodeHead
@@ -21,7 +20,7 @@ from ..geo.location import LocationEncoder
 from ..geo.memory import GeoMemory, Recall
 from ..geo.palette import Palette
 from ..geo.recall import PARTS, MapVote, RecallFusion, cell_maps, forget
-from .weights import loading
+from .weights import for_bands, loading
 
 # %% ../../nbs/models/geosegformer.ipynb #df8cb42e
 SEGFORMER_SIZES = {  # channels and layers of the four stages
@@ -63,11 +62,8 @@ def segformer_encoder(
         raise ValueError(f'pretrained weights {name}: stages of {encoder.config.hidden_sizes} channels and '
                          f'{encoder.config.depths} layers, model_size {model_size} has {config.hidden_sizes} and '
                          f'{config.depths}')
-    if config.num_channels != encoder.config.num_channels:
-        first = encoder.stages[0].patch_embeddings
-        weight, bias = adapt_input_conv(config.num_channels, first.proj.weight.data), first.proj.bias
-        first.proj = nn.Conv2d(config.num_channels, *weight.shape[:1], weight.shape[2:], 4, 3)
-        first.proj.weight, first.proj.bias = nn.Parameter(weight), bias
+    first = encoder.stages[0].patch_embeddings
+    first.proj = for_bands(first.proj, config.num_channels)
     return encoder
 
 # %% ../../nbs/models/geosegformer.ipynb #ddd05f72

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TRAINER_DEFAULTS', 'ALIASES', 'LAYOUTS', 'CHIP_SIZED', 'FOLDER_NAMES', 'LINKED', 'SECTIONS', 'recipes', 'nearest',
            'recipe_path', 'read_config', 'RunConfig', 'RecipeCLI', 'full_key', 'detect_layout', 'data_section',
-           'ConfigError', 'parse', 'flat_keys', 'deep_merge']
+           'ConfigError', 'parse', 'choose_method', 'flat_keys', 'deep_merge']
 
 # %% ../../nbs/training/recipes.ipynb #12555c57
 import contextlib
@@ -87,6 +87,7 @@ class RunConfig:
     'The section `run` of a recipe.'
 
     recipe: str = ''  # the recipe's name; set by the file or by `--recipe`
+    method: int | None = None  # which of the recipe's `methods`; None: it has none
     out: str = 'runs'  # the run's folder becomes OUT/RECIPE/TIME
     resume: str | int | None = None  # a run's folder, a checkpoint, 'last', or an epoch of the newest run
     weights_only: bool = False  # take the weights of `resume` alone, and start a new run
@@ -255,7 +256,8 @@ def parse(
         if not isinstance(config, Mapping):
             path = recipe_path(str(config))
             config, recipe = read_config(path), recipe or path.stem
-        unknown = [key for key in config if key not in SECTIONS]
+        sections = [key for part in (config, *(config.get('methods') or {}).values()) for key in part]
+        unknown = [key for key in sections if key not in (*SECTIONS, 'methods')]
         if unknown:
             raise ConfigError(f'unknown section {unknown[0]!r}{nearest(unknown[0], SECTIONS)}; '
                               f'the sections are {", ".join(SECTIONS)}')
@@ -263,6 +265,7 @@ def parse(
     if not merged:
         raise ConfigError(f'no recipe given; there are: {", ".join(recipes())}')
     overrides = dict(overrides or {})
+    merged = choose_method(merged, overrides)
     if overrides.get('data') is not None:
         current = {}
         for data in (c.get('data') or {} for c in merged):
@@ -298,6 +301,27 @@ def parse(
     if not cli.config.run.recipe:
         cli.config.run.recipe = recipe
     return cli
+
+
+def choose_method(
+    configs: Sequence[Mapping[str, Any]],
+    overrides: dict[str, Any],  # `method` is taken out
+) -> list[dict[str, Any]]:
+    "The configs; behind one with a section `methods` what the method adds that is chosen, by default its `run.method`."
+    own = [config['run']['method'] for config in configs if (config.get('run') or {}).get('method') is not None]
+    asked = [overrides.pop(name) for name in ('method', 'run.method') if name in overrides]
+    methods = {str(n): adds for config in configs for n, adds in (config.get('methods') or {}).items()}
+    valid = [*methods] or [str(n) for n in own[:1]]  # a run keeps the method that it was started with
+    chosen = [None, *own, *asked][-1]
+    if (methods or chosen is not None) and str(chosen) not in valid:
+        raise ConfigError(f'method: {chosen!r} is not accepted, '
+                          + (f'expected {" or ".join(valid)}' if valid else 'this recipe has no methods'))
+    chosen_configs = []
+    for config in configs:
+        chosen_configs.append({key: value for key, value in config.items() if key != 'methods'})
+        if 'methods' in config:
+            chosen_configs.append(deep_merge(methods[str(chosen)], {'run': {'method': int(chosen)}}))
+    return chosen_configs
 
 
 def _one_rate(given: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:

@@ -50,6 +50,7 @@ from ..geo.memory import GeoMemory
 from ..inference.postprocess import Postprocess, pixel_area
 from ..inference.tiling import check_looks, probability_rows
 from .callbacks import EMA, EarlyStopping, SeedBatches
+from .optim import trained_modules
 from .recipes import ConfigError, RecipeCLI, nearest, parse
 from .tasks import METRIC_NAMES, Predictor, load_weights, read_checkpoint
 from ..visualization.samples import overlay
@@ -435,6 +436,8 @@ def fit(
         trainable = sum(p.numel() for p in cli.model.network.parameters() if p.requires_grad)
         rank_zero_info('%s %s in %s, %.2f M parameters, %d training samples', 'train' if new else 'resume',
                  config.recipe, folder, trainable / 1e6, len(cli.datamodule.datasets['train']))
+        if (parts := trained_modules(cli.model.network)) != ['']:
+            rank_zero_info('frozen but for %s', ', '.join(parts))
         trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=None if new else checkpoint, weights_only=True)
         rank_zero_info('done: best epoch %s', record.best and record.best['epoch'])
     return Run(record.folder)

@@ -96,6 +96,8 @@ class SegmentationTask(L.LightningModule):
 
     def compute_loss(self, output: dict[str, Tensor], batch: Mapping[str, Any]) -> Tensor:
         'The scalar that is minimised; a task with more outputs overrides it.'
+        if hasattr(self.network, 'training_loss'):
+            return self.network.training_loss(output, batch['mask'], self.loss)
         return self.loss(output['logits'], batch['mask'])
 
     def setup(self, stage: str):
@@ -327,7 +329,7 @@ class GeoSegmentationTask(SegmentationTask):
                 check_radius(self.memory.radius, dataset[0]['xy'])
 
     def compute_loss(self, output: dict[str, Tensor], batch: Mapping[str, Any]) -> Tensor:
-        loss = self.seg_weight * self.loss(output['logits'], batch['mask'])
+        loss = self.seg_weight * super().compute_loss(output, batch)
         if 'place' in output:  # with a weight of 0 too, so that every parameter has a gradient
             apart = self.contrast(output['image_embedding'], output['place_embedding'], output['place'])
             loss = loss + self.contrastive_weight * apart

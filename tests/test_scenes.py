@@ -1,0 +1,121 @@
+"The natural-scene recipes: they run from end to end with small networks, and train with what they say."
+import math
+
+import pytest
+import torch
+from torch.optim.lr_scheduler import OneCycleLR
+
+import geoseg
+from geoseg.training.optim import Cosine, Plateau
+from geoseg.training.recipes import ConfigError, parse
+
+NANO = {'wildscenes-deeplabv3': {'backbone': 'nano'},
+        'wildscenes-fcn': {'backbone': 'nano'},
+        'wildscenes-unet': {'encoder': 'tu-resnet10t', 'decoder_channels': [16, 8, 8, 8, 8]},
+        'wildscenes-mask2former': {'size': 'nano', 'pretrained': False, 'trainable_layers': 2}}
+SMALL = {'batch_size': 4, 'num_workers': 0, 'image_size': [32, 32], 'trainer.accelerator': 'cpu',
+         'trainer.limit_train_batches': 3}
+MASK2FORMER = {'method 1': {}, 'method 2': {'method': 2, 'image_size': [48, 48], 'crop': [32, 32]},
+               'query': {'head': 'query'}}
+CASES = [(name, {}) for name in NANO if name != 'wildscenes-mask2former'] + [
+    ('wildscenes-mask2former', changes) for changes in MASK2FORMER.values()]
+
+
+@pytest.mark.parametrize('recipe, changes', CASES, ids=['deeplabv3', 'fcn', 'unet', *MASK2FORMER])
+def test_a_recipe_from_end_to_end(recipe, changes, tmp_path):
+    run = geoseg.train(recipe, 'world:tiny', epochs=1, out=tmp_path, overrides=NANO[recipe] | SMALL | changes)
+    assert len(run.metrics) == 1 and run.metrics.notna().all(axis=None)
+    assert run.best.is_file() and run.last.is_file()
+    scores = geoseg.evaluate(run.folder, split='val')
+    best = run.metrics.iloc[0]
+    assert (scores.loss, scores.scores['mIoU']) == (best['Loss/val'], best['mIoU/val'])
+    masks = sorted(geoseg.predict(run.folder).rglob('*.png'))
+    assert len(masks) == len(run.data().datasets['test'])
+    log, frozen = (run.folder / 'log.txt').read_text(), recipe == 'wildscenes-mask2former'
+    assert ('frozen but for net.' in log) == frozen
+    optimizer = torch.load(run.last, weights_only=True)['optimizer_states'][0]
+    given = sum(len(group['params']) for group in optimizer['param_groups'])
+    network = run.predictor('cpu').network
+    if frozen:
+        assert given == sum(p.requires_grad for p in network.parameters()) < len(list(network.parameters()))
+        assert all(line.count('decoder.layers') == 2 for line in log.splitlines() if 'frozen but for' in line)
+    else:
+        assert given == len(list(network.parameters()))
+
+
+def test_one_cycle_of_the_recipes():
+    "Ten steps by hand: from 0.01 / 25 to 0.01 at step 0.3 · 10 - 1, and down a half cosine to 1e-5."
+    for recipe in ('wildscenes-deeplabv3', 'wildscenes-fcn', 'wildscenes-unet'):
+        cli = parse([recipe], NANO[recipe] | {'data': 'world:tiny'})
+        cli.build()
+        optimizer = cli.model.optimizer([torch.nn.Parameter(torch.zeros(1))])
+        assert optimizer.defaults['lr'] == 1e-3 and optimizer.defaults['weight_decay'] == 0.01
+        ours = cli.model.schedule(optimizer, 5, 2)['scheduler']
+        other = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
+        # 0.01 / 25 / 40 = 1e-5; the default of 10,000 would end at 4e-8
+        theirs = OneCycleLR(other, 0.01, total_steps=10, pct_start=0.3, final_div_factor=40, cycle_momentum=False)
+        rates = []
+        for _ in range(10):
+            rates.append(ours.get_last_lr()[0])
+            assert rates[-1] == pytest.approx(theirs.get_last_lr()[0], rel=1e-9)
+            for scheduler in (ours, theirs):
+                scheduler.optimizer.step()
+                scheduler.step() if scheduler.last_epoch < 9 else None
+        falling = [1e-5 + (0.01 - 1e-5) * (1 + math.cos(math.pi * k / 7)) / 2 for k in range(8)]
+        assert rates[0] == pytest.approx(4e-4) and rates[2:] == pytest.approx(falling, rel=1e-9)
+        assert cli.config.trainer.max_epochs == 60 and cli.config.run.every_n_epochs == 10
+        assert parse([recipe]).config.data.init_args.batch_size == 16
+
+
+@pytest.mark.parametrize('recipe, changes, weights', [
+    ('wildscenes-deeplabv3', {}, (1, 0.5)), ('wildscenes-fcn', {}, (1, 0.5)), ('wildscenes-unet', {}, (1, 0.5)),
+    ('wildscenes-mask2former', {}, (1, 0.5)), ('wildscenes-mask2former', {'method': 2}, (0.75, 0.25))])
+def test_focal_and_dice_of_the_recipes(recipe, changes, weights):
+    "Two pixels with probabilities 1/4 and 3/4, the first of class 0, the second of class 1."
+    cli = parse([recipe], NANO[recipe] | changes | {'data': 'world:tiny'})
+    cli.build()
+    logits = torch.tensor([0, math.log(3)]).view(1, 2, 1, 1).expand(1, 2, 1, 2)
+    focal = ((3 / 4) ** 2 * math.log(4) + (1 / 4) ** 2 * math.log(4 / 3)) / 2
+    dice = 1 - (2 * (1 / 4) / (2 / 4 + 1) + 2 * (3 / 4) / (6 / 4 + 1)) / 2  # a class: 2 · overlap / (sum p + sum t)
+    loss = cli.model.loss(logits, torch.tensor([[[0, 1]]])).item()
+    assert loss == pytest.approx(weights[0] * focal + weights[1] * dice, rel=1e-5)
+
+
+def test_the_methods_of_mask2former():
+    asked = NANO['wildscenes-mask2former'] | {'data': 'world:tiny'}
+    for method, kind, lr, decay, clip in ((1, Plateau, 5e-5, 0.01, None), ('2', Cosine, 1e-4, 0.001, 0.5)):
+        cli = parse(['wildscenes-mask2former'], asked | {'method': method})
+        cli.build()
+        optimizer = cli.model.optimizer([torch.nn.Parameter(torch.zeros(1))])
+        assert (optimizer.defaults['lr'], optimizer.defaults['weight_decay']) == (lr, decay)
+        assert type(cli.model.schedule) is kind and cli.config.trainer.gradient_clip_val == clip
+        augment = cli.datamodule.augment
+        assert (augment.crop is None) == (augment.color_jitter is None) == (method == 1)
+        assert cli.config.run.method == int(method)
+        if kind is Plateau:
+            assert vars(cli.model.schedule) == {'monitor': 'Loss/val', 'patience': 5, 'decrease': 0.1, 'mode': 'min',
+                                                'min_lr': 0.}
+    assert parse(['wildscenes-mask2former']).config.run.method == 1
+    faster = parse(['wildscenes-mask2former'], {'method': 2, 'lr': 3e-4}).config
+    assert faster.model.init_args.optimizer.init_args.lr == 3e-4
+
+
+def test_a_method_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigError, match='method: 3 is not accepted, expected 1 or 2'):
+        parse(['wildscenes-mask2former'], {'method': 3})
+    with pytest.raises(ConfigError, match='this recipe has no methods'):
+        parse(['unet'], {'method': 2})
+    cli = parse(['wildscenes-mask2former'], {'method': 2})
+    saved = tmp_path / 'config.yaml'  # a run keeps its method
+    saved.write_text(cli.parser.dump(cli.config, skip_none=False))
+    assert parse([saved]).config.run.method == parse([saved], {'method': 2}).config.run.method == 2
+    with pytest.raises(ConfigError, match='method: 1 is not accepted, expected 2'):
+        parse([saved], {'method': 1})
+
+
+def test_a_file_chooses_a_method(tmp_path):
+    more = tmp_path / 'more.toml'
+    more.write_text('[run]\nmethod = 2\n[trainer]\ngradient_clip_val = 0.1\n')
+    config = parse(['wildscenes-mask2former', more]).config
+    assert config.run.method == 2 and config.trainer.gradient_clip_val == 0.1
+    assert config.model.init_args.loss.init_args.weights == [0.75, 0.25]
