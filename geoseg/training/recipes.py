@@ -192,6 +192,8 @@ def detect_layout(
     names = {p.name for p in root.iterdir()}
     if any((root / name / 'indexLabel').is_dir() and re.fullmatch(r'[VK]-\d+', name) for name in names):
         return 'wildscenes'
+    if 'indexLabel' in names and re.fullmatch(r'[VK]-\d+', root.resolve().name):
+        return 'wildscenes'  # a traverse alone
     if 'img' in names and 'mask' in names:
         return 'geotagged'
     if all(names.intersection(known) for known in FOLDER_NAMES.values()):
