@@ -23,7 +23,7 @@ from typing import Any
 
 import lightning as L
 import yaml
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch.cli import LightningCLI
 
 from ..data.images import FolderData, GeotaggedData, WildscenesData
@@ -127,8 +127,19 @@ class RecipeCLI(LightningCLI):
     def build(self):
         'Make data, task and network; the trainer is made by the run, which knows its folder.'
         L.seed_everything(int(self.config.seed_everything), verbose=False)
+        self.config_init = self._made(self.parser, self.config)
+        self.datamodule, self.model = self.config_init['data'], self.config_init['model']
+
+    def build_data(self) -> L.LightningDataModule:
+        'Make the data alone.'
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_subclass_arguments(L.LightningDataModule, 'data')
+        return self._made(parser, parser.parse_object({'data': self.config.data.as_dict()}))['data']
+
+    @staticmethod
+    def _made(parser, config):
         try:
-            self.config_init = self.parser.instantiate(self.config)
+            return parser.instantiate(config)
         except ValueError as error:  # what a class said, rather than all that the parser tried
             cause = error
             while str(cause).startswith('Does not validate') and cause.__cause__ is not None:
@@ -136,7 +147,6 @@ class RecipeCLI(LightningCLI):
             if isinstance(cause, (ValueError, OSError)):
                 raise cause from None
             raise ConfigError(str(cause.args[0] if cause.args else cause)) from cause
-        self.datamodule, self.model = self.config_init['data'], self.config_init['model']
 
 
 def _attribute(name):
