@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['VERBS', 'USAGE', 'Words', 'sort_words', 'from_yaml', 'rank_zero_print', 'fit', 'validate', 'test', 'predict',
-           'recipes', 'main', 'show_settings']
+           'inspect', 'profile', 'recipes', 'main', 'show_settings']
 
 # %% ../nbs/command_line.ipynb #b68593f1
-import inspect
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 import yaml
@@ -95,7 +95,7 @@ def test(words: Words):
 def predict(words: Words):
     from geoseg.training.runs import predict
     settings, ours = dict(words.overrides), {}
-    for key in inspect.signature(predict).parameters:
+    for key in signature(predict).parameters:
         if key in settings:
             value = settings.pop(key)
             path = key in ('data', 'out', 'memory')
@@ -104,6 +104,26 @@ def predict(words: Words):
     if (folder / 'memory.txt').is_file():
         print((folder / 'memory.txt').read_text(), end='')
     print(folder)
+
+
+def inspect(words: Words):
+    from geoseg.training.diagnosis import inspect
+    settings = dict(words.overrides)
+    out = settings.pop('out', None)
+    found = inspect(words.recipe, settings, words.configs, out)
+    print(found.table.to_string(float_format='%.4f'))
+    print(*found.remarks, sep='\n')
+    if out is not None:
+        print(out)
+
+
+def profile(words: Words):
+    from geoseg.training.diagnosis import profile
+    settings = dict(words.overrides)
+    found = profile(words.recipe, settings, words.configs, int(settings.pop('steps', 5)))
+    print(found.table.to_string(float_format='%.2f'))
+    print(found.memory.to_string(float_format='%.1f'))
+    rank_zero_print('\n'.join(found.verdict))
 
 
 def recipes(words: Words):
@@ -118,7 +138,7 @@ def _checkpoint(words: Words) -> str:
     return words.checkpoint
 
 
-VERBS = {f.__name__: f for f in (fit, validate, test, predict, recipes)}
+VERBS = {f.__name__: f for f in (fit, validate, test, predict, inspect, profile, recipes)}
 USAGE = '''usage: geoseg VERB [--recipe NAME] [--config FILE] [--checkpoint RUN] [--key value | name=value ...]
 verbs: ''' + ', '.join(VERBS) + '''
 for example: geoseg fit --recipe unet data=world epochs=3
@@ -134,6 +154,8 @@ def main(
         print(USAGE)
         return 0 if argv else 2
     verb, words = argv[0], argv[1:]
+    if os.getcwd() not in sys.path:  # classes from files of one's own, by their class path
+        sys.path.append(os.getcwd())
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     try:
         if verb not in VERBS:

@@ -216,3 +216,14 @@ def test_chips_of_rasters_keep_their_size():
     assert augment.image_size is None and augment.crop is None and augment.color_jitter is not None
     asked = config_of('--recipe', 'unet', f'data={world_data("raster", size="tiny")}', 'crop=[64, 64]')
     assert asked.data.init_args.augment.crop == (64, 64)
+
+
+def test_inspect_and_profile_say_what_a_run_would_meet(tmp_path, capsys):
+    settings = ['data=world:tiny', *TINY_WORDS]
+    assert cli.main(['inspect', '--recipe', 'unet', *settings, f'out={tmp_path}']) == 0
+    said = capsys.readouterr().out
+    assert 'building' in said and 'masks lie on their pictures' in said
+    assert {p.name for p in tmp_path.iterdir()} == {'classes.csv', 'classes.png', 'split.csv'}
+    assert cli.main(['profile', '--recipe', 'unet', *settings, 'batch_size=2', 'steps=1']) == 0
+    said = capsys.readouterr().out
+    assert 'waiting for data' in said and 'kept for backward' in said and 'ms a step of 2 samples' in said

@@ -284,10 +284,10 @@ def _integer(text, high, what, where):
 
 
 def read_category_csv(
-    path: str | Path,  # a file with the columns id,name,abbr,r,g,b
+    path: str | Path,  # a file with the columns id,name,abbr,r,g,b; maybe train: see above
 ) -> LabelScheme:
     'The scheme of a `category.csv`; raises `ValueError` naming the line at fault'
-    path, rows = Path(path), []
+    path, rows, merged = Path(path), [], {}
     with path.open(newline='', encoding='utf-8-sig') as f:
         reader = csv.DictReader(f, skipinitialspace=True)
         if missing := [c for c in ('id', 'name', 'r', 'g', 'b') if c not in (reader.fieldnames or [])]:
@@ -299,7 +299,15 @@ def read_category_csv(
             color = tuple(_integer(row[c], 255, c, where) for c in 'rgb')
             rows.append((_integer(row['id'], 65535, 'id', where), row['name'].strip(),
                          (row.get('abbr') or '').strip(), color))
-    return _scheme_of_rows(rows, path)
+            if 'train' in reader.fieldnames and rows[-1][0] != 255:
+                merged[rows[-1][1]] = (row['train'] or '').strip() or None
+    scheme = _scheme_of_rows(rows, path)
+    if not merged:
+        return scheme
+    names = list(dict.fromkeys(n for n in merged.values() if n))
+    if not names:
+        raise ValueError(f'{path}: column train is empty in each line: no class is left')
+    return scheme.remap(merged, names)
 
 
 def read_classes_txt(

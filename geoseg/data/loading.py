@@ -18,6 +18,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .augment import Augment
+from .balance import class_counts
 from .labels import LabelScheme, built_in_schemes
 
 # %% ../../nbs/data/loading.ipynb #e0a6fa12
@@ -60,7 +61,7 @@ class SeededBatchSampler(Sampler):
 
     def __init__(
         self,
-        size: int | Sequence[float],  # number of samples; or a weight a sample: drawn with replacement
+        size: int | Sequence[float],  # number of samples; or a weight a sample: how often it is drawn, relatively
         batch_size: int,  # samples a batch and process
         seed: int = 0,  # of order and of every sample's random choices
         train: bool = False,  # shuffle, and leave out an incomplete last batch (unless it is the only one)
@@ -71,6 +72,8 @@ class SeededBatchSampler(Sampler):
             raise ValueError(f'batch_size must be at least 1, not {batch_size}')
         self.weights = None if isinstance(size, int) else torch.as_tensor(size, dtype=torch.float64)
         self.size = size if isinstance(size, int) else len(size)
+        if self.weights is not None and not (self.weights.isfinite().all() and (self.weights > 0).all()):
+            raise ValueError('weights of samples must be finite and above 0')
         if self.size < world:
             raise ValueError(f'{self.size} samples cannot be shared by {world} processes')
         self.batch_size, self.seed, self.train = batch_size, seed, train
@@ -97,9 +100,14 @@ class SeededBatchSampler(Sampler):
         if not self.train:
             return np.arange(self.size)
         generator = torch.Generator().manual_seed(mix(self.seed, self.epoch) >> 1)
-        if self.weights is not None:
-            return torch.multinomial(self.weights, self.size, replacement=True, generator=generator).numpy()
-        return torch.randperm(self.size, generator=generator).numpy()
+        order = torch.randperm(self.size, generator=generator)
+        if self.weights is None:
+            return order.numpy()
+        # systematic resampling: each sample as often as its weight says, give or take less than one
+        ends = self.weights[order].cumsum(0) * (self.size / self.weights.sum())
+        at = torch.arange(self.size) + torch.rand(1, dtype=torch.float64, generator=generator)
+        drawn = order[torch.searchsorted(ends, at).clamp(max=self.size - 1)]
+        return drawn[torch.randperm(self.size, generator=generator)].numpy()
 
     def __iter__(self) -> Iterator[list[Key]]:
         order, whole = self.order(), self.batch_size * self.world
@@ -151,7 +159,6 @@ class SegmentationData(L.LightningDataModule):
     channels = 3  # bands of an image
     frame = None  # the `Frame` of `xy`; None where samples have no place
     extent = None  # sides of the training area, metres east-west and north-south; None where nothing has a place
-    weights = None  # a weight a training sample, for drawing rare ones more often
 
     def __init__(
         self,
@@ -176,6 +183,7 @@ class SegmentationData(L.LightningDataModule):
         self.scheme = LabelScheme.load(labels) if labels is not None else self._find_labels()
         self.datasets: dict[str, Dataset] = {}
         self._plain: dict[str, ResumableLoader] = {}
+        self._counts: dict[str, np.ndarray] = {}
 
     def _find_labels(self) -> LabelScheme:
         root = next(iter(self.roots.values()))
@@ -206,7 +214,8 @@ class SegmentationData(L.LightningDataModule):
 
     def loader_of(self, dataset: Dataset, train: bool = False) -> ResumableLoader:
         trainer = self.trainer
-        size = self.weights if train and self.weights is not None else len(dataset)
+        weights = self.sample_weights() if train else None
+        size = len(dataset) if weights is None else weights
         sampler = SeededBatchSampler(size, self.batch_size, self.seed, train=train,
                                      rank=trainer.global_rank if trainer else 0,
                                      world=trainer.world_size if trainer else 1)
@@ -215,6 +224,23 @@ class SegmentationData(L.LightningDataModule):
     def reference(self) -> Dataset:
         'The training split without augmentation, all of its ground once.'
         raise NotImplementedError
+
+    def once(self, split: str) -> Dataset:
+        'A split not augmented, each pixel of its ground once.'
+        return self.reference() if split == 'train' else self.datasets[split]
+
+    def class_counts(
+        self,
+        split: str = 'train',
+    ) -> np.ndarray:  # int64 [N, K + 1]: pixels of each class in each sample; the last column is what is ignored
+        'How much of each class there is in a split, mask by mask.'
+        self.setup()
+        if split not in self._counts:
+            self._counts[split] = class_counts(self.once(split), self.scheme)
+        return self._counts[split]
+
+    def sample_weights(self) -> np.ndarray | None:  # float64 [N]
+        'How often each training sample is drawn, relatively; None: equally often.'
 
     def plain_loader(
         self,

@@ -448,6 +448,13 @@ class RasterChips(Dataset):
                 break
         return area.acquisition, row, col, image, mask
 
+    def mask(
+        self,
+        index: int,
+    ) -> np.ndarray:  # uint8 [H, W] train ids
+        'The labels of a chip.'
+        return self.read(index)[-1]
+
     def places(
         self,
         a: Acquisition,
@@ -710,10 +717,13 @@ class RasterData(SegmentationData):
             self.extent = tuple(np.ptp(corners, axis=0).tolist())
         return datasets
 
-    def reference(self) -> RasterChips:
+    def reference(self, overlap: bool = True) -> RasterChips:
         train = self.datasets['train']
         return RasterChips(train.areas, self.reader, self.augment.pipeline(False, self.channels), self.frame, self.chip,
-                           self.stride, overlap=True)
+                           self.stride, overlap=overlap)
+
+    def once(self, split: str) -> RasterChips:
+        return self.reference(overlap=False) if split == 'train' else self.datasets[split]
 
 # %% ../../nbs/data/rasters.ipynb #2742c5f7
 def overview(

@@ -9,7 +9,7 @@ __all__ = ['CRS', 'ORIGIN', 'DATES', 'WATER', 'FOREST', 'GRASS', 'CROP', 'BARE',
            'draw_terrain', 'Parcels', 'draw_parcels', 'draw_buildings', 'paint_buildings', 'draw_cover',
            'season_weights', 'cast_shadows', 'draw_texture', 'draw_image', 'World', 'draw_world', 'Camera', 'drive',
            'camera_of', 'take_photos', 'write_png', 'ground_split', 'write_folders', 'exif_of', 'write_geotagged',
-           'write_wildscenes', 'write_deepglobe', 'write_raster', 'world_data']
+           'quaternion_of', 'write_wildscenes', 'write_deepglobe', 'write_raster', 'world_data']
 
 # %% ../../nbs/data/world.ipynb #4b13d74a
 import json
@@ -36,6 +36,7 @@ from fastcore.basics import patch
 from PIL import Image
 from rasterio.features import rasterize
 from rasterio.transform import from_origin
+from scipy.spatial.transform import Rotation
 from shapely.geometry import Polygon
 
 from .labels import LabelScheme
@@ -845,21 +846,33 @@ def write_geotagged(
         rows.to_csv(root / f'{file}.csv', index=False, lineterminator='\n')
     world.scheme.save(root / 'category.csv')
 
+def quaternion_of(
+    camera: Camera,
+) -> np.ndarray:  # float64 [4]: w, x, y, z
+    'The rotation from camera (x right, y down in the picture, z ahead) to ground (east, north, up)'
+    turned = Rotation.from_euler('ZX', [-camera.yaw, camera.pitch - 180], degrees=True)
+    return np.roll(turned.as_quat(), 1)
+
 def write_wildscenes(
     world: World,
     root: Path,  # an empty folder
 ):
-    'Two traverses: `V-01/{image,indexLabel}/SECONDS-NANOSECONDS.png`, `V-02`; values as in `category.csv`'
+    'Two traverses: `V-01/{image,indexLabel}/SECONDS-NANOSECONDS.png`, `V-01/poses2d.csv`, `V-02`; `category.csv`'
     for name, road, t in (('V-01', 0, 0), ('V-02', 1, len(world.dates) - 1)):
         table = drive(world, road, t, SIZES[world.size].step / 2)
         nano = stream(world.seed, 'nanoseconds', name).integers(1_000_000, size=len(table))
         for kind in ('image', 'indexLabel'):
             (root / name / kind).mkdir(parents=True)
-        for time_, photo, extra in zip(table.time, take_photos(world, table), nano, strict=True):
-            milli = round(time_ * 1000)
-            file = f'{milli // 1000}-{milli % 1000 * 1_000_000 + extra:09}.png'
-            write_png(root / name / 'image' / file, photo[0])
-            write_png(root / name / 'indexLabel' / file, photo[1])
+        poses = []
+        for row, photo, extra in zip(table.itertuples(), take_photos(world, table), nano, strict=True):
+            milli = round(row.time * 1000)
+            seconds, nanoseconds = milli // 1000, milli % 1000 * 1_000_000 + extra
+            write_png(root / name / 'image' / f'{seconds}-{nanoseconds:09}.png', photo[0])
+            write_png(root / name / 'indexLabel' / f'{seconds}-{nanoseconds:09}.png', photo[1])
+            at = row.east - ORIGIN[0], row.north - ORIGIN[1], row.height
+            poses.append([f'{seconds}.{nanoseconds:09}', *(f'{v:.6f}' for v in (*at, *quaternion_of(camera_of(row))))])
+        poses = pd.DataFrame(poses, columns='timestamp x y z qw qx qy qz'.split())
+        poses.to_csv(root / name / 'poses2d.csv', sep=' ', index_label='idx', lineterminator='\n')
     world.scheme.save(root / 'category.csv')
 
 # %% ../../nbs/data/world.ipynb #b7c27cdc
@@ -923,7 +936,7 @@ def write_raster(
     world.scheme.save(root / 'category.csv')
 
 # %% ../../nbs/data/world.ipynb #d3eaa315
-WORLD_VERSION = 4  # goes up when a seed no longer draws the bytes that it drew before
+WORLD_VERSION = 5  # goes up when a seed no longer draws the bytes that it drew before
 world_layouts = dict(folders=write_folders, geotagged=write_geotagged, wildscenes=write_wildscenes,
                      deepglobe=write_deepglobe, raster=write_raster)
 world_layouts = {layout: repeatable(write) for layout, write in world_layouts.items()}

@@ -177,7 +177,7 @@ class GeoSegFormer(nn.Module):
         spatial_radius: float = 5.5,  # metres: how far off a memory is recalled; for rasters a feature cell or more
         memory_dim: int = 64,  # width of an entry
         recalled: int = 8,  # entries that a cell recalls at most
-        recall_dropout: float = 0.2,  # share of the samples that recall nothing, in training; as many recall no map
+        recall_dropout: float = 0.1,  # share of the samples that recall nothing, in training; as many recall no map
         label_recall: bool = False,  # entries keep what was mapped there, and vote with it
     ):
         super().__init__()
@@ -235,9 +235,8 @@ class GeoSegFormer(nn.Module):
         time: Tensor | None = None,  # float64 [B], UNIX seconds
     ) -> dict[str, Tensor]:
         # logits [B, K, H, W]; where places are given: image_embedding, place_embedding [B, feature_dim], place [B, 2];
-        # with a memory: entry_logits and, with maps, own_logits [B, K, h, w]; entries, what `remember` writes;
-        # recalled, the share of cells that do.
-        # A network with a memory that recalls nothing goes the way that it has been trained to go then
+        # with a memory: entry_logits, pixel_logits [B, K, h, w]; entries, what `remember` writes; recalled, the share
+        # of cells that do. Cells that recall nothing have the logits of their pixels
         maps = self.features(image)
         result, place = {}, xy
         if self.gps is not None and self.gps.kind == 'sphere':
@@ -261,11 +260,11 @@ class GeoSegFormer(nn.Module):
         if self.memory is not None:
             entries = self.recall['entry'](mixed)
             recall = self.ask(xy if self.recalling else None, source, time, (len(image), *mixed.shape[2:]))
-            logits = logits + self.recall['fusion'](entries, recall, self.judge(recall))
-            result |= {'entry_logits': self.recall['logits'](entries), 'entries': entries,
-                       'recalled': recall.valid.any(1).float().mean()}
+            found = recall.valid.any(1).view_as(logits[:, :1])
+            result |= {'entry_logits': self.recall['logits'](entries), 'pixel_logits': logits, 'entries': entries,
+                       'recalled': found.float().mean()}
+            logits = logits + self.recall['fusion'](entries, recall, self.judge(recall)) * found
             if self.memory.classes:
-                result['own_logits'] = logits
                 logits = self.believe(logits, recall, xy, image)
         return {'logits': self.enlarge(logits, image)} | result
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import lightning as L
 import yaml
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch.cli import LightningCLI
 
 from ..data.images import FolderData, GeotaggedData, WildscenesData
@@ -128,8 +128,19 @@ class RecipeCLI(LightningCLI):
     def build(self):
         'Make data, task and network; the trainer is made by the run, which knows its folder.'
         L.seed_everything(int(self.config.seed_everything), verbose=False)
+        self.config_init = self._made(self.parser, self.config)
+        self.datamodule, self.model = self.config_init['data'], self.config_init['model']
+
+    def build_data(self) -> L.LightningDataModule:
+        'Make the data alone.'
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_subclass_arguments(L.LightningDataModule, 'data')
+        return self._made(parser, parser.parse_object({'data': self.config.data.as_dict()}))['data']
+
+    @staticmethod
+    def _made(parser, config):
         try:
-            self.config_init = self.parser.instantiate(self.config)
+            return parser.instantiate(config)
         except ValueError as error:  # what a class said, rather than all that the parser tried
             cause = error
             while str(cause).startswith('Does not validate') and cause.__cause__ is not None:
@@ -137,7 +148,6 @@ class RecipeCLI(LightningCLI):
             if isinstance(cause, (ValueError, OSError)):
                 raise cause from None
             raise ConfigError(str(cause.args[0] if cause.args else cause)) from cause
-        self.datamodule, self.model = self.config_init['data'], self.config_init['model']
 
 
 def _attribute(name):
@@ -193,6 +203,8 @@ def detect_layout(
     names = {p.name for p in root.iterdir()}
     if any((root / name / 'indexLabel').is_dir() and re.fullmatch(r'[VK]-\d+', name) for name in names):
         return 'wildscenes'
+    if 'indexLabel' in names and re.fullmatch(r'[VK]-\d+', root.resolve().name):
+        return 'wildscenes'  # a traverse alone
     if 'img' in names and 'mask' in names:
         return 'geotagged'
     if all(names.intersection(known) for known in FOLDER_NAMES.values()):

@@ -409,6 +409,8 @@ def fit(
     try:
         cli.build()
         cli.datamodule.setup('fit')
+        if getattr(cli.model, 'class_weights', None) is not None:  # numbers from here on: see `config.yaml`
+            cli.config.model.init_args.class_weights = cli.model.weigh_classes(cli.datamodule)
         cli.datamodule.train_dataloader()
         cli.model.optimizer([torch.nn.Parameter(torch.zeros(1))])
         start = None if checkpoint is None else read_checkpoint(checkpoint)

@@ -26,11 +26,13 @@ from huggingface_hub import PyTorchModelHubMixin
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
+from ..data.balance import class_weights as weigh
 from ..data.labels import LabelScheme
-from ..data.loading import ResumableLoader
+from ..data.loading import ResumableLoader, SegmentationData
 from ..evaluation.metrics import SegmentationMetrics, image_confusions
 from ..geo.memory import STATE, GeoMemory
 from .contrastive import ImagePlaceLoss
+from .losses import set_class_weights
 from .optim import Schedule, param_groups
 
 # %% ../../nbs/training/tasks.ipynb #e65ba251
@@ -80,9 +82,12 @@ class SegmentationTask(L.LightningModule):
         rates: dict[str, float] | None = None,  # a learning rate for each part of the network, by name
         layer_decay: float | None = None,  # factor of the learning rate from a layer to the one before
         boundary: int | None = None,  # tolerance in pixels of the boundary F1; None: not computed
+        class_weights: list[float] | str | None = None,  # a factor a class, or a rule: inverse, median, effective
     ):
         super().__init__()
-        self.network, self.loss = network, loss
+        self.network, self.loss, self.class_weights = network, loss, class_weights
+        if class_weights is not None and not isinstance(class_weights, str):
+            set_class_weights(loss, class_weights)
         self.optimizer, self.schedule = optimizer, schedule
         self.rates, self.layer_decay, self.boundary = rates, layer_decay, boundary
         self.card: dict = {}  # what a checkpoint says of itself: labels, network, normalisation
@@ -99,6 +104,19 @@ class SegmentationTask(L.LightningModule):
         if hasattr(self.network, 'training_loss'):
             return self.network.training_loss(output, batch['mask'], self.loss)
         return self.loss(output['logits'], batch['mask'])
+
+    def weigh_classes(
+        self,
+        data: SegmentationData,
+    ) -> list[float] | None:
+        'The class weights as numbers; a rule is worked out on the training split, once.'
+        if isinstance(self.class_weights, str):
+            weights = weigh(data.class_counts('train'), self.class_weights)
+            self.class_weights = [float(f'{w:.6g}') for w in weights]
+            set_class_weights(self.loss, self.class_weights)
+        if self.class_weights is not None and len(self.class_weights) != data.num_classes:
+            raise ValueError(f'class_weights has {len(self.class_weights)} entries for {data.num_classes} classes')
+        return self.class_weights
 
     def setup(self, stage: str):
         if self.metrics is None:
@@ -294,17 +312,18 @@ class GeoSegmentationTask(SegmentationTask):
         spatial_threshold: float | None = 0.15,  # nearer places are no negatives; None: all others are
         spatial_unit: str = 'extent',  # of the threshold: 'extent' (a fraction of the area's sides) or 'metres'
         memory_warmup_epochs: int = 3,  # epochs that write to the memory and do not read
-        entry_weight: float = 0.4,  # of the loss of entries; with maps, of the network's own answer, too
+        entry_weight: float = 0.4,  # of the losses of entries, and of pixels that recall nothing
         freshness: str = 'refresh',  # who writes entries: 'refresh', 'rewrite' or 'momentum', see above
         momentum: float = 0.99,  # of the average that writes, with 'momentum'
         layer_decay: float | None = None,  # factor of the learning rate from a layer to the one before
         boundary: int | None = None,  # tolerance in pixels of the boundary F1; None: not computed
+        class_weights: list[float] | str | None = None,  # a factor a class, or a rule: inverse, median, effective
     ):
         rates = {'backbone': lr_backbone, 'head': lr_head, 'gps': lr_gps, 'fusion': lr_fusion, 'recall': lr_memory}
         parts = {name for name, _ in network.named_children()}
         # without place or memory there is none to learn
         rates = {part: rate for part, rate in rates.items() if rate is not None and part in parts}
-        super().__init__(network, loss, optimizer, schedule, rates or None, layer_decay, boundary)
+        super().__init__(network, loss, optimizer, schedule, rates or None, layer_decay, boundary, class_weights)
         if spatial_unit not in ('extent', 'metres'):
             raise ValueError(f"spatial_unit must be 'extent' or 'metres', not {spatial_unit!r}")
         self.seg_weight, self.contrastive_weight, self.spatial_unit = seg_weight, contrastive_weight, spatial_unit
@@ -335,9 +354,8 @@ class GeoSegmentationTask(SegmentationTask):
             loss = loss + self.contrastive_weight * apart
         if 'entry_logits' in output:
             at_cells = middle_pixels(batch['mask'], output['entry_logits'].shape[2:])
-            for name in ('entry_logits', 'own_logits'):
-                if name in output:
-                    loss = loss + self.entry_weight * self.loss(output[name], at_cells)
+            for name in ('entry_logits', 'pixel_logits'):
+                loss = loss + self.entry_weight * self.loss(output[name], at_cells)
         return loss
 
     @property

@@ -141,6 +141,8 @@ def write_page(
     'Write a map of the samples; `ValueError` where the data has no place.'
     if not isinstance(data.frame, Frame):
         raise ValueError(f'{data.layout}: its samples have no place, there is nothing to put on a map')
+    if not data.frame.on_globe:
+        raise ValueError(f'{data.layout}: where {data.frame.name} lies on the globe is not known')
     places = split_places(data)
     gps = data.frame.to_gps(np.concatenate(list(places.values())))
     if not len(gps):

@@ -79,8 +79,8 @@ def write_memory_page(
     tiles: str | None = 'OpenStreetMap',  # background; None: none
 ) -> Path:
     'The three maps as layers over a web map; `ValueError` without a frame.'
-    if memory.frame is None:
-        raise ValueError('the memory has no frame: its positions cannot be put on a map')
+    if memory.frame is None or not memory.frame.on_globe:
+        raise ValueError('the memory has no frame on the globe: its positions cannot be put on a map')
     maps, (west, east, south, north) = memory_maps(memory)
     x, y = memory.frame.origin
     grid = rasterio.Affine(memory.radius, 0, x + west, 0, -memory.radius, y + north)
