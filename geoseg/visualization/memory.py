@@ -163,7 +163,8 @@ def heard(
             age = recall.age[theirs].nanmean().item()
             time = float(batch['time'][0]) - age
             sources[source] = time, (weights * theirs).sum(1).reshape(shape).cpu().numpy()
-    return (1 - weights.sum(1)).reshape(shape).cpu().numpy(), dict(sorted(sources.items(), key=lambda kv: kv[1][0]))
+    nothing = (1 - weights.sum(1)).clamp(min=0).reshape(shape).cpu().numpy()
+    return nothing, dict(sorted(sources.items(), key=lambda kv: kv[1][0]))
 
 
 def plot_recall(
