@@ -130,7 +130,7 @@ class MapVote(nn.Module):
         xy: Tensor,  # [B, h, w, 2] metres of the cells
     ) -> tuple[Tensor, Tensor]:  # shares [B, K, PARTS · h, PARTS · w]; bool [B, 1, …], where there are any
         votes, shape = self.parts(recall), xy.shape[:3]
-        maps = recall.probs.masked_fill(~mapped(recall)[..., None], 0).unflatten(-1, (-1, PARTS, PARTS))
+        maps = recall.probs.nan_to_num(0).unflatten(-1, (-1, PARTS, PARTS))  # without a map: no part in the votes
         shares = torch.einsum('nk,nkcij->ncij', votes, maps.to(votes.dtype)).unflatten(0, (shape[0], -1))
         shares = turned(shares, xy, back=True).unflatten(1, shape[1:]).permute(0, 3, 1, 4, 2, 5)
         known = (votes > 0).any(1).view(shape[0], 1, *shape[1:])

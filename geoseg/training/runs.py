@@ -733,13 +733,13 @@ def compare(
 ) -> pd.DataFrame:  # a row a run: the score, its interval, and the difference to the first with interval and p
     'Several runs on the same images, with a paired test of each against the first; `ConfigError` where images differ.'
     (name, first), rows = next(iter(results.items())), {}
-    blocks = first.blocks(block)
+    blocks, ours = first.blocks(block), set(first.names)
     for other, result in results.items():
-        if missing := [n for n in (*first.names, *result.names) if (n in first.names) != (n in result.names)]:
+        at = {image: i for i, image in enumerate(result.names)}
+        if missing := [n for n in (*first.names, *result.names) if (n in ours) != (n in at)]:
             raise ConfigError(f'{other} was not evaluated on the images of {name}: {len(missing)} are in one of '
                               f'them only (first: {missing[0]})')
-        order = [result.names.index(n) for n in first.names]
-        confusions = result.confusions[order]
+        confusions = result.confusions[[at[n] for n in first.names]]
         if confusions.shape != first.confusions.shape:
             raise ConfigError(f'{other} knows {len(result.classes)} classes, {name} {len(first.classes)}')
         differ = (confusions.sum(2) != first.confusions.sum(2)).any(1)
