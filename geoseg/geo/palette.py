@@ -25,7 +25,7 @@ def look_likelihood(
     shares: Tensor,  # [B, K, h, w]: what is believed of each cell, from 0 to 1
     colors: Tensor,  # [B, bands, h, w]
     window: int = 7,  # blocks along a side, odd
-    block: int = 4,  # cells along a side
+    block: int = 8,  # cells along a side
 ) -> Tensor:  # [B, K, h, w]: log-likelihoods, of mean 0 over the classes seen there, 0 for others; -5 to 5
     'How well the look of each class in the neighbourhood explains the colours of a cell.'
     believed, size = shares * (shares > 0.5), shares.shape[2:]
@@ -76,7 +76,8 @@ class Palette(nn.Module):
         before, look = self.trust['before'], self.trust['look']
         with torch.no_grad(), torch.autocast(shares.device.type, enabled=False):
             fit = look_likelihood(shares.float(), colors.float())
-        logits = before[0] * centred_log(shares) + before[1] * centred_log(box_mean(shares, 3))
-        for weight, size in zip(look, (1, 5, 13), strict=True):
-            logits = logits + weight * box_mean(fit, size)
-        return logits + self.bias[:, None, None]
+            coarse = F.avg_pool2d(fit, 4, ceil_mode=True)
+            near, far = box_mean(coarse, 3), box_mean(coarse, 7)
+        around = F.interpolate(look[1] * near + look[2] * far, fit.shape[2:], mode='bilinear', align_corners=False)
+        logits = before[0] * centred_log(shares) + before[1] * centred_log(box_mean(shares, 5))
+        return logits + look[0] * fit + around + self.bias[:, None, None]

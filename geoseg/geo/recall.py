@@ -54,7 +54,7 @@ def forget(
                            recall.probs.masked_fill(unmapped[:, None, None], torch.nan))
 
 # %% ../../nbs/geo/recall.ipynb #1b6a6f89
-PARTS = 2  # along each side of a cell, for which a map is kept
+PARTS = 4  # along each side of a cell, for which a map is kept
 
 
 def class_shares(
@@ -106,30 +106,28 @@ def cell_maps(
 class MapVote(nn.Module):
     'What was mapped on the ground of each cell, by the entries that know.'
 
-    def __init__(
-        self,
-        radius: float,  # metres, of the memory
-    ):
+    def __init__(self):
         super().__init__()
-        self.radius, self.weight = radius, nn.Parameter(torch.zeros(FACTS))
+        self.weight = nn.Parameter(torch.zeros(FACTS))
         with torch.no_grad():  # before anything is learned
             self.weight[0] = -8  # distance
             self.weight[4:6] = 3  # ages of about a year, and of three
 
     def parts(
         self,
-        recall: Recall,  # of N queries
+        facts: Tensor,  # [N, k, FACTS] of N queries
     ) -> Tensor:  # [N, k]
         'The part that each entry has in the votes; their sum is 1, or 0 where there is no map.'
-        voting = mapped(recall)
-        return (entry_facts(recall, self.radius) @ self.weight).masked_fill(~voting, -1e4).softmax(1) * voting
+        voting = facts[..., -1] > 0
+        return (facts @ self.weight).masked_fill(~voting, -1e4).softmax(1) * voting
 
     def forward(
         self,
         recall: Recall,  # of N = B · h · w queries
+        facts: Tensor,  # [N, k, FACTS] of its entries
         xy: Tensor,  # [B, h, w, 2] metres of the cells
     ) -> tuple[Tensor, Tensor]:  # shares [B, K, PARTS · h, PARTS · w]; bool [B, 1, …], where there are any
-        votes, shape = self.parts(recall), xy.shape[:3]
+        votes, shape = self.parts(facts), xy.shape[:3]
         maps = recall.probs.nan_to_num(0).unflatten(-1, (-1, PARTS, PARTS))  # without a map: no part in the votes
         shares = torch.einsum('nk,nkcij->ncij', votes, maps.to(votes.dtype)).unflatten(0, (shape[0], -1))
         shares = turned(shares, xy, back=True).unflatten(1, shape[1:]).permute(0, 3, 1, 4, 2, 5)
@@ -147,7 +145,7 @@ class RecallFusion(nn.Module):
         heads: int = 2,
     ):
         super().__init__()
-        self.radius, width, entry = memory.radius, memory.dim, memory.dim + FACTS + num_classes
+        width, entry = memory.dim, memory.dim + FACTS + num_classes
         self.key = nn.Parameter(torch.randn(heads, width, entry) / math.sqrt(width * entry))
         self.nothing = nn.Linear(width, heads)  # its score
         self.value = nn.Linear(heads * entry, width)
@@ -159,11 +157,12 @@ class RecallFusion(nn.Module):
         self,
         cells: Tensor,  # [B, D, h, w]: what would be written of them
         recall: Recall,  # of N = B · h · w queries, in the order of the cells
+        facts: Tensor,  # [N, k, FACTS] of its entries
         judged: Tensor,  # [N, k, K]: what the features of entries stand for, where there is no map
     ) -> Tensor:  # [B, K, h, w]
         queries = cells.flatten(2).transpose(1, 2).flatten(0, 1)
-        told, weights = self.weigh(queries, recall, judged)
-        heard = self.value(torch.einsum('nkh,nke->nhe', weights, told).flatten(1))
+        told, weights = self.weigh(queries, recall, facts, judged)
+        heard = self.value(torch.bmm(weights, told).flatten(1))
         said = self.out(F.gelu(self.mix(torch.cat([queries, heard], 1))))
         return said.unflatten(0, (len(cells), *cells.shape[2:])).permute(0, 3, 1, 2)
 
@@ -171,14 +170,15 @@ class RecallFusion(nn.Module):
         self,
         queries: Tensor,  # [N, D]
         recall: Recall,  # of N queries
+        facts: Tensor,  # [N, k, FACTS]
         judged: Tensor,  # [N, k, K]
-    ) -> tuple[Tensor, Tensor]:  # entries [N, k, E]; their weights [N, k, heads]
+    ) -> tuple[Tensor, Tensor]:  # entries [N, k, E]; their weights [N, heads, k]
         'How much each entry has to say; what is missing from a sum of 1 is the share of *nothing recalled*.'
         if recall.probs is not None:
             shares = recall.probs.unflatten(-1, (judged.shape[2], -1)).mean(-1)
-            judged = torch.where(mapped(recall)[..., None], shares, judged)
+            judged = torch.where(facts[..., -1:] > 0, shares, judged)
         judged = judged.masked_fill(~recall.valid[..., None], 0)
-        told = torch.cat([recall.features, entry_facts(recall, self.radius), judged], -1).to(queries.dtype)
-        keys = torch.einsum('nd,hde->nhe', queries, self.key)
-        scores = torch.einsum('nhe,nke->nkh', keys, told).masked_fill(~recall.valid[..., None], -torch.inf)
-        return told, torch.cat([scores, self.nothing(queries)[:, None]], 1).softmax(1)[:, :-1]
+        told = torch.cat([recall.features, facts, judged], -1).to(queries.dtype)
+        keys = (queries @ self.key.transpose(0, 1).flatten(1)).unflatten(1, (len(self.key), -1))
+        scores = torch.bmm(keys, told.mT).masked_fill(~recall.valid[:, None], -torch.inf)
+        return told, torch.cat([scores, self.nothing(queries)[..., None]], 2).softmax(2)[..., :-1]

@@ -19,7 +19,7 @@ from transformers.models.segformer.modeling_segformer import SegformerDecodeHead
 from ..geo.location import LocationEncoder
 from ..geo.memory import GeoMemory, Recall
 from ..geo.palette import Palette
-from ..geo.recall import PARTS, MapVote, RecallFusion, cell_maps, forget
+from ..geo.recall import PARTS, MapVote, RecallFusion, cell_maps, entry_facts, forget
 from .weights import for_bands, loading
 
 # %% ../../nbs/models/geosegformer.ipynb #df8cb42e
@@ -206,7 +206,7 @@ class GeoSegFormer(nn.Module):
                 'logits': nn.Conv2d(memory_dim, num_classes, 1),
                 'fusion': RecallFusion(self.memory, num_classes)})
             if label_recall:
-                self.recall.update({'vote': MapVote(spatial_radius), 'palette': Palette(num_classes)})
+                self.recall.update({'vote': MapVote(), 'palette': Palette(num_classes)})
 
     def features(self, image: Tensor) -> list[Tensor]:
         'Maps of the four stages, [B, C_i, H / 2^(i + 2), W / 2^(i + 2)].'
@@ -263,9 +263,10 @@ class GeoSegFormer(nn.Module):
             found = recall.valid.any(1).view_as(logits[:, :1])
             result |= {'entry_logits': self.recall['logits'](entries), 'pixel_logits': logits, 'entries': entries,
                        'recalled': found.float().mean()}
-            logits = logits + self.recall['fusion'](entries, recall, self.judge(recall)) * found
+            facts = entry_facts(recall, self.memory.radius)
+            logits = logits + self.recall['fusion'](entries, recall, facts, self.judge(recall)) * found
             if self.memory.classes:
-                logits = self.believe(logits, recall, xy, image)
+                logits = self.believe(logits, recall, facts, xy, image)
         return {'logits': self.enlarge(logits, image)} | result
 
     @staticmethod
@@ -305,17 +306,18 @@ def believe(
     self: GeoSegFormer,
     own: Tensor,  # [B, K, h, w]: the network's own logits
     recall: Recall,  # of B · h · w queries
+    facts: Tensor,  # [B · h · w, k, FACTS] of its entries
     xy: Tensor | None,  # [B, h, w, 2]; of a photo [B, 2], whose cells have no ground of their own
     image: Tensor,  # [B, C, H, W]
 ) -> Tensor:  # logits [B, K, H', W'], of finer cells
     'Votes of maps, corrected by what the picture shows; where there are none, what the network makes of it.'
     cells = xy if xy is not None and xy.ndim == 4 else None
     if cells is None or recall.probs is None:
-        recall = self.memory.nothing(own[:, 0].numel())
+        recall, facts = self.memory.nothing(own[:, 0].numel()), facts[:, :0]
         cells = torch.zeros(len(own), *own.shape[2:], 2, device=own.device)
-    votes, known = self.recall['vote'](recall, cells)
+    votes, known = self.recall['vote'](recall, facts, cells)
     own = F.interpolate(own, votes.shape[2:], mode='bilinear', align_corners=False)
-    believed = torch.where(known, votes, own.softmax(1))
+    believed = torch.where(known, votes, own.detach().softmax(1))
     colors = F.adaptive_avg_pool2d(image, votes.shape[2:])
     return torch.where(known, self.recall['palette'](believed, colors), own)
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SEGMENTATION', 'METRIC_NAMES', 'FRESHNESS', 'network_inputs', 'SegmentationTask', 'weighted', 'write_seen',
-           'writing_copy', 'middle_pixels', 'check_radius', 'GeoSegmentationTask', 'build_network', 'read_checkpoint',
+           'writing_copy', 'middle_pixels', 'check_squares', 'GeoSegmentationTask', 'build_network', 'read_checkpoint',
            'network_weights', 'load_weights', 'Predictor', 'SharedNetwork']
 
 # %% ../../nbs/training/tasks.ipynb #5669adee
@@ -13,6 +13,7 @@ import copy
 import importlib
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -277,16 +278,22 @@ def middle_pixels(
     return mask[:, rows[:, None], columns]
 
 
-def check_radius(
-    radius: float,  # metres, of a memory
+def check_squares(
+    memory: GeoMemory,
     xy: Tensor,  # [h, w, 2] of a georeferenced sample, or [2]
 ):
-    '`ValueError` for a radius below a feature cell.'
-    if xy.ndim == 3:
-        cell = float((xy[:, 1:] - xy[:, :-1]).norm(dim=-1).nanmedian())
-        if radius < 0.99 * cell:
-            raise ValueError(f'spatial_radius is {radius:g} m, and a feature cell of the data {cell:g} m: '
-                             f'set spatial_radius to {math.ceil(cell):g} or more')
+    '`ValueError` for a radius below a feature cell; a warning where two acquisitions do not fit into a square.'
+    if xy.ndim < 3 or not memory.slots:
+        return
+    cell = float((xy[:, 1:] - xy[:, :-1]).norm(dim=-1).nanmedian())
+    if memory.radius < 0.99 * cell:
+        raise ValueError(f'spatial_radius is {memory.radius:g} m, and a feature cell of the data {cell:g} m: '
+                         f'set spatial_radius to {math.ceil(cell):g} or more')
+    cells = (memory.radius / cell)**2
+    if 2 * cells > memory.slots:
+        warnings.warn(f'a square of spatial_radius {memory.radius:g} m has {cells:.0f} feature cells of {cell:g} m, '
+                      f'and memory_size keeps {memory.slots} entries of it: two acquisitions do not fit, the older is '
+                      'forgotten. Set a larger memory_size, or a smaller spatial_radius', stacklevel=2)
 
 # %% ../../nbs/training/tasks.ipynb #7c4a357a
 FRESHNESS = ('refresh', 'rewrite', 'momentum')
@@ -345,7 +352,7 @@ class GeoSegmentationTask(SegmentationTask):
         if self.memory is not None:
             self.memory.check_frame(self.trainer.datamodule.frame, 'the data')
             for dataset in self.trainer.datamodule.datasets.values():
-                check_radius(self.memory.radius, dataset[0]['xy'])
+                check_squares(self.memory, dataset[0]['xy'])
 
     def compute_loss(self, output: dict[str, Tensor], batch: Mapping[str, Any]) -> Tensor:
         loss = self.seg_weight * super().compute_loss(output, batch)

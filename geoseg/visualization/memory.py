@@ -150,12 +150,12 @@ def heard(
         predictor.logits(batch)
     finally:
         hook.remove()
-    (cells, recall, judged), = kept
+    (cells, recall, facts, judged), = kept
     shape = cells.shape[2:]
     if network.memory.classes:
-        weights = network.recall['vote'].parts(recall)
+        weights = network.recall['vote'].parts(facts)
     else:
-        weights = fusion.weigh(cells.flatten(2)[0].T, recall, judged)[1].mean(-1)
+        weights = fusion.weigh(cells.flatten(2)[0].T, recall, facts, judged)[1].mean(1)
     sources = {}
     for source in recall.source.unique().tolist():
         if source >= 0:
