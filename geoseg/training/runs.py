@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['log', 'rank_zero_info', 'WRITTEN', 'make_folder', 'write_whole', 'RunRecord', 'git_state', 'metadata', 'new_folder',
            'Run', 'find_resume', 'train', 'fit', 'prepare', 'make_trainer', 'card', 'in_notebook', 'NotebookProgress',
-           'check_parameters', 'logging_to', 'use_memory', 'memory_used', 'open_checkpoint', 'Evaluation', 'evaluate',
-           'split_loader', 'compare', 'predict', 'answer_batch', 'as_float', 'png']
+           'check_parameters', 'logging_to', 'use_memory', 'memory_used', 'open_checkpoint', 'localizes', 'Evaluation',
+           'evaluate', 'split_loader', 'compare', 'predict', 'answer_batch', 'as_float', 'png']
 
 # %% ../../nbs/training/runs.ipynb #38110625
 import importlib.metadata
@@ -645,6 +645,14 @@ def open_checkpoint(
     return cli, path
 
 
+def localizes(
+    checkpoint: str | Path,  # a checkpoint, or a run's folder: its best
+) -> bool:
+    'Whether a run finds places, and has no classes.'
+    path = Path(checkpoint).expanduser()
+    return read_checkpoint(Run(path).best if path.is_dir() else path)['geoseg'].get('layout') == 'gta'
+
+
 @dataclass
 class Evaluation:
     'What a network got right and wrong on a split, image by image.'
@@ -708,6 +716,8 @@ def evaluate(
     memory: str | Path | None = None,  # as `GeoMemory.save` wrote it, instead of the checkpoint's
 ) -> Evaluation:
     'Run a checkpoint over a split; every image counts once, whatever the number of processes.'
+    if localizes(checkpoint):
+        raise ConfigError(f'{checkpoint}: finds places, and has no masks to evaluate; use `evaluate_retrieval`')
     cli, path = open_checkpoint(checkpoint, data, overrides)
     use_memory(cli.model.network, memory)
     loader = split_loader(cli.datamodule, split)
@@ -790,6 +800,8 @@ def predict(
         raise ConfigError('update remembers a picture as it is seen, once: not with window or tta')
     pictures = isinstance(data, Mapping) and set(data) == {'predict'}  # no layout, no labels
     cli, path = open_checkpoint(checkpoint, None if pictures else data, overrides)
+    if cli.model.card['labels'] is None:
+        raise ConfigError(f'{path}: finds places, and has no classes to predict; use `geoseg localize`')
     source, scheme = cli.datamodule, LabelScheme.from_dict(cli.model.card['labels'])
     if pictures:
         source = FolderData(dict(data), labels=scheme, augment=source.augment, batch_size=source.batch_size,
