@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VERBS', 'USAGE', 'Words', 'sort_words', 'from_yaml', 'rank_zero_print', 'fit', 'validate', 'test', 'predict',
-           'inspect', 'profile', 'recipes', 'main', 'show_settings']
+           'localize', 'inspect', 'profile', 'recipes', 'main', 'show_settings']
 
 # %% ../nbs/command_line.ipynb #b68593f1
 import logging
@@ -73,8 +73,14 @@ def fit(words: Words):
 
 
 def _evaluate(words: Words, split: str):
-    from geoseg.training.runs import evaluate
+    from geoseg.training.runs import evaluate, localizes
     settings = dict(words.overrides)
+    if localizes(_checkpoint(words)):
+        from geoseg.evaluation.retrieval import score_table
+        from geoseg.inference.localization import evaluate_retrieval
+        found, _ = evaluate_retrieval(_checkpoint(words), split, out=settings.pop('out', None), overrides=settings)
+        rank_zero_print(score_table(found).to_string(float_format='%.4f'))
+        return
     ours = {key: settings.pop(key) for key in ('data', 'out', 'memory') if key in settings}
     result = evaluate(_checkpoint(words), split=split, overrides=settings, **ours)
     if result.memory:
@@ -104,6 +110,23 @@ def predict(words: Words):
     if (folder / 'memory.txt').is_file():
         print((folder / 'memory.txt').read_text(), end='')
     print(folder)
+
+
+def localize(words: Words):
+    from geoseg.inference.localization import localize
+    settings = dict(words.overrides)
+    if unknown := [key for key in settings if key not in signature(localize).parameters]:
+        known = ', '.join(signature(localize).parameters)
+        raise ValueError(f'localize: unknown setting {unknown[0]!r}; there are {known}')
+    if 'photos' not in settings:
+        raise ValueError('localize: photos=FOLDER is missing')
+    for key in ('sides', 'k'):
+        if key in settings:
+            settings[key] = from_yaml(key, settings[key])
+    places = localize(_checkpoint(words), **settings)
+    best = places[places['rank'] == 1][['photo', 'tile', 'confidence', 'refined_lat', 'refined_long']]
+    print(best.to_string(index=False, float_format='%.6f'))
+    print(settings.get('out', 'places'))
 
 
 def inspect(words: Words):
@@ -138,7 +161,8 @@ def _checkpoint(words: Words) -> str:
     return words.checkpoint
 
 
-VERBS = {f.__name__: f for f in (fit, validate, test, predict, inspect, profile, recipes)}
+VERBS = {f.__name__: f for f in (fit, validate, test, predict, localize, inspect, profile,
+                                    recipes)}
 USAGE = '''usage: geoseg VERB [--recipe NAME] [--config FILE] [--checkpoint RUN] [--key value | name=value ...]
 verbs: ''' + ', '.join(VERBS) + '''
 for example: geoseg fit --recipe unet data=world epochs=3

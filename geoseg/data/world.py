@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['CRS', 'ORIGIN', 'DATES', 'WATER', 'FOREST', 'GRASS', 'CROP', 'BARE', 'ROAD', 'BUILDING', 'IGNORE', 'world_scheme',
-           'SIZES', 'PALETTES', 'TEXTURES', 'CANOPY', 'ROOFS', 'GRAVEL', 'DEEPGLOBE_CLASS', 'WORLD_VERSION',
+           'SIZES', 'PALETTES', 'TEXTURES', 'CANOPY', 'ROOFS', 'GRAVEL', 'DEEPGLOBE_CLASS', 'MAPPED', 'WORLD_VERSION',
            'world_layouts', 'Size', 'repeatable', 'stream', 'noise', 'wander', 'voronoi', 'draw_roads', 'paint_roads',
            'draw_terrain', 'Parcels', 'draw_parcels', 'draw_buildings', 'paint_buildings', 'draw_cover',
            'season_weights', 'cast_shadows', 'draw_texture', 'draw_image', 'World', 'draw_world', 'Camera', 'drive',
            'camera_of', 'take_photos', 'write_png', 'ground_split', 'write_folders', 'exif_of', 'write_geotagged',
-           'quaternion_of', 'write_wildscenes', 'write_deepglobe', 'write_raster', 'world_data']
+           'quaternion_of', 'write_wildscenes', 'write_deepglobe', 'write_raster', 'random_flights', 'write_gta',
+           'world_data']
 
 # %% ../../nbs/data/world.ipynb #4b13d74a
 import json
@@ -39,6 +40,7 @@ from rasterio.transform import from_origin
 from scipy.spatial.transform import Rotation
 from shapely.geometry import Polygon
 
+from . import pairs
 from .labels import LabelScheme
 from ..geo.coords import Frame
 
@@ -935,15 +937,55 @@ def write_raster(
     (root / 'buildings.geojson').write_text(outlines.to_json(drop_id=True) + '\n')
     world.scheme.save(root / 'category.csv')
 
+# %% ../../nbs/data/world.ipynb #91ea1bcc
+MAPPED = 3  # the acquisition whose picture is the map
+
+def random_flights(
+    world: World,
+    n: int,  # photos that are tried; those that would look over the border are left out
+    rows: int,  # of a photo
+) -> list[tuple[int, Camera]]:  # acquisition and camera of each photo
+    'Photos from anywhere, at heights that show about as much ground as a tile'
+    rng, side = stream(world.seed, 'flights'), len(world.terrain)
+    others, chosen = [t for t in range(len(world.dates)) if t != MAPPED], []
+    wide = side / np.array((8, 16)) if world.size == 'default' else side / np.array((2, 4))
+    for _ in range(n):
+        width = rng.choice(wide) * rng.uniform(0.8, 1.25)
+        east, north = ORIGIN + rng.uniform(0, side, 2) * (1, -1)
+        camera = Camera(*np.round([east, north, width / 2 / math.tan(math.radians(30)), rng.uniform(0, 360),
+                                   rng.uniform(0, 15)], 2).tolist())
+        seen = world.pixel_of(camera.ground((rows, rows), np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * rows))
+        acquisition = int(rng.choice(others))
+        if ((seen > 0) & (seen < side)).all():
+            chosen.append((acquisition, camera))
+    return chosen
+
+def write_gta(
+    world: World,
+    root: Path,  # an empty folder
+):
+    '`drone/images/*.png`, `satellite/Z_0_X_Y.png`, `{cross,same}-area-drone2sate-{train,test}.json`, `frame.json`'
+    rows, side = (128, len(world.terrain)) if world.size == 'default' else (64, len(world.terrain))
+    flights = random_flights(world, 900 if world.size == 'default' else 120, rows)
+    mapped = pairs.Ortho(world.images[MAPPED], *ORIGIN, world.resolution, world.crs)
+
+    def take(i, camera):
+        return world.view(flights[i][0], camera, (rows, rows), stream(world.seed, 'flight', i))[0]
+
+    pairs.write_gta(root, [camera for _, camera in flights], (rows, rows), take, mapped.tile,
+                    pairs.TileGrid(*ORIGIN, side), (3, 4) if world.size == 'default' else (1, 2), world.frame,
+                    border=ORIGIN[0] + side * (5 / 8 if world.size == 'default' else 1 / 2), tile_pixels=rows,
+                    seed=world.seed)
+
 # %% ../../nbs/data/world.ipynb #d3eaa315
 WORLD_VERSION = 5  # goes up when a seed no longer draws the bytes that it drew before
 world_layouts = dict(folders=write_folders, geotagged=write_geotagged, wildscenes=write_wildscenes,
-                     deepglobe=write_deepglobe, raster=write_raster)
+                     deepglobe=write_deepglobe, raster=write_raster, gta=write_gta)
 world_layouts = {layout: repeatable(write) for layout, write in world_layouts.items()}
 _last_world = lru_cache(1)(draw_world)
 
 def world_data(
-    layout: str,  # 'folders', 'geotagged', 'wildscenes', 'deepglobe' or 'raster'
+    layout: str,  # 'folders', 'geotagged', 'wildscenes', 'deepglobe', 'raster' or 'gta'
     root: str | Path | None = None,  # where worlds are kept; None: $GEOSEG_CACHE, else ~/.cache/geoseg
     seed: int = 0,  # another seed is another place
     size: str = 'default',  # 'default', or 'tiny' for tests

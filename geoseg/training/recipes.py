@@ -26,6 +26,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch.cli import LightningCLI
 
+from ..data.crossview import CrossViewData
 from ..data.images import FolderData, GeotaggedData, WildscenesData
 from ..data.loading import SegmentationData
 from ..data.rasters import RasterData
@@ -151,7 +152,7 @@ class RecipeCLI(LightningCLI):
 
 
 def _attribute(name):
-    return lambda data: getattr(data, name)
+    return lambda data: getattr(data, name, None)  # pairs of pictures have no classes
 
 
 TRAINER_DEFAULTS = {'num_sanity_val_steps': 0, 'use_distributed_sampler': False, 'enable_model_summary': False}
@@ -185,8 +186,8 @@ def full_key(
     raise ValueError(f'unknown key {name!r}{nearest(name, [*keys, *ALIASES])}')
 
 # %% ../../nbs/training/recipes.ipynb #a88aa8c4
-LAYOUTS: dict[str, type[SegmentationData]] = {c.layout: c for c in
-                                              (FolderData, WildscenesData, GeotaggedData, RasterData)}
+LAYOUTS: dict[str, type[L.LightningDataModule]] = {
+    c.layout: c for c in (FolderData, WildscenesData, GeotaggedData, RasterData, CrossViewData)}
 
 
 CHIP_SIZED = ('image_size', 'crop', 'crop_padding')  # settings for pictures of many sizes
@@ -207,13 +208,15 @@ def detect_layout(
         return 'wildscenes'  # a traverse alone
     if 'img' in names and 'mask' in names:
         return 'geotagged'
+    if 'drone' in names and 'satellite' in names:
+        return 'gta'
     if all(names.intersection(known) for known in FOLDER_NAMES.values()):
         return 'folders'
     if any(name.lower().endswith(('.tif', '.tiff')) for name in names):
         return 'raster'
     raise ValueError(f'{root}: no layout that geoseg knows: expected img/ and mask/ (geotagged), images/ and masks/ '
-                     f'or image/ and indexLabel/ (folders), V-01/indexLabel/ (wildscenes), or *.tif (raster); found '
-                     f'{", ".join(sorted(names)[:5]) or "nothing"}')
+                     f'or image/ and indexLabel/ (folders), V-01/indexLabel/ (wildscenes), *.tif (raster), or '
+                     f'drone/ and satellite/ (gta); found {", ".join(sorted(names)[:5]) or "nothing"}')
 
 
 def data_section(

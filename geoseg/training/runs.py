@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['log', 'rank_zero_info', 'WRITTEN', 'make_folder', 'write_whole', 'RunRecord', 'git_state', 'metadata', 'new_folder',
            'Run', 'find_resume', 'train', 'fit', 'prepare', 'make_trainer', 'card', 'in_notebook', 'NotebookProgress',
-           'check_parameters', 'logging_to', 'use_memory', 'memory_used', 'open_checkpoint', 'Evaluation', 'evaluate',
-           'split_loader', 'compare', 'predict', 'answer_batch', 'as_float', 'png']
+           'check_parameters', 'logging_to', 'use_memory', 'memory_used', 'open_checkpoint', 'localizes', 'Evaluation',
+           'evaluate', 'split_loader', 'compare', 'predict', 'answer_batch', 'as_float', 'png']
 
 # %% ../../nbs/training/runs.ipynb #38110625
 import importlib.metadata
@@ -52,7 +52,7 @@ from ..inference.tiling import check_looks, probability_rows
 from .callbacks import EMA, EarlyStopping, SeedBatches
 from .optim import trained_modules
 from .recipes import ConfigError, RecipeCLI, nearest, parse
-from .tasks import METRIC_NAMES, Predictor, load_weights, read_checkpoint
+from .tasks import Predictor, load_weights, read_checkpoint
 from ..visualization.samples import overlay
 
 # %% ../../nbs/training/runs.ipynb #48bef108
@@ -93,7 +93,7 @@ class RunRecord(callbacks.Checkpoint):
         keep_only_best: bool = False,
     ):
         self.folder, self.monitor, self.keep_only_best = Path(folder), monitor, keep_only_best
-        self.sign = -1 if monitor.startswith('Loss') else 1
+        self.sign = -1 if monitor.startswith(('Loss', 'Dis@')) else 1
         self.save_top_k, self.every_n_epochs, self.every_n_steps = save_top_k, every_n_epochs, every_n_steps
         self.rows: list[dict] = []  # of metrics.csv
         self.classes: list[dict] = []  # of per_class.csv
@@ -137,6 +137,13 @@ class RunRecord(callbacks.Checkpoint):
             text = pd.DataFrame(rows).to_csv(index=False, lineterminator='\n') if rows else ''
             write_whole(self.folder / name, text)
 
+    def on_sanity_check_end(self, trainer, pl_module):
+        'What the network can do before it learns: a row of epoch -1, where the whole validation was asked for.'
+        if trainer.num_sanity_val_steps == math.inf and not self.rows:
+            scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.endswith('/val')}
+            self.rows.append({'epoch': -1, 'step': 0} | scores)
+            rank_zero_info('before training: %s', ', '.join(f'{name} {value:.4f}' for name, value in scores.items()))
+
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         step = trainer.global_step
         if (self.every_n_steps and step % self.every_n_steps == 0 and step != self.step
@@ -150,7 +157,7 @@ class RunRecord(callbacks.Checkpoint):
                   if name == 'Loss/train' or validated and name.endswith('/val')}
         rate = trainer.optimizers[0].param_groups[0]['lr']
         self.rows.append({'epoch': epoch, 'step': trainer.global_step, 'lr': float(rate)} | scores)
-        if validated:
+        if validated and pl_module.metrics is not None:
             table = pl_module.metrics.per_class()
             self.classes += [{'epoch': epoch} | row for row in table.to_dict('records')]
         names = self.rank(epoch, scores) if validated or not trainer.enable_validation else []
@@ -182,6 +189,7 @@ class RunRecord(callbacks.Checkpoint):
                 self.best = {'epoch': epoch, 'score': score}
                 names.append('best.ckpt')
         label = self.monitor.partition('/')[0].replace(' ', '_')
+        label += '=' * label[-1].isdigit()  # Recall@1 and its value are two numbers
         name = f'epoch{epoch:03d}-{label}{self.sign * score:.4f}.ckpt'
         if self.every_n_epochs and (epoch + 1) % self.every_n_epochs == 0 or self.save_top_k:
             self.kept[name] = score
@@ -452,7 +460,7 @@ def prepare(
 ) -> tuple[L.Trainer, RunRecord]:
     'The trainer of a run, and its record.'
     config = cli.config.run
-    names = ['Loss', 'mIoU', 'fwIoU', 'F1', *METRIC_NAMES.values()]
+    names = cli.model.measures
     if config.monitor.partition('/')[0] not in names:
         near = nearest(config.monitor.partition('/')[0], names)
         raise ConfigError(f'run.monitor: {config.monitor!r} is not measured{near}; there are {", ".join(names)}')
@@ -497,13 +505,14 @@ def card(
     'What a checkpoint says of itself: enough to build the network and to prepare its images.'
     data = cli.datamodule
     spec = cli.config.model.init_args.network.as_dict()
-    spec['init_args'] = dict(spec.get('init_args') or {}) | {'num_classes': data.num_classes, 'channels': data.channels}
+    linked = {name: getattr(data, name) for name in ('num_classes', 'channels') if hasattr(data, name)}
+    spec['init_args'] = dict(spec.get('init_args') or {}) | linked
     if 'pretrained' in spec['init_args']:
         spec['init_args']['pretrained'] = False  # the checkpoint holds the weights
-    frame = data.frame
+    frame, scheme = data.frame, getattr(data, 'scheme', None)
     augment = cli.config.data.init_args.get('augment')
     return json.loads(json.dumps({
-        'recipe': cli.config.run.recipe, 'network': spec, 'labels': data.scheme.to_dict(),
+        'recipe': cli.config.run.recipe, 'network': spec, 'labels': scheme and scheme.to_dict(),
         'augment': augment.as_dict() if augment is not None else {}, 'layout': data.layout,
         'frame': frame.to_dict() if frame is not None else None, 'extent': data.extent}))
 
@@ -624,7 +633,8 @@ def open_checkpoint(
     if 'pretrained' in (cli.config.model.init_args.network.get('init_args') or {}):
         cli.config.model.init_args.network.init_args.pretrained = False  # the checkpoint holds the weights
     cli.build()
-    ours, theirs = known['geoseg']['labels']['names'], cli.datamodule.scheme.names
+    labels, scheme = known['geoseg']['labels'], getattr(cli.datamodule, 'scheme', None)
+    ours, theirs = labels and labels['names'], scheme and scheme.names
     if ours != theirs:
         raise ConfigError(f'{path}: trained on the classes {", ".join(ours)}; the data has {", ".join(theirs)}')
     load_weights(cli.model.network, known, path)
@@ -633,6 +643,14 @@ def open_checkpoint(
         cli.datamodule.frame = Frame.from_dict(known['geoseg']['frame'])
         cli.datamodule.extent = known['geoseg'].get('extent')
     return cli, path
+
+
+def localizes(
+    checkpoint: str | Path,  # a checkpoint, or a run's folder: its best
+) -> bool:
+    'Whether a run finds places, and has no classes.'
+    path = Path(checkpoint).expanduser()
+    return read_checkpoint(Run(path).best if path.is_dir() else path)['geoseg'].get('layout') == 'gta'
 
 
 @dataclass
@@ -698,6 +716,8 @@ def evaluate(
     memory: str | Path | None = None,  # as `GeoMemory.save` wrote it, instead of the checkpoint's
 ) -> Evaluation:
     'Run a checkpoint over a split; every image counts once, whatever the number of processes.'
+    if localizes(checkpoint):
+        raise ConfigError(f'{checkpoint}: finds places, and has no masks to evaluate; use `evaluate_retrieval`')
     cli, path = open_checkpoint(checkpoint, data, overrides)
     use_memory(cli.model.network, memory)
     loader = split_loader(cli.datamodule, split)
@@ -780,6 +800,8 @@ def predict(
         raise ConfigError('update remembers a picture as it is seen, once: not with window or tta')
     pictures = isinstance(data, Mapping) and set(data) == {'predict'}  # no layout, no labels
     cli, path = open_checkpoint(checkpoint, None if pictures else data, overrides)
+    if cli.model.card['labels'] is None:
+        raise ConfigError(f'{path}: finds places, and has no classes to predict; use `geoseg localize`')
     source, scheme = cli.datamodule, LabelScheme.from_dict(cli.model.card['labels'])
     if pictures:
         source = FolderData(dict(data), labels=scheme, augment=source.augment, batch_size=source.batch_size,

@@ -1,0 +1,192 @@
+"""Cross-view localization: exclusive batches, the loss over two processes, runs that go on, and the command line."""
+import json
+import os
+import shutil
+import socket
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.multiprocessing as mp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from geoseg.cli import main
+from geoseg.data.crossview import CrossViewData, ExclusiveBatchSampler, PairAugment
+from geoseg.data.loading import SeededBatchSampler
+from geoseg.data.pairs import Pairs, read_pairs
+from geoseg.data.world import world_data
+from geoseg.geo.coords import Frame
+from geoseg.models.crossview import CrossView
+from geoseg.training.contrastive import WeightedInfoNCE
+from geoseg.training.recipes import parse
+from geoseg.training.runs import train
+
+TINY = {'backbone': 'vit_tiny_patch16_224', 'network.init_args.image_size': 32, 'augment.image_size': 32,
+        'options': {'patch_size': 8, 'embed_dim': 24, 'depth': 2, 'num_heads': 2}, 'num_workers': 0,
+        'enable_progress_bar': False, 'accelerator': 'cpu'}
+
+
+@st.composite
+def graphs(draw):
+    'Pairs of a random bipartite graph, some of whose matches are no pairs.'
+    n, m = draw(st.integers(2, 12)), draw(st.integers(2, 12))
+    edge = st.tuples(st.integers(0, n - 1), st.integers(0, m - 1))
+    edges = draw(st.lists(edge, min_size=1, max_size=60, unique=True))
+    chosen = draw(st.lists(st.sampled_from(edges), min_size=1, unique=True))
+    frames = [pd.DataFrame(rows, columns=['photo', 'tile']).assign(weight=0.5) for rows in (chosen, edges)]
+    none = np.zeros((0, 2))
+    return Pairs([], none, [], none, none[:, 0], *frames, Frame.unplaced('graph'))
+
+
+@settings(max_examples=150, deadline=None)
+@given(graphs(), st.integers(1, 4), st.integers(1, 2), st.integers(0, 2 ** 31), st.integers(0, 3))
+def test_global_batches_are_exclusive_and_pairs_unique(pairs, size, world, seed, epoch):
+    try:
+        samplers = [ExclusiveBatchSampler(pairs, size, seed, rank, world) for rank in range(world)]
+    except ValueError as error:
+        assert 'the largest in 5 seeded greedy tries has' in str(error)
+        assert int(str(error).split()[-1]) < size * world
+        return
+    for sampler in samplers:
+        sampler.set_epoch(epoch)
+    ranks = [[[i for i, _ in batch] for batch in sampler] for sampler in samplers]
+    assert {len(r) for r in ranks} == {len(samplers[0])}
+    whole = [sum(parts, []) for parts in zip(*ranks, strict=True)]
+    seen = sum(whole, [])
+    assert len(set(seen)) == len(seen) == len(pairs) - samplers[0].unplaced
+    known = set(zip(pairs.matches.photo, pairs.matches.tile, strict=True))
+    rows = list(zip(pairs.pairs.photo, pairs.pairs.tile, strict=True))
+    for batch in whole:
+        assert len(batch) == size * world
+        assert not [1 for a in batch for b in batch if a != b and (rows[a][0], rows[b][1]) in known]
+
+
+@pytest.fixture(scope='module')
+def root():
+    return world_data('gta', size='tiny')
+
+
+def test_order_is_a_function_of_seed_and_epoch_and_goes_on(root):
+    pairs = read_pairs(root / 'same-area-drone2sate-train.json')
+    orders = {}
+    for seed, epoch in ((0, 0), (0, 1), (1, 0)):
+        sampler = ExclusiveBatchSampler(pairs, 3, seed)
+        sampler.set_epoch(epoch)
+        orders[seed, epoch] = list(sampler)
+        again = ExclusiveBatchSampler(pairs, 3, seed)
+        again.set_epoch(epoch)
+        again.skip = 2
+        assert list(again) == orders[seed, epoch][2:]
+    assert len({str([[i for i, _ in b] for b in order]) for order in orders.values()}) == 3
+
+
+def one_process(rank, port, query, gallery, weight, out):
+    'Loss and gradients of this process\'s half of a batch.'
+    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    torch.distributed.init_process_group('gloo', rank=rank, world_size=2)
+    half = slice(3 * rank, 3 * rank + 3)
+    leaves = [t[half].clone().requires_grad_() for t in (query, gallery)]
+    scale = torch.tensor(9., dtype=torch.float64, requires_grad=True)
+    loss = WeightedInfoNCE()(*leaves, scale, weight[half])
+    loss.backward()
+    torch.save((loss.detach(), [t.grad for t in leaves], scale.grad), f'{out}/{rank}.pt')
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_have_the_loss_and_gradients_of_one(tmp_path):
+    torch.manual_seed(0)
+    query, gallery = (F.normalize(torch.randn(6, 4, dtype=torch.float64)) for _ in range(2))
+    weight = torch.rand(6, dtype=torch.float64)
+    leaves = [t.clone().requires_grad_() for t in (query, gallery)]
+    scale = torch.tensor(9., dtype=torch.float64, requires_grad=True)
+    loss = WeightedInfoNCE()(*leaves, scale, weight)
+    loss.backward()
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    mp.start_processes(one_process, (port, query, gallery, weight, tmp_path), 2, start_method='fork')
+    parts = [torch.load(tmp_path / f'{rank}.pt') for rank in (0, 1)]
+    for value, _, of_scale in parts:
+        torch.testing.assert_close(value, loss.detach())
+        torch.testing.assert_close(of_scale, scale.grad)
+    for i, leaf in enumerate(leaves):  # DDP averages over the processes: each has twice its share
+        torch.testing.assert_close(torch.cat([p[1][i] for p in parts]) / 2, leaf.grad)
+
+
+def test_recipes_are_those_published():
+    for name, epochs, turned in (('game4loc-cross-area', 5, True), ('game4loc-same-area', 20, False)):
+        config = parse([name]).config
+        data, model = config.data.init_args, config.model.init_args
+        assert (config.trainer.max_epochs, data.augment.rotate) == (epochs, turned)
+        assert (data.batch_size, model.optimizer.init_args.lr, model.loss.init_args.k) == (64, 1e-4, 5.0)
+        assert (config.trainer.gradient_clip_val, config.trainer.gradient_clip_algorithm) == (100.0, 'value')
+        assert model.schedule.init_args.warmup_epochs == 0.1 and config.run.monitor == 'Recall@1/val'
+
+
+def test_validation_photos_do_not_train(root):
+    data = CrossViewData(root, 'same-area-drone2sate-train.json', 'same-area-drone2sate-test.json', val_share=0.3,
+                         augment=PairAugment(image_size=16), batch_size=2, seed=3)
+    data.setup()
+    parts = {split: set(pairs.photos) for split, pairs in data.pairs.items()}
+    assert not parts['train'] & parts['val'] and not parts['train'] & parts['test']
+    assert isinstance(data.loader(data.datasets['val_query']).batch_sampler, SeededBatchSampler)
+    again = CrossViewData(root, 'same-area-drone2sate-train.json', 'same-area-drone2sate-test.json', val_share=0)
+    again.setup()
+    assert again.pairs['val'] is again.pairs['test'] or set(again.pairs['val'].photos) == parts['test']
+
+
+@pytest.mark.parametrize('change, said', [
+    ({'pair_pos_semipos_sate_weight_list': [0.5]}, 'pair_pos_semipos: .* tiles with 1 weights'),
+    ({'pair_pos_sate_weight_list': [2.0], 'pair_pos_sate_img_list': ['1_0_0_0.png'],
+      'pair_pos_sate_loc_x_y_list': [[64., -64.]]}, 'weight 2.0, expected an IoU'),
+    ({'sate_img_dir': 'nowhere'}, r'tiles are not there \(first: .*nowhere'),
+])
+def test_a_broken_entry_is_named(root, tmp_path, change, said):
+    broken = shutil.copytree(root, tmp_path / 'data')
+    path = broken / 'same-area-drone2sate-train.json'
+    entries = json.loads(path.read_text())
+    path.write_text(json.dumps([entries[0] | change, *entries[1:]]))
+    with pytest.raises((ValueError, FileNotFoundError), match=said):
+        read_pairs(path)
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp('runs')
+    return train('game4loc-same-area', 'world:tiny', epochs=2, batch_size=3, seed=1, out=out,
+                 overrides=TINY | {'every_n_epochs': 1, 'save_top_k': 0})
+
+
+def test_a_resumed_run_ends_like_one_that_was_not_interrupted(run, tmp_path):
+    folder = shutil.copytree(run.folder, tmp_path / 'run')
+    first = next((folder / 'checkpoints').glob('epoch000-*'))
+    again = train(resume=str(first))
+    ours, theirs = (torch.load(r.last, weights_only=True)['state_dict'] for r in (again, run))
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert (again.folder / 'metrics.csv').read_bytes() == (run.folder / 'metrics.csv').read_bytes()
+
+
+def test_the_command_line_tests_and_localizes(run, root, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(['test', '--checkpoint', str(run.folder), 'out=scores']) == 0
+    assert 'Recall@1 ' in capsys.readouterr().out and 'chance' in (tmp_path / 'scores/scores.csv').read_text()
+    assert main(['localize', '--checkpoint', str(run.folder), f'photos={root}/drone/images', f'tiles={root}',
+                 'gallery=map', 'k=3']) == 0
+    places = pd.read_csv(tmp_path / 'places/places.csv')
+    photos = len(list((root / 'drone/images').iterdir()))
+    assert len(places) == 3 * photos and places.confidence.between(0, 1).all()
+    gps = pd.read_csv(tmp_path / 'places/gps.csv')
+    assert len(gps) == photos and gps.lat.between(47, 48).all() and gps.long.between(4, 5).all()
+    assert main(['localize', '--checkpoint', str(run.folder), 'fotos=x']) == 2
+    assert "unknown setting 'fotos'" in capsys.readouterr().err
+
+
+def test_the_full_network_takes_a_step():
+    network = CrossView(image_size=64)  # the published one, on small pictures
+    output = network(torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64))
+    WeightedInfoNCE()(output['query'], output['gallery'], output['scale'], torch.tensor([0.2, 0.8])).backward()
+    lost = [name for name, p in network.named_parameters() if p.grad is None]
+    assert not lost, lost
