@@ -157,6 +157,7 @@ class SegmentationData(L.LightningDataModule):
 
     layout = ''  # the name of the layout, for `geoseg.data.world` and for recognising folders
     channels = 3  # bands of an image
+    collate = None  # samples -> batch; None: they are stacked
     frame = None  # the `Frame` of `xy`; None where samples have no place
     extent = None  # sides of the training area, metres east-west and north-south; None where nothing has a place
 
@@ -219,7 +220,7 @@ class SegmentationData(L.LightningDataModule):
         sampler = SeededBatchSampler(size, self.batch_size, self.seed, train=train,
                                      rank=trainer.global_rank if trainer else 0,
                                      world=trainer.world_size if trainer else 1)
-        return ResumableLoader(dataset, sampler, self.num_workers)
+        return ResumableLoader(dataset, sampler, self.num_workers, collate_fn=self.collate)
 
     def reference(self) -> Dataset:
         'The training split without augmentation, all of its ground once.'

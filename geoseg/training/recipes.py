@@ -26,6 +26,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch.cli import LightningCLI
 
+from ..data.faces import MeshData, meshes_in
 from ..data.images import FolderData, GeotaggedData, WildscenesData
 from ..data.loading import SegmentationData
 from ..data.rasters import RasterData
@@ -186,7 +187,7 @@ def full_key(
 
 # %% ../../nbs/training/recipes.ipynb #a88aa8c4
 LAYOUTS: dict[str, type[SegmentationData]] = {c.layout: c for c in
-                                              (FolderData, WildscenesData, GeotaggedData, RasterData)}
+                                              (FolderData, WildscenesData, GeotaggedData, RasterData, MeshData)}
 
 
 CHIP_SIZED = ('image_size', 'crop', 'crop_padding')  # settings for pictures of many sizes
@@ -211,8 +212,11 @@ def detect_layout(
         return 'folders'
     if any(name.lower().endswith(('.tif', '.tiff')) for name in names):
         return 'raster'
+    if any(meshes_in(root / folder) for folder in ('.', 'train', 'test') if (root / folder).is_dir()):
+        return 'mesh'
     raise ValueError(f'{root}: no layout that geoseg knows: expected img/ and mask/ (geotagged), images/ and masks/ '
-                     f'or image/ and indexLabel/ (folders), V-01/indexLabel/ (wildscenes), or *.tif (raster); found '
+                     f'or image/ and indexLabel/ (folders), V-01/indexLabel/ (wildscenes), *.tif (raster), or *.ply '
+                     f'and *.obj (mesh); found '
                      f'{", ".join(sorted(names)[:5]) or "nothing"}')
 
 
@@ -239,6 +243,9 @@ def data_section(
     else:
         root, layout = str(data), detect_layout(data)
     new = old if layout == old.layout else LAYOUTS[layout]
+    if (new is MeshData) != (old is MeshData):
+        wanted = 'meshes' if old is MeshData else 'pictures'
+        raise ValueError(f'data: {root} is of layout {layout}; this recipe is for {wanted}')
     # what other layouts mean by a name may be something else: only what all have goes over
     known = inspect.signature(SegmentationData.__init__).parameters
     arguments = {key: value for key, value in (current.get('init_args') or {}).items() if new is old or key in known}

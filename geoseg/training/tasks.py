@@ -73,6 +73,8 @@ def _reads(kind: type) -> dict[str, bool]:
 class SegmentationTask(L.LightningModule):
     'Train and evaluate a network that gives every pixel a class.'
 
+    target = 'mask'  # the key of the batch that holds the truth
+
     def __init__(
         self,
         network: nn.Module,  # reads keys of the batch table, returns {'logits': [B, K, H, W], …}
@@ -102,8 +104,8 @@ class SegmentationTask(L.LightningModule):
     def compute_loss(self, output: dict[str, Tensor], batch: Mapping[str, Any]) -> Tensor:
         'The scalar that is minimised; a task with more outputs overrides it.'
         if hasattr(self.network, 'training_loss'):
-            return self.network.training_loss(output, batch['mask'], self.loss)
-        return self.loss(output['logits'], batch['mask'])
+            return self.network.training_loss(output, batch[self.target], self.loss)
+        return self.loss(output['logits'], batch[self.target])
 
     def weigh_classes(
         self,
@@ -135,9 +137,9 @@ class SegmentationTask(L.LightningModule):
 
     def training_step(self, batch, batch_idx):
         loss = self.compute_loss(self(batch), batch)
-        self.train_sums += weighted(loss, batch)
+        self.train_sums += weighted(loss, len(batch[self.target]))
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # logging costs a millisecond
-            self.log('Loss/step', loss, on_step=True, on_epoch=False, batch_size=len(batch['mask']))
+            self.log('Loss/step', loss, on_step=True, on_epoch=False, batch_size=len(batch[self.target]))
         return loss
 
     def on_train_epoch_end(self):
@@ -152,8 +154,8 @@ class SegmentationTask(L.LightningModule):
 
     def validation_step(self, batch, batch_idx):
         output = self(batch)
-        self.eval_sums += weighted(self.compute_loss(output, batch), batch)
-        self.metrics.update(output['logits'], batch['mask'])
+        self.eval_sums += weighted(self.compute_loss(output, batch), len(batch[self.target]))
+        self.metrics.update(output['logits'], batch[self.target])
         return output['logits']
 
     def on_validation_epoch_end(self):
@@ -172,7 +174,7 @@ class SegmentationTask(L.LightningModule):
 
     def test_step(self, batch, batch_idx):
         logits = self.validation_step(batch, batch_idx)
-        confusions = image_confusions(logits, batch['mask'], self.metrics.num_classes).cpu().numpy()
+        confusions = image_confusions(logits, batch[self.target], self.metrics.num_classes).cpu().numpy()
         world, rank = self.trainer.world_size, self.trainer.global_rank
         first = batch_idx * self.trainer.datamodule.batch_size * world + rank  # as the batch sampler deals them
         sources = batch['source'].tolist()
@@ -196,12 +198,14 @@ class SegmentationTask(L.LightningModule):
             batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
         return max(1, -(-batches // self.trainer.accumulate_grad_batches))
 
+    def groups(self, lr: float, weight_decay: float) -> list[dict]:
+        'What learns how fast.'
+        return param_groups(self.network, lr, weight_decay, parts=self.rates, layer_decay=self.layer_decay)
+
     def configure_optimizers(self):
         # the class's own idea of rate and decay, asked with a parameter of no consequence
         defaults = self.optimizer([nn.Parameter(torch.zeros(1))]).defaults
-        groups = param_groups(self.network, defaults['lr'], defaults.get('weight_decay', 0.0),
-                              parts=self.rates, layer_decay=self.layer_decay)
-        optimizer = self.optimizer(groups)
+        optimizer = self.optimizer(self.groups(defaults['lr'], defaults.get('weight_decay', 0.0)))
         if self.schedule is None:
             return optimizer
         schedule = self.schedule(optimizer, self.steps_per_epoch(), max(1, self.trainer.max_epochs or 1))
@@ -221,9 +225,8 @@ class SegmentationTask(L.LightningModule):
         self.train_sums, self.plateau_state = checkpoint['train_sums'].to(self.device), checkpoint['plateau']
 
 
-def weighted(loss: Tensor, batch: Mapping[str, Any]) -> Tensor:
+def weighted(loss: Tensor, n: int) -> Tensor:
     'A batch\'s part of a running mean: (loss × samples, samples), float64.'
-    n = len(batch['mask'])
     return torch.stack([loss.detach().double() * n, torch.full_like(loss, n, dtype=torch.float64)])
 
 
