@@ -9,6 +9,7 @@ __all__ = ['FEATURES', 'CENTROID', 'NORMAL', 'PREPARED_VERSION', 'ARRAYS', 'PADD
            'MeshData', 'meshes_in', 'prepare_all']
 
 # %% ../../nbs/data/faces.ipynb #c0c7d2fb
+import copy
 import hashlib
 import json
 import secrets
@@ -27,7 +28,7 @@ from scipy.spatial import cKDTree
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from .labels import LabelScheme
-from .loading import Key, SegmentationData, key_of, source_id
+from .loading import Key, SegmentationData, key_of, source_id, split_roots
 from .meshes import SUFFIXES, Mesh, clean_mesh, encode_labels, mesh_files, read_mesh, unique_rows
 from .shared import cache_folder
 from .splits import read_split
@@ -80,13 +81,16 @@ def roughness(
     neighbours: int = 12,
 ) -> np.ndarray:  # float32 [n], metres
     'How far the nearest faces lie off a common plane.'
+    points = points.astype(np.float64)
     tree, k, out = cKDTree(points), min(neighbours, len(points)), np.zeros(len(points), np.float32)
     if k < 4:  # three points lie on a plane
         return out
     for i in range(0, len(points), 32768):
-        near = points[tree.query(points[i:i + 32768], k)[1]]
-        near = near - near.mean(1, keepdims=True)
-        out[i:i + 32768] = np.sqrt(np.linalg.eigvalsh(near.swapaxes(1, 2) @ near / k)[:, 0].clip(0))
+        own = points[i:i + 32768]
+        near = points[tree.query(own, k)[1]] - own[:, None]
+        mean = np.full((1, k), 1 / k) @ near  # [n, 1, 3]
+        covariance = near.swapaxes(1, 2) @ near / k - mean.swapaxes(1, 2) @ mean
+        out[i:i + 32768] = np.sqrt(np.linalg.eigvalsh(covariance)[:, 0].clip(0))
     return out
 
 
@@ -412,9 +416,16 @@ class MeshDataset(Dataset):
         return mesh, np.sort(np.atleast_1d(near))
 
     def mask(self, index: int) -> np.ndarray:  # uint8 [faces], train ids
-        'The labels of a sample.'
+        'The labels of a group.'
+        return self._group('labels', index)
+
+    def triangles(self, index: int) -> np.ndarray:  # float32 [faces, 3, 3]
+        'The triangles of a group.'
+        return self._group('triangles', index)
+
+    def _group(self, name, index):
         mesh, ids = self.clusters(index)
-        return np.asarray(mesh.labels[ids[0] * mesh.size:(ids[-1] + 1) * mesh.size])
+        return np.asarray(getattr(mesh, name)[ids[0] * mesh.size:(ids[-1] + 1) * mesh.size])
 
     def __getitem__(self, key: int | Key) -> dict[str, Any]:
         index, seed = key_of(key)
@@ -567,6 +578,15 @@ class MeshData(SegmentationData):
     def _dataset(self, split, augment):
         return MeshDataset(self.prepared[split], self.scheme, self.columns, self.n_clusters, self.settings.pixels,
                            augment)
+
+    def elsewhere(
+        self,
+        root: dict[str, str],  # split -> folder
+    ) -> 'MeshData':
+        'The same settings and classes for other meshes.'
+        other = copy.copy(self)
+        other.roots, other.datasets, other._plain, other._counts = split_roots(root), {}, {}, {}
+        return other
 
     def reference(self) -> Dataset:
         self.setup()

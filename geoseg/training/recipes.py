@@ -90,7 +90,7 @@ class RunConfig:
     recipe: str = ''  # the recipe's name; set by the file or by `--recipe`
     method: int | None = None  # which of the recipe's `methods`; None: it has none
     out: str = 'runs'  # the run's folder becomes OUT/RECIPE/TIME
-    resume: str | int | None = None  # a run's folder, a checkpoint, 'last', or an epoch of the newest run
+    resume: str | int | None = None  # a run's folder, a checkpoint, 'last', 'auto', or an epoch of the newest run
     weights_only: bool = False  # take the weights of `resume` alone, and start a new run
     monitor: str = 'mIoU/val'  # what is best: mIoU/val, F1/val, Loss/val, …
     patience: int | None = None  # stop after so many epochs without a better score; None: never
