@@ -4,18 +4,17 @@
 
 # %% auto #0
 __all__ = ['CRS', 'ORIGIN', 'DATES', 'WATER', 'FOREST', 'GRASS', 'CROP', 'BARE', 'ROAD', 'BUILDING', 'IGNORE', 'world_scheme',
-           'SIZES', 'PALETTES', 'TEXTURES', 'CANOPY', 'ROOFS', 'GRAVEL', 'DEEPGLOBE_CLASS', 'MAPPED', 'WORLD_VERSION',
-           'world_layouts', 'Size', 'repeatable', 'stream', 'noise', 'wander', 'voronoi', 'draw_roads', 'paint_roads',
-           'draw_terrain', 'Parcels', 'draw_parcels', 'draw_buildings', 'paint_buildings', 'draw_cover',
-           'season_weights', 'cast_shadows', 'draw_texture', 'draw_image', 'World', 'draw_world', 'Camera', 'drive',
-           'camera_of', 'take_photos', 'write_png', 'ground_split', 'write_folders', 'exif_of', 'write_geotagged',
-           'quaternion_of', 'write_wildscenes', 'write_deepglobe', 'write_raster', 'random_flights', 'write_gta',
-           'world_data']
+           'SIZES', 'PALETTES', 'TEXTURES', 'CANOPY', 'ROOFS', 'GRAVEL', 'DEEPGLOBE_CLASS', 'MAPPED', 'mesh_scheme',
+           'MESH_STEP', 'FACADE', 'WORLD_VERSION', 'world_layouts', 'Size', 'repeatable', 'stream', 'noise', 'wander',
+           'voronoi', 'draw_roads', 'paint_roads', 'draw_terrain', 'Parcels', 'draw_parcels', 'draw_buildings',
+           'paint_buildings', 'draw_cover', 'season_weights', 'cast_shadows', 'draw_texture', 'draw_image', 'World',
+           'draw_world', 'Camera', 'drive', 'camera_of', 'take_photos', 'write_png', 'ground_split', 'write_folders',
+           'exif_of', 'write_geotagged', 'quaternion_of', 'write_wildscenes', 'write_deepglobe', 'write_raster',
+           'random_flights', 'write_gta', 'mesh_tile', 'mesh_pages', 'write_mesh', 'world_data']
 
 # %% ../../nbs/data/world.ipynb #4b13d74a
 import json
 import math
-import os
 import secrets
 import shutil
 import time
@@ -42,6 +41,8 @@ from shapely.geometry import Polygon
 
 from . import pairs
 from .labels import LabelScheme
+from .meshes import Mesh, write_obj, write_ply
+from .shared import cache_folder
 from ..geo.coords import Frame
 
 # %% ../../nbs/data/world.ipynb #a8984c3e
@@ -977,15 +978,174 @@ def write_gta(
                     border=ORIGIN[0] + side * (5 / 8 if world.size == 'default' else 1 / 2), tile_pixels=rows,
                     seed=world.seed)
 
+# %% ../../nbs/data/world.ipynb #de11be8b
+mesh_scheme = LabelScheme(['ground', 'road', 'water', 'tree', 'building'],
+                          [(142, 186, 92), (90, 90, 98), (58, 110, 165), (38, 92, 54), (196, 72, 62)],
+                          name='world mesh')
+MESH_STEP = 4  # side of a terrain cell, metres
+FACADE = 32  # side of a wall's patch in its page, pixels
+
+
+def _grid(p, q, r, s, along, up):
+    'Vertices and faces of a quadrilateral with corners p, q, r, s, cut into cells; (u, v) of each vertex, 0..1'
+    v, u = (a.ravel() for a in np.mgrid[0:1:(up + 1) * 1j, 0:1:(along + 1) * 1j])
+    weights = np.stack([(1 - u) * (1 - v), u * (1 - v), u * v, (1 - u) * v], 1)
+    points = weights @ np.stack([p, q, r, s])
+    i = (np.arange(up)[:, None] * (along + 1) + np.arange(along)).ravel()
+    j = i + along + 1
+    faces = np.concatenate([np.stack([i, i + 1, j + 1], 1), np.stack([i, j + 1, j], 1)])
+    return points, faces, np.stack([u, v], 1)
+
+
+def _house(b, ground):
+    'Walls, and roof (a saddle; flat for halls) of a building: (points, faces, uv or None for the page from above)'
+    c, s = math.cos(b.angle), math.sin(b.angle)
+
+    def at(u, v, z):
+        u, v = u * b.length / 2, v * b.width / 2
+        return np.array([b.x + u * c - v * s, -(b.y + u * s + v * c), z])
+
+    eaves, ridge = ground + b.height * (1. if b.roof == 2 else 0.7), ground + b.height
+    high, parts = max(1, round((eaves - ground) / 4)), []
+    around = [(-1, -1), (-1, 1), (1, 1), (1, -1), (-1, -1)]
+    for (u, v), (w, x) in zip(around, around[1:], strict=False):
+        along = max(1, round((b.length if u != w else b.width) / 4))
+        parts.append(_grid(at(u, v, ground - 1), at(w, x, ground - 1), at(w, x, eaves), at(u, v, eaves), along, high))
+    along, across = max(1, round(b.length / 4)), max(1, round(b.width / 8))
+    for v in (-1, 1):
+        edge, top = (at(-v, v, eaves), at(v, v, eaves)), (at(v, 0, ridge), at(-v, 0, ridge))
+        parts.append((*_grid(*edge, *top, along, across)[:2], None))
+    if b.roof < 2:
+        for u in (-1, 1):
+            parts.append((np.stack([at(u, -u, eaves), at(u, u, eaves), at(u, 0, ridge)]), np.array([[0, 1, 2]]),
+                          np.array([[0, 0], [1, 0], [0.5, 1]])))
+        if b.roof == 1:  # a fin on the ridge's first edge: three faces share it
+            a, d = at(-1, 0, ridge), at(-1 + 2 / along, 0, ridge)
+            parts.append((np.stack([a, d, (a + d) / 2 + [0, 0, 1.5]]), np.array([[0, 1, 2]]), None))
+    return parts
+
+
+def _crown(x, y, z, radius, height, rng):
+    'A tree: two crooked cones, base to base'
+    angle = np.arange(6) * (np.pi / 3) + rng.uniform(0, 1)
+    ring = np.stack([x + radius * np.cos(angle), y + radius * np.sin(angle), z + 0.4 * height + 0 * angle], 1)
+    ends = [[x, y, z + height], [x, y, z + 0.1 * height]]
+    points = np.concatenate([ring + rng.normal(0, 0.12 * radius, ring.shape), ends])
+    i, j = np.arange(6), (np.arange(6) + 1) % 6
+    return points, np.concatenate([np.stack([i, j, 0 * i + 6], 1), np.stack([j, i, 0 * i + 7], 1)])
+
+
+def mesh_tile(
+    world: World,
+    row: int,  # of the tile
+    col: int,
+    side: int,  # of a tile, metres
+    pages: list[Path],  # of the two textures, which `mesh_pages` draws
+) -> Mesh:
+    'A tile of the last acquisition as a textured mesh with labels'
+    n, step = len(world.terrain), MESH_STEP
+    rng, year = stream(world.seed, 'mesh', row, col), int(world.dates[-1][:4])
+    rough = stream(world.seed, 'mesh noise').normal(0, 0.12, (n // step + 1, n // step + 1))
+    cover = world.cover[-1]
+    kind = np.array([2, 0, 0, 0, 0, 1, 4])  # of the ground below trees, too
+
+    def heights(x, y):  # columns, rows in pixels
+        return np.maximum(world.terrain[np.clip(y, 0, n - 1).astype(int), np.clip(x, 0, n - 1).astype(int)], 0)
+
+    points, faces, labels, uvs, on_page, total = [], [], [], [], [], 0
+
+    def put(p, f, label, uv=None, page=0):  # uv: of each vertex; None: from above
+        nonlocal total
+        above = np.stack([(p[:, 0] - col * side) / side, 1 + (p[:, 1] + row * side) / side], 1).clip(0, 1)
+        points.append(p)
+        faces.append(f + total)
+        labels.append(np.broadcast_to(label, len(f)))
+        uvs.append((above if uv is None else uv)[f])
+        on_page.append(np.full(len(f), page if uv is not None else 0))
+        total += len(p)
+
+    cells = side // step
+    flat, f, _ = _grid(*(np.array([col * side + u * side, -(row * side + v * side), 0.])
+                         for u, v in ((0, 1), (1, 1), (1, 0), (0, 0))), cells, cells)
+    x, y = flat[:, 0], -flat[:, 1]
+    flat[:, 2] = heights(x, y) + rough[(y / step).round().astype(int), (x / step).round().astype(int)]
+    middle = flat[f].mean(1)
+    seen = cover[np.clip(-middle[:, 1], 0, n - 1).astype(int), np.clip(middle[:, 0], 0, n - 1).astype(int)]
+    put(flat, f[seen != BUILDING], kind[seen[seen != BUILDING]])
+
+    here = world.buildings
+    here = here[(here.built <= year) & (here.razed > year) & (here.x // side == col) & (here.y // side == row)]
+    for i, b in enumerate(here.itertuples()):
+        corner = np.array([i % 8, 7 - i // 8 % 8]) / 8
+        for p, f, uv in _house(b, float(heights(np.array([b.x]), np.array([b.y]))[0])):
+            put(p, f, 4, None if uv is None else corner + (0.02 + 0.96 * uv) / 8, 1)
+
+    spots = (np.stack(np.meshgrid(np.arange(4, side, 8), np.arange(4, side, 8)), -1).reshape(-1, 2)
+             + rng.uniform(-3, 3, ((side // 8) ** 2, 2)) + np.array([col, row]) * side)
+    at = spots.astype(int).clip(0, n - 1)
+    tall = CANOPY[cover[at[:, 1], at[:, 0]], (world.place[at[:, 1], at[:, 0]] > 0).astype(int)]
+    for (x, y), height in zip(spots[tall > 0], tall[tall > 0] * rng.uniform(0.7, 1.2, (tall > 0).sum()), strict=True):
+        put(*_crown(x, -y, float(heights(np.array([x]), np.array([y]))[0]), 2.2 + 0.2 * height, height, rng), 3)
+
+    vertices, faces, labels, uvs, on_page = (np.concatenate(a) for a in (points, faces, labels, uvs, on_page))
+    twice = rng.choice(len(faces), len(faces) // 100, replace=False)
+    odd = faces[:3][:, [0, 0, 1]]
+    stray = vertices.mean(0) + rng.normal(0, 20, (4, 3))
+    return Mesh(np.concatenate([vertices, stray]).astype(np.float32).astype(np.float64),
+                np.concatenate([faces, faces[twice][:, [1, 2, 0]], odd]).astype(np.int64),
+                np.concatenate([labels, labels[twice], labels[:3]]).astype(np.int64),
+                np.concatenate([uvs, uvs[twice], uvs[:3]]).astype(np.float32),
+                np.concatenate([on_page, on_page[twice], on_page[:3]]).astype(np.int64), pages,
+                frame={'crs': CRS, 'offset': [*ORIGIN, 0.0]}, name=f'tile_{row:02}_{col:02}')
+
+
+def mesh_pages(
+    world: World,
+    row: int,
+    col: int,
+    side: int,
+) -> list[np.ndarray]:  # uint8 [H, W, 3]
+    'The textures of a tile: what is seen from above, and 64 patches of wall'
+    above = world.images[-1][row * side : (row + 1) * side, col * side : (col + 1) * side]
+    rng, patches = stream(world.seed, 'walls', row, col), []
+    for tone in rng.uniform((120, 105, 90), (225, 210, 195), (64, 3)):
+        patch = np.tile(tone, (FACADE, FACADE, 1)) + rng.normal(0, 6, (FACADE, FACADE, 3))
+        patch[8:22, 9:23] = (62, 70, 82)  # a window
+        patches.append(patch)
+    walls = np.array(patches).reshape(8, 8, FACADE, FACADE, 3).swapaxes(1, 2).reshape(8 * FACADE, 8 * FACADE, 3)
+    fine = cv2.resize(above, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
+    return [fine, np.clip(walls, 0, 255).astype(np.uint8)]
+
+
+def write_mesh(
+    world: World,
+    root: Path,  # an empty folder
+):
+    '`{train,val,test}/tile_ROW_COL.{ply,obj}` with texture pages and labels, `category.csv`'
+    side = SIZES[world.size].chip
+    for split in ('train', 'val', 'test'):
+        (root / split).mkdir(parents=True)
+    for row, col, split in ground_split(world, side):
+        name = f'tile_{row:02}_{col:02}'
+        pages = [root / split / f'{name}_{kind}.png' for kind in ('above', 'walls')]
+        mesh = mesh_tile(world, row, col, side, pages)
+        for path, page in zip(pages, mesh_pages(world, row, col, side), strict=True):
+            write_png(path, page)
+        if (row + col) % 2:
+            write_obj(root / split / f'{name}.obj', mesh)
+        else:
+            write_ply(root / split / f'{name}.ply', mesh)
+    mesh_scheme.save(root / 'category.csv')
+
 # %% ../../nbs/data/world.ipynb #d3eaa315
 WORLD_VERSION = 5  # goes up when a seed no longer draws the bytes that it drew before
 world_layouts = dict(folders=write_folders, geotagged=write_geotagged, wildscenes=write_wildscenes,
-                     deepglobe=write_deepglobe, raster=write_raster, gta=write_gta)
+                     deepglobe=write_deepglobe, raster=write_raster, gta=write_gta, mesh=write_mesh)
 world_layouts = {layout: repeatable(write) for layout, write in world_layouts.items()}
 _last_world = lru_cache(1)(draw_world)
 
 def world_data(
-    layout: str,  # 'folders', 'geotagged', 'wildscenes', 'deepglobe', 'raster' or 'gta'
+    layout: str,  # 'folders', 'geotagged', 'wildscenes', 'deepglobe', 'raster', 'gta' or 'mesh'
     root: str | Path | None = None,  # where worlds are kept; None: $GEOSEG_CACHE, else ~/.cache/geoseg
     seed: int = 0,  # another seed is another place
     size: str = 'default',  # 'default', or 'tiny' for tests
@@ -996,7 +1156,7 @@ def world_data(
     if size not in SIZES:
         raise _unknown('size', size, SIZES)
     _check_seed(seed)
-    root = Path(root or os.environ.get('GEOSEG_CACHE') or Path.home() / '.cache' / 'geoseg').expanduser()
+    root = cache_folder(root)
     final = root / 'world' / f'{size}-seed{seed}-v{WORLD_VERSION}' / layout
     if final.is_dir():
         return final

@@ -116,7 +116,7 @@ class StepProfile(L.Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         self.tick(trainer, 'waiting for data')
-        self.batch = len(batch['image'])
+        self.batch = len(batch['name'])
         self.hooks = None
         if not self.saved:
             own = {p.untyped_storage().data_ptr() for p in pl_module.parameters()}

@@ -27,6 +27,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch.cli import LightningCLI
 
 from ..data.crossview import CrossViewData
+from ..data.faces import MeshData, meshes_in
 from ..data.images import FolderData, GeotaggedData, WildscenesData
 from ..data.loading import SegmentationData
 from ..data.rasters import RasterData
@@ -90,7 +91,7 @@ class RunConfig:
     recipe: str = ''  # the recipe's name; set by the file or by `--recipe`
     method: int | None = None  # which of the recipe's `methods`; None: it has none
     out: str = 'runs'  # the run's folder becomes OUT/RECIPE/TIME
-    resume: str | int | None = None  # a run's folder, a checkpoint, 'last', or an epoch of the newest run
+    resume: str | int | None = None  # a run's folder, a checkpoint, 'last', 'auto', or an epoch of the newest run
     weights_only: bool = False  # take the weights of `resume` alone, and start a new run
     monitor: str = 'mIoU/val'  # what is best: mIoU/val, F1/val, Loss/val, …
     patience: int | None = None  # stop after so many epochs without a better score; None: never
@@ -187,7 +188,7 @@ def full_key(
 
 # %% ../../nbs/training/recipes.ipynb #a88aa8c4
 LAYOUTS: dict[str, type[L.LightningDataModule]] = {
-    c.layout: c for c in (FolderData, WildscenesData, GeotaggedData, RasterData, CrossViewData)}
+    c.layout: c for c in (FolderData, WildscenesData, GeotaggedData, RasterData, CrossViewData, MeshData)}
 
 
 CHIP_SIZED = ('image_size', 'crop', 'crop_padding')  # settings for pictures of many sizes
@@ -214,9 +215,11 @@ def detect_layout(
         return 'folders'
     if any(name.lower().endswith(('.tif', '.tiff')) for name in names):
         return 'raster'
+    if any(meshes_in(root / folder) for folder in ('.', 'train', 'test') if (root / folder).is_dir()):
+        return 'mesh'
     raise ValueError(f'{root}: no layout that geoseg knows: expected img/ and mask/ (geotagged), images/ and masks/ '
-                     f'or image/ and indexLabel/ (folders), V-01/indexLabel/ (wildscenes), *.tif (raster), or '
-                     f'drone/ and satellite/ (gta); found {", ".join(sorted(names)[:5]) or "nothing"}')
+                     f'or image/ and indexLabel/ (folders), V-01/indexLabel/ (wildscenes), *.tif (raster), drone/ and '
+                     f'satellite/ (gta), or *.ply and *.obj (mesh); found {", ".join(sorted(names)[:5]) or "nothing"}')
 
 
 def data_section(
@@ -242,6 +245,9 @@ def data_section(
     else:
         root, layout = str(data), detect_layout(data)
     new = old if layout == old.layout else LAYOUTS[layout]
+    if (new is MeshData) != (old is MeshData):
+        wanted = 'meshes' if old is MeshData else 'pictures'
+        raise ValueError(f'data: {root} is of layout {layout}; this recipe is for {wanted}')
     # what other layouts mean by a name may be something else: only what all have goes over
     known = inspect.signature(SegmentationData.__init__).parameters
     arguments = {key: value for key, value in (current.get('init_args') or {}).items() if new is old or key in known}

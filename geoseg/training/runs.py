@@ -41,12 +41,14 @@ from PIL import Image
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from ..data.faces import MeshData
 from ..data.images import FolderData, ImageData
 from ..data.labels import LabelScheme
 from ..evaluation.metrics import (block_ids, bootstrap_interval, metrics_from_confusion, paired_test,
                                        per_class_table)
 from ..geo.coords import Frame
 from ..geo.memory import GeoMemory
+from ..inference.meshes import write_predictions
 from ..inference.postprocess import Postprocess, pixel_area
 from ..inference.tiling import check_looks, probability_rows
 from .callbacks import EMA, EarlyStopping, SeedBatches
@@ -367,7 +369,7 @@ def train(
     lr: float | None = None,
     seed: int | None = None,
     out: str | Path | None = None,  # the run's folder becomes OUT/RECIPE/TIME
-    resume: str | int | None = None,  # a run, a checkpoint, 'last', or an epoch of the newest run
+    resume: str | int | None = None,  # a run, a checkpoint, 'last', 'auto' (last if there is one), or an epoch
     overrides: Mapping[str, Any] | None = None,  # dotted keys or bare names of the configuration
     configs: Sequence[str | Path] = (),  # files that overlay the recipe
     command: str | None = None,  # for metadata.json
@@ -381,6 +383,9 @@ def train(
             raise ConfigError(f'{key} is given twice: {given[key]!r} and {value!r}')
         given[key] = value
     resume, fresh = given.pop('resume', None), given.get('weights_only') in (True, 'true', 'True')
+    if resume == 'auto':  # go on where there is a run
+        started = (Path(given.get('out') or 'runs').expanduser() / Path(recipe or '').stem).glob('*/config.yaml')
+        resume = 'last' if any(started) else None
     if fresh and resume is None:
         raise ConfigError('weights_only: give the checkpoint with resume')
     folder = checkpoint = None
@@ -773,7 +778,7 @@ def compare(
     return pd.DataFrame(rows).T
 
 # %% ../../nbs/training/runs.ipynb #11d218be
-WRITTEN = ('color', 'overlay', 'probabilities')
+WRITTEN = ('color', 'overlay', 'probabilities', 'page')
 
 
 def predict(
@@ -787,9 +792,9 @@ def predict(
     overlap: int | None = None,  # of windows, pixels; None: a quarter
     tta: Sequence[str | float] = (),  # further views to average: 'horizontal', 'vertical', 'both', factors of the size
     postprocess: Mapping[str, Any] | None = None,  # such as {open: 3, min_pixels: 64}, see `Postprocess`
-    write: Sequence[str] = (),  # beside the masks: 'color', 'overlay', 'probabilities'
+    write: Sequence[str] = (),  # color, overlay, probabilities beside masks; page, probabilities beside meshes
 ) -> Path:  # the folder
-    "Write the class of every pixel as index PNGs under the images' names, at the size of the pictures."
+    "Write the class of every pixel as index PNGs under the images' names and sizes; of every face, as PLY and text."
     check_looks(window, overlap, tta)
     steps = Postprocess.of(postprocess)
     if isinstance(write, str) or set(write) - set(WRITTEN):
@@ -803,13 +808,25 @@ def predict(
     if cli.model.card['labels'] is None:
         raise ConfigError(f'{path}: finds places, and has no classes to predict; use `geoseg localize`')
     source, scheme = cli.datamodule, LabelScheme.from_dict(cli.model.card['labels'])
+    folder = Path(out) if out is not None else path.parent.parent / 'predictions'
+    if isinstance(source, MeshData):
+        if memory or update or window or len(tta) or postprocess:
+            raise ConfigError('of meshes predict knows neither memory, update, window, tta nor postprocess')
+        if wrong := set(write) - {'page', 'probabilities'}:
+            raise ConfigError(f'write is {sorted(wrong)[0]!r}, of meshes page and probabilities can be written')
+        source = source.elsewhere(dict(data)) if pictures else source
+        predictor = Predictor(cli.model.network, scheme, cli.model.card)
+        write_predictions(predictor, source.predict_dataloader(), folder, write)
+        write_whole(folder / 'classes.txt', ''.join(f'{i} {n}\n' for i, n in enumerate(scheme.names)))
+        return folder
+    if 'page' in write:
+        raise ConfigError('write: pages are of meshes')
     if pictures:
         source = FolderData(dict(data), labels=scheme, augment=source.augment, batch_size=source.batch_size,
                             num_workers=source.num_workers)
     source.augment = replace(source.augment, center_crop=None)  # all of a picture
     if isinstance(source, ImageData) and source.augment.image_size is None:
         source.batch_size = 1  # each has its own size
-    folder = Path(out) if out is not None else path.parent.parent / 'predictions'
     use_memory(cli.model.network, memory)
     predictor = Predictor(cli.model.network, scheme, cli.model.card, update=update)
     if update and predictor.memory is None:

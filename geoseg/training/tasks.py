@@ -129,12 +129,14 @@ class Task(L.LightningModule):
             batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
         return max(1, -(-batches // self.trainer.accumulate_grad_batches))
 
+    def groups(self, lr: float, weight_decay: float) -> list[dict]:
+        'What learns how fast.'
+        return param_groups(self.network, lr, weight_decay, parts=self.rates, layer_decay=self.layer_decay)
+
     def configure_optimizers(self):
         # the class's own idea of rate and decay, asked with a parameter of no consequence
         defaults = self.optimizer([nn.Parameter(torch.zeros(1))]).defaults
-        groups = param_groups(self.network, defaults['lr'], defaults.get('weight_decay', 0.0),
-                              parts=self.rates, layer_decay=self.layer_decay)
-        optimizer = self.optimizer(groups)
+        optimizer = self.optimizer(self.groups(defaults['lr'], defaults.get('weight_decay', 0.0)))
         if self.schedule is None:
             return optimizer
         schedule = self.schedule(optimizer, self.steps_per_epoch(), max(1, self.trainer.max_epochs or 1))
@@ -173,6 +175,7 @@ class SegmentationTask(Task):
     'Train and evaluate a network that gives every pixel a class.'
 
     measures = ('Loss', 'mIoU', 'fwIoU', 'F1', *METRIC_NAMES.values())
+    target = 'mask'  # the key of the batch that holds the truth
 
     def __init__(
         self,
@@ -194,8 +197,8 @@ class SegmentationTask(Task):
     def compute_loss(self, output: dict[str, Tensor], batch: Mapping[str, Any]) -> Tensor:
         'The scalar that is minimised; a task with more outputs overrides it.'
         if hasattr(self.network, 'training_loss'):
-            return self.network.training_loss(output, batch['mask'], self.loss)
-        return self.loss(output['logits'], batch['mask'])
+            return self.network.training_loss(output, batch[self.target], self.loss)
+        return self.loss(output['logits'], batch[self.target])
 
     def weigh_classes(
         self,
@@ -223,7 +226,7 @@ class SegmentationTask(Task):
     def validation_step(self, batch, batch_idx):
         output = self(batch)
         self.eval_sums += weighted(self.compute_loss(output, batch), batch)
-        self.metrics.update(output['logits'], batch['mask'])
+        self.metrics.update(output['logits'], batch[self.target])
         return output['logits']
 
     def on_validation_epoch_end(self):
@@ -242,7 +245,7 @@ class SegmentationTask(Task):
 
     def test_step(self, batch, batch_idx):
         logits = self.validation_step(batch, batch_idx)
-        confusions = image_confusions(logits, batch['mask'], self.metrics.num_classes).cpu().numpy()
+        confusions = image_confusions(logits, batch[self.target], self.metrics.num_classes).cpu().numpy()
         world, rank = self.trainer.world_size, self.trainer.global_rank
         first = batch_idx * self.trainer.datamodule.batch_size * world + rank  # as the batch sampler deals them
         sources = batch['source'].tolist()
