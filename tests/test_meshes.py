@@ -227,7 +227,7 @@ def test_an_encoder_is_taken_over_and_frozen(trained, tmp_path):
     theirs = trained.predictor('cpu').network
     assert torch.equal(network.encoder.summary, theirs.encoder.summary) and torch.equal(network.mean, theirs.mean)
     assert not torch.equal(network.head[1].weight, theirs.head[1].weight)
-    assert {n.split('.')[2] for n, p in network.encoder.named_parameters() if p.requires_grad} == {'1'}
+    assert {n.split('.')[1] for n, p in network.encoder.named_parameters() if p.requires_grad} == {'1'}
     with pytest.raises(ValueError, match='its encoder does not fit'):
         NoMeFormer(5, 25, 32, 2, 2, pretrained=str(trained.folder))
 
