@@ -9,7 +9,7 @@ __all__ = ['CRS', 'ORIGIN', 'DATES', 'WATER', 'FOREST', 'GRASS', 'CROP', 'BARE',
            'draw_terrain', 'Parcels', 'draw_parcels', 'draw_buildings', 'paint_buildings', 'draw_cover',
            'season_weights', 'cast_shadows', 'draw_texture', 'draw_image', 'World', 'draw_world', 'Camera', 'drive',
            'camera_of', 'take_photos', 'write_png', 'ground_split', 'write_folders', 'exif_of', 'write_geotagged',
-           'quaternion_of', 'write_wildscenes', 'write_deepglobe', 'write_raster', 'world_data']
+           'quaternion_of', 'write_wildscenes', 'write_deepglobe', 'write_raster', 'cache_home', 'world_data']
 
 # %% ../../nbs/data/world.ipynb #4b13d74a
 import json
@@ -942,6 +942,12 @@ world_layouts = dict(folders=write_folders, geotagged=write_geotagged, wildscene
 world_layouts = {layout: repeatable(write) for layout, write in world_layouts.items()}
 _last_world = lru_cache(1)(draw_world)
 
+def cache_home(
+    root: str | Path | None = None,  # None: $GEOSEG_CACHE, else ~/.cache/geoseg
+) -> Path:
+    'Where what can be made again is kept'
+    return Path(root or os.environ.get('GEOSEG_CACHE') or Path.home() / '.cache' / 'geoseg').expanduser()
+
 def world_data(
     layout: str,  # 'folders', 'geotagged', 'wildscenes', 'deepglobe' or 'raster'
     root: str | Path | None = None,  # where worlds are kept; None: $GEOSEG_CACHE, else ~/.cache/geoseg
@@ -954,8 +960,7 @@ def world_data(
     if size not in SIZES:
         raise _unknown('size', size, SIZES)
     _check_seed(seed)
-    root = Path(root or os.environ.get('GEOSEG_CACHE') or Path.home() / '.cache' / 'geoseg').expanduser()
-    final = root / 'world' / f'{size}-seed{seed}-v{WORLD_VERSION}' / layout
+    final = cache_home(root) / 'world' / f'{size}-seed{seed}-v{WORLD_VERSION}' / layout
     if final.is_dir():
         return final
     work = final.parent / f'.writing-{layout}-{secrets.token_hex(4)}'

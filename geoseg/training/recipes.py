@@ -28,6 +28,7 @@ from lightning.pytorch.cli import LightningCLI
 
 from ..data.images import FolderData, GeotaggedData, WildscenesData
 from ..data.loading import SegmentationData
+from ..data.patches import DeepGlobeData
 from ..data.rasters import RasterData
 from ..data.world import world_data
 
@@ -186,7 +187,7 @@ def full_key(
 
 # %% ../../nbs/training/recipes.ipynb #a88aa8c4
 LAYOUTS: dict[str, type[SegmentationData]] = {c.layout: c for c in
-                                              (FolderData, WildscenesData, GeotaggedData, RasterData)}
+                                              (FolderData, WildscenesData, GeotaggedData, RasterData, DeepGlobeData)}
 
 
 CHIP_SIZED = ('image_size', 'crop', 'crop_padding')  # settings for pictures of many sizes
@@ -209,10 +210,13 @@ def detect_layout(
         return 'geotagged'
     if all(names.intersection(known) for known in FOLDER_NAMES.values()):
         return 'folders'
+    if any(root.glob('*_sat.*')) or any(root.glob('train/*_sat.*')):
+        return 'deepglobe'
     if any(name.lower().endswith(('.tif', '.tiff')) for name in names):
         return 'raster'
     raise ValueError(f'{root}: no layout that geoseg knows: expected img/ and mask/ (geotagged), images/ and masks/ '
-                     f'or image/ and indexLabel/ (folders), V-01/indexLabel/ (wildscenes), or *.tif (raster); found '
+                     f'or image/ and indexLabel/ (folders), V-01/indexLabel/ (wildscenes), '
+                     f'train/ID_sat.jpg (deepglobe), or *.tif (raster); found '
                      f'{", ".join(sorted(names)[:5]) or "nothing"}')
 
 
