@@ -1,8 +1,6 @@
 "The recipe `deepglobe-trm` from end to end: data, training, resume, halting, and the verbs of the published commands."
 import math
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -50,15 +48,14 @@ def test_a_run_leaves_the_published_table(run):
 
 
 def test_a_killed_run_goes_on_to_the_last_bit(run, tmp_path):
-    "Stopped after its first epoch and resumed in another process."
+    "Its newest checkpoint is that of the first epoch."
     first = geoseg.train('deepglobe-trm', 'world:tiny', epochs=2, lr=2e-3, out=tmp_path,
                          overrides=SMALL | {'val_share': 0.4, 'ema': 0.9, 'latent': True, 'every_n_epochs': 1})
     for path in (first.folder / 'checkpoints').glob('epoch001*'):
         path.unlink()
     begun = next((first.folder / 'checkpoints').glob('epoch000*'))
     os.replace(begun, first.last)
-    code = f"import geoseg; geoseg.train(resume='{first.folder}')"
-    subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, timeout=300)
+    geoseg.train(resume=first.folder)
     ours, theirs = (torch.load(r.last, weights_only=True) for r in (first, run))
     assert all(torch.equal(x, theirs['state_dict'][n]) for n, x in ours['state_dict'].items())
     for name in ('metrics.csv', 'train_log.csv', 'per_class.csv'):
@@ -179,14 +176,14 @@ def test_the_verbs(run, tmp_path, capsys, cache):
 
 
 def test_a_sweep_on_a_cluster(tmp_path, capsys, monkeypatch):
-    "Two seeds by the address of a scheduler, then none: the rows are there."
+    "A seed by the address of a scheduler, then none: the row is there."
     from distributed import LocalCluster
     monkeypatch.chdir(Path(__file__).parents[1])
-    words = ['sweep', '--recipe', 'deepglobe-trm', 'data=world:tiny', 'epochs=1', 'seeds=[3, 4]', f'out={tmp_path}',
+    words = ['sweep', '--recipe', 'deepglobe-trm', 'data=world:tiny', 'epochs=1', 'seeds=[3]', f'out={tmp_path}',
              'grid={t_max: [2]}', *WORDS]
     with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
         assert cli.main([*words, f'address={cluster.scheduler_address}']) == 0
     first = capsys.readouterr().out
-    assert pd.read_csv(tmp_path / 'sweep.csv')['seed'].tolist() in ([3, 4], [4, 3])
+    assert pd.read_csv(tmp_path / 'sweep.csv')['seed'].tolist() == [3]
     assert cli.main(words) == 0
     assert capsys.readouterr().out == first
