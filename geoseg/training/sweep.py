@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['find_notebook', 'make_jobs', 'run_job', 'results', 'sweep', 'absolute', 'summarise']
 
-# %% ../../nbs/training/sweep.ipynb #dffdc1c2
+# %% ../../nbs/training/sweep.ipynb #913dd7b9
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -18,7 +18,7 @@ from .ledger import Ledger
 from .recipes import ConfigError
 from .runs import Run, make_folder
 
-# %% ../../nbs/training/sweep.ipynb #9a04d596
+# %% ../../nbs/training/sweep.ipynb #15df1354
 def find_notebook(
     name: str | Path,  # a path, or the name of a notebook in this folder or in nbs/
 ) -> Path:
@@ -60,7 +60,7 @@ def make_jobs(
                          'parameters': own})
     return jobs
 
-# %% ../../nbs/training/sweep.ipynb #e3193cdb
+# %% ../../nbs/training/sweep.ipynb #2b141c05
 def run_job(
     job: Mapping[str, Any],  # of `make_jobs`
 ) -> dict[str, Any]:  # what was varied, and the scores of the best epoch
@@ -134,7 +134,7 @@ def absolute(
         return {split: absolute(path) for split, path in data.items()}
     return str(Path(data).resolve()) if data is not None and Path(data).exists() else data
 
-# %% ../../nbs/training/sweep.ipynb #c6f41891
+# %% ../../nbs/training/sweep.ipynb #4e2d39be
 def summarise(
     table: pd.DataFrame,  # of `sweep`
     scores: Sequence[str] = ('mIoU/val',),  # columns
