@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['VERBS', 'USAGE', 'Words', 'sort_words', 'from_yaml', 'rank_zero_print', 'fit', 'validate', 'test', 'predict',
-           'localize', 'inspect', 'profile', 'recipes', 'main', 'show_settings']
+           'localize', 'inspect', 'profile', 'prepare', 'halt_cal', 'efficiency', 'sweep', 'recipes', 'main',
+           'show_settings']
 
 # %% ../nbs/command_line.ipynb #b68593f1
 import logging
@@ -149,6 +150,50 @@ def profile(words: Words):
     rank_zero_print('\n'.join(found.verdict))
 
 
+def prepare(words: Words):
+    from geoseg.training.recipes import parse
+    settings = dict(words.overrides)
+    force = from_yaml('force', settings.pop('force', 'false'))
+    if not isinstance(force, bool):
+        raise ValueError(f'force is {force!r}, expected true or false')
+    data = parse([*([words.recipe] if words.recipe else []), *words.configs], settings).build_data()
+    if not hasattr(data, 'prepare'):
+        raise ValueError(f'the layout {data.layout} needs no preparation')
+    print(data.prepare(force))
+
+
+def halt_cal(words: Words):
+    from geoseg.evaluation.halting import calibrate_halting
+    settings = dict(words.overrides)
+    ours = {key: settings.pop(key) for key in ('data', 'split', 'by', 'out') if key in settings}
+    if 'delta' in settings:
+        ours['delta'] = float(settings.pop('delta'))
+    found = calibrate_halting(_checkpoint(words), overrides=settings, **ours)
+    print(found.table.to_string(float_format='%.4f'))
+    print(found.folder)
+
+
+def efficiency(words: Words):
+    from geoseg.evaluation.efficiency import run_efficiency
+    settings = dict(words.overrides)
+    ours = {key: from_yaml(key, settings.pop(key)) for key in ('size', 'batch', 'steps', 'repeats', 'device')
+            if key in settings}
+    found = run_efficiency(words.checkpoint, words.recipe, words.configs, settings, **ours)
+    print(found.to_string(float_format='%.2f'))
+
+
+def sweep(words: Words):
+    from geoseg.training.sweep import summarise, sweep
+    if words.configs or words.checkpoint:
+        raise ValueError('sweep takes a recipe and settings, no --config or --checkpoint')
+    settings = {key: value if key in ('data', 'out', 'address', 'notebook') or not isinstance(value, str)
+                else from_yaml(key, value) for key, value in words.overrides.items()}
+    ours = {key: settings.pop(key) for key in ('notebook', 'out', 'seeds', 'grid', 'address') if key in settings}
+    scores = settings.pop('scores', ['mIoU/val'])
+    recipe = {} if words.recipe is None else {'recipe': words.recipe}
+    print(summarise(sweep(parameters=recipe | settings, **ours), scores).to_string(float_format='%.4f'))
+
+
 def recipes(words: Words):
     from geoseg.training.recipes import recipe_path, recipes
     for name in recipes():
@@ -161,8 +206,8 @@ def _checkpoint(words: Words) -> str:
     return words.checkpoint
 
 
-VERBS = {f.__name__: f for f in (fit, validate, test, predict, localize, inspect, profile,
-                                    recipes)}
+VERBS = {f.__name__.replace('_', '-'): f for f in (prepare, fit, validate, test, predict, localize, halt_cal,
+                                                     efficiency, sweep, inspect, profile, recipes)}
 USAGE = '''usage: geoseg VERB [--recipe NAME] [--config FILE] [--checkpoint RUN] [--key value | name=value ...]
 verbs: ''' + ', '.join(VERBS) + '''
 for example: geoseg fit --recipe unet data=world epochs=3

@@ -1156,8 +1156,7 @@ def world_data(
     if size not in SIZES:
         raise _unknown('size', size, SIZES)
     _check_seed(seed)
-    root = cache_folder(root)
-    final = root / 'world' / f'{size}-seed{seed}-v{WORLD_VERSION}' / layout
+    final = cache_folder(root) / 'world' / f'{size}-seed{seed}-v{WORLD_VERSION}' / layout
     if final.is_dir():
         return final
     work = final.parent / f'.writing-{layout}-{secrets.token_hex(4)}'

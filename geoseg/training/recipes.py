@@ -30,6 +30,7 @@ from ..data.crossview import CrossViewData
 from ..data.faces import MeshData, meshes_in
 from ..data.images import FolderData, GeotaggedData, WildscenesData
 from ..data.loading import SegmentationData
+from ..data.patches import DeepGlobeData
 from ..data.rasters import RasterData
 from ..data.world import world_data
 
@@ -188,7 +189,8 @@ def full_key(
 
 # %% ../../nbs/training/recipes.ipynb #a88aa8c4
 LAYOUTS: dict[str, type[L.LightningDataModule]] = {
-    c.layout: c for c in (FolderData, WildscenesData, GeotaggedData, RasterData, CrossViewData, MeshData)}
+    c.layout: c for c in (FolderData, WildscenesData, GeotaggedData, RasterData, DeepGlobeData, CrossViewData,
+                          MeshData)}
 
 
 CHIP_SIZED = ('image_size', 'crop', 'crop_padding')  # settings for pictures of many sizes
@@ -213,13 +215,16 @@ def detect_layout(
         return 'gta'
     if all(names.intersection(known) for known in FOLDER_NAMES.values()):
         return 'folders'
+    if any(root.glob('*_sat.*')) or any(root.glob('train/*_sat.*')):
+        return 'deepglobe'
     if any(name.lower().endswith(('.tif', '.tiff')) for name in names):
         return 'raster'
     if any(meshes_in(root / folder) for folder in ('.', 'train', 'test') if (root / folder).is_dir()):
         return 'mesh'
     raise ValueError(f'{root}: no layout that geoseg knows: expected img/ and mask/ (geotagged), images/ and masks/ '
-                     f'or image/ and indexLabel/ (folders), V-01/indexLabel/ (wildscenes), *.tif (raster), drone/ and '
-                     f'satellite/ (gta), or *.ply and *.obj (mesh); found {", ".join(sorted(names)[:5]) or "nothing"}')
+                     f'or image/ and indexLabel/ (folders), V-01/indexLabel/ (wildscenes), train/ID_sat.jpg '
+                     f'(deepglobe), *.tif (raster), drone/ and satellite/ (gta), or *.ply and *.obj (mesh); found '
+                     f'{", ".join(sorted(names)[:5]) or "nothing"}')
 
 
 def data_section(

@@ -102,6 +102,7 @@ class RunRecord(callbacks.Checkpoint):
         self.best: dict | None = None  # {'epoch': …, 'score': …}
         self.kept: dict[str, float] = {}  # checkpoints by name -> score
         self.step = -1  # of the last checkpoint
+        self.columns: Mapping[str, str] = {}  # of train_log.csv, for tasks that have one: name -> that of metrics.csv
 
     def state_dict(self):
         return {'rows': self.rows, 'classes': self.classes, 'best': self.best, 'kept': self.kept}
@@ -117,6 +118,7 @@ class RunRecord(callbacks.Checkpoint):
     def setup(self, trainer, pl_module, stage):
         # the first process chose the folder's name
         self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
+        self.columns = getattr(pl_module, 'train_log', {})
 
     def on_fit_start(self, trainer, pl_module):
         if trainer.is_global_zero:
@@ -135,7 +137,10 @@ class RunRecord(callbacks.Checkpoint):
                 path.unlink()
 
     def write_tables(self):
-        for name, rows in (('metrics.csv', self.rows), ('per_class.csv', self.classes)):
+        tables = {'metrics.csv': self.rows, 'per_class.csv': self.classes}
+        if self.columns:
+            tables['train_log.csv'] = [{new: row.get(old) for new, old in self.columns.items()} for row in self.rows]
+        for name, rows in tables.items():
             text = pd.DataFrame(rows).to_csv(index=False, lineterminator='\n') if rows else ''
             write_whole(self.folder / name, text)
 
