@@ -163,7 +163,8 @@ def test_memory_does_not_grow_with_the_raster(tmp_path):
                 f.write(np.full((3, 256, side), row % 251, np.uint8), window=rasterio.windows.Window(0, row, side, 256))
         [a] = find_rasters(path)
         peaks.append(predict_raster(predictor, a, tmp_path, window=512, overlap=64, panel=1024)['peak MiB'])
-    assert abs(peaks[2] - peaks[1]) < 40, peaks  # the classes alone are 12 MiB more, the picture 36, probabilities 192
+    # caches fill, by 2 × 20 MiB at most; the classes alone are 12 MiB more, the picture 36, the probabilities 192
+    assert peaks[2] - peaks[1] < 90, peaks
 
 
 def test_a_network_with_place_and_memory(tmp_path):
