@@ -6,7 +6,8 @@
 __all__ = ['log', 'rank_zero_info', 'WRITTEN', 'make_folder', 'write_whole', 'RunRecord', 'git_state', 'metadata', 'new_folder',
            'Run', 'find_resume', 'train', 'fit', 'prepare', 'make_trainer', 'card', 'in_notebook', 'NotebookProgress',
            'check_parameters', 'logging_to', 'use_memory', 'memory_used', 'open_checkpoint', 'localizes', 'Evaluation',
-           'evaluate', 'split_loader', 'compare', 'predict', 'answer_batch', 'as_float', 'png']
+           'evaluate', 'split_loader', 'compare', 'predict', 'run_settings', 'answer_rasters', 'answer_batch',
+           'as_float', 'png']
 
 # %% ../../nbs/training/runs.ipynb #38110625
 import importlib.metadata
@@ -44,6 +45,7 @@ from tqdm.auto import tqdm
 from ..data.faces import MeshData
 from ..data.images import FolderData, ImageData
 from ..data.labels import LabelScheme
+from ..data.rasters import Acquisition, RasterData
 from ..evaluation.metrics import (block_ids, bootstrap_interval, metrics_from_confusion, paired_test,
                                        per_class_table)
 from ..geo.coords import Frame
@@ -788,24 +790,28 @@ WRITTEN = ('color', 'overlay', 'probabilities', 'page')
 
 def predict(
     checkpoint: str | Path,  # a checkpoint, or a run's folder: its best
-    data: str | Mapping[str, str] | None = None,  # a data set, or {predict: folder of pictures}; None: the run's own
+    data: str | Mapping[str, str] | None = None,  # a data set, {predict: folder of pictures}, or GeoTIFFs: a file or a
+    # folder; None: the run's own
     out: str | Path | None = None,  # folder of the masks; None: RUN/predictions
     overrides: Mapping[str, Any] | None = None,  # of the run's configuration; {image_size: null}: as the pictures are
     memory: str | Path | None = None,  # as `GeoMemory.save` wrote it, instead of the checkpoint's
     update: bool = False,  # remember what is seen, and save the memory as OUT/memory
-    window: int | None = None,  # side of a sliding window, pixels, a multiple of 32; None: each picture at once
+    window: int | None = None,  # side of a sliding window, pixels, a multiple of 32; None: at once, GeoTIFFs in 512
     overlap: int | None = None,  # of windows, pixels; None: a quarter
     tta: Sequence[str | float] = (),  # further views to average: 'horizontal', 'vertical', 'both', factors of the size
     postprocess: Mapping[str, Any] | None = None,  # such as {open: 3, min_pixels: 64}, see `Postprocess`
-    write: Sequence[str] = (),  # color, overlay, probabilities beside masks; page, probabilities beside meshes
+    write: Sequence[str] = (),  # beside the masks: out of WRITTEN; of GeoTIFFs out of RASTER_WRITTEN
 ) -> Path:  # the folder
-    "Write the class of every pixel as index PNGs under the images' names and sizes; of every face, as PLY and text."
-    check_looks(window, overlap, tta)
+    "Write the class of every pixel, of pictures as index PNGs of their size, of GeoTIFFs on their grid; of every face."
+    from geoseg.inference.rasters import find_rasters  # it needs this module
     steps = Postprocess.of(postprocess)
-    if isinstance(write, str) or set(write) - set(WRITTEN):
-        raise ConfigError(f'write is {write!r}, expected a list out of {", ".join(WRITTEN)}')
     if not isinstance(update, bool):
         raise ConfigError(f'update is true or false, not {update!r}')
+    if find_rasters(data) is not None:
+        settings = run_settings(checkpoint, overrides)
+        rasters = find_rasters(data, **{k: settings[k] for k in ('pattern', 'mask_pattern') if k in settings})
+        return answer_rasters(checkpoint, rasters, out, settings, memory, update, window, overlap, tta, steps, write)
+    check_looks(window, overlap, tta)
     if update and (window or len(tta)):
         raise ConfigError('update remembers a picture as it is seen, once: not with window or tta')
     pictures = isinstance(data, Mapping) and set(data) == {'predict'}  # no layout, no labels
@@ -829,6 +835,13 @@ def predict(
     if pictures:
         source = FolderData(dict(data), labels=scheme, augment=source.augment, batch_size=source.batch_size,
                             num_workers=source.num_workers)
+    if isinstance(source, RasterData):
+        areas = source.predict_dataloader().dataset.areas
+        rasters = list({area.acquisition.image: area.acquisition for area in areas}.values())
+        return answer_rasters(checkpoint, rasters, out, run_settings(checkpoint, overrides), memory, update, window,
+                              overlap, tta, steps, write)
+    if isinstance(write, str) or set(write) - set(WRITTEN):
+        raise ConfigError(f'write is {write!r}, expected a list out of {", ".join(WRITTEN)}')
     source.augment = replace(source.augment, center_crop=None)  # all of a picture
     if isinstance(source, ImageData) and source.augment.image_size is None:
         source.batch_size = 1  # each has its own size
@@ -851,6 +864,59 @@ def predict(
         write_whole(folder / 'memory.txt', memory_used(predictor.memory, predictor.coverage) + '\n')
         if update:
             predictor.memory.save(folder / 'memory')
+    return folder
+
+
+def run_settings(
+    checkpoint: str | Path,  # of a run, or its folder
+    overrides: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:  # of its data module; of a run on pictures `bands` and `value_range` are those of `overrides`
+    "What a run says of its data, which need not be here."
+    path = Path(checkpoint).expanduser()
+    folder, overrides, own = Run(path if path.is_dir() else path.parent.parent).folder, dict(overrides or {}), {}
+    kind = yaml.safe_load((folder / 'config.yaml').read_text())['data']['class_path']
+    if kind.rpartition('.')[2] != RasterData.__name__:
+        own = {key: overrides.pop(key) for key in ('bands', 'value_range') if key in overrides}
+        own = {key: yaml.safe_load(value) if isinstance(value, str) else value for key, value in own.items()}
+    settings = parse([folder / 'config.yaml'], overrides).config.data.init_args.as_dict()
+    return settings | own | {'overrides': overrides}
+
+
+def answer_rasters(
+    checkpoint: str | Path,
+    rasters: Sequence[Acquisition],
+    out: str | Path | None,
+    settings: Mapping[str, Any],  # of `run_settings`
+    memory: str | Path | None,
+    update: bool,
+    window: int | None,
+    overlap: int | None,
+    tta: Sequence[str | float],
+    steps: Postprocess,
+    write: Sequence[str],
+) -> Path:  # the folder
+    '`predict` for GeoTIFFs.'
+    from geoseg.inference.rasters import predict_rasters
+    path = Path(checkpoint).expanduser()
+    path, seen = Run(path).best if path.is_dir() else path, None
+    if settings.get('remember') is None:
+        predictor = Predictor.load(path)
+    else:
+        cli, _ = open_checkpoint(path, overrides=settings['overrides'])
+        predictor = Predictor(cli.model.network, LabelScheme.from_dict(cli.model.card['labels']), cli.model.card)
+        seen = cli.datamodule.plain_loader('remember')
+    use_memory(predictor.network, memory)
+    if update and predictor.memory is None:
+        raise ConfigError(f'{path}: update: this network has no memory')
+    if seen is not None and predictor.memory is not None:
+        predictor.remember(seen)
+    folder, frame = Path(out) if out is not None else path.parent.parent / 'predictions', predictor.card.get('frame')
+    predict_rasters(predictor, rasters, folder, settings.get('bands'), settings.get('value_range'),
+                    Frame.from_dict(frame) if frame else None, update, steps, write, window=window or 512,
+                    overlap=overlap, tta=tta, batch_size=settings['batch_size'])
+    write_whole(folder / 'classes.txt', ''.join(f'{i} {n}\n' for i, n in enumerate(predictor.scheme.names)))
+    if predictor.memory is not None:
+        write_whole(folder / 'memory.txt', memory_used(predictor.memory, predictor.coverage) + '\n')
     return folder
 
 

@@ -549,12 +549,24 @@ class Predictor:
         other.hidden = (*self.hidden, *keys)
         return other
 
-    @torch.inference_mode()
+    @property
+    def temperature(self) -> float:
+        'What logits are divided by: 1, or what `calibrate` found.'
+        return self.card.get('temperature', 1.)
+
     def logits(
         self,
         batch: Mapping[str, Any] | Tensor,  # keys of the batch table, or images [B, C, H, W], normalised
     ) -> Tensor:  # float32 [B, K, H, W], on the predictor's device
-        'The logits of a batch.'
+        'The calibrated logits of a batch.'
+        return self.output(batch)['logits']
+
+    @torch.inference_mode()
+    def output(
+        self,
+        batch: Mapping[str, Any] | Tensor,  # keys of the batch table, or images [B, C, H, W], normalised
+    ) -> dict[str, Tensor]:  # `logits` float32 [B, K, H, W], calibrated; the rest as the network gives it
+        'All that the network says of a batch.'
         if isinstance(batch, Tensor):
             batch = {'image': batch}
         batch = self.move({k: v for k, v in batch.items() if k not in self.hidden})
@@ -564,7 +576,7 @@ class Predictor:
             self.recalled += float(output['recalled']) * len(batch['image'])
             if self.update:
                 self.network.remember(output, batch['xy'], batch['source'], batch['time'])
-        return output['logits'].float()
+        return output | {'logits': output['logits'].float() / self.temperature}
 
     def move(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         return {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}

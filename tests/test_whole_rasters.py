@@ -1,0 +1,219 @@
+"""GeoTIFFs of any size through trained networks, from a checkpoint to rasters and polygons; temperatures."""
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import papermill
+import pytest
+import rasterio
+import torch
+from rasterio.features import rasterize
+from rasterio.transform import from_origin
+from torch import nn
+
+import geoseg
+from geoseg import cli
+from geoseg.data.augment import Augment
+from geoseg.data.labels import LabelScheme
+from geoseg.data.rasters import Area, RasterChips, Reader
+from geoseg.data.world import world_data
+from geoseg.evaluation.calibration import calibrate
+from geoseg.inference.rasters import find_rasters, predict_raster
+from geoseg.training.tasks import Predictor
+
+NBS = Path(__file__).parents[1] / 'nbs'
+TINY = {'num_workers': 0, 'encoder': 'tu-resnet10t', 'decoder_channels': [16, 8, 8, 8, 8], 'warmup_epochs': 0,
+        'image_size': [64, 64], 'crop': [64, 64], 'save_top_k': 0, 'trainer.accelerator': 'cpu',
+        'trainer.enable_progress_bar': False}
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    'The folder of a short run on pictures.'
+    return geoseg.train('unet', 'world:tiny', epochs=1, batch_size=8, lr=3e-3, out=tmp_path_factory.mktemp('run'),
+                        overrides=TINY).folder
+
+
+@pytest.fixture(scope='module')
+def scene(tmp_path_factory):
+    'A GeoTIFF with a corner without data, in tiles of 128 pixels.'
+    path, first = tmp_path_factory.mktemp('scene') / 'scene.tif', sorted(world_data('raster', size='tiny').glob('*_i*'))
+    with rasterio.open(first[0]) as f:
+        pixels, profile = np.tile(f.read(), (1, 2, 2))[:, :300, :410].clip(1), f.profile
+    pixels[:, :40, 350:] = 0
+    profile |= {'width': 410, 'height': 300, 'nodata': 0, 'tiled': True, 'blockxsize': 128, 'blockysize': 128}
+    with rasterio.open(path, 'w', **profile) as f:
+        f.write(pixels)
+    return path
+
+
+def read(path):
+    with rasterio.open(path) as f:
+        return f.read()
+
+
+def test_from_the_command_line_to_rasters_and_polygons(trained, scene, tmp_path, capsys):
+    words = [f'data={scene}', f'out={tmp_path}', 'window=128', 'write=[probabilities,uncertainty,polygons,geojson]']
+    assert cli.main(['predict', '--checkpoint', str(trained), *words]) == 0
+    assert not [p.name for p in tmp_path.iterdir() if p.name.startswith('.')]
+    classes, empty = read(tmp_path / 'scene_classes.tif')[0], (read(scene) == 0).all(0)
+    assert ((classes == 255) == empty).all()
+    with rasterio.open(scene) as image:
+        for name in ('classes', 'probabilities', 'uncertainty'):
+            with rasterio.open(tmp_path / f'scene_{name}.tif') as f:
+                assert (f.crs, f.transform, f.shape) == (image.crs, image.transform, image.shape)
+                assert f.tags(ns='IMAGE_STRUCTURE')['LAYOUT'] == 'COG'
+        grid, pixel = image.transform, abs(image.transform.a * image.transform.e)
+    probs, uncertainty = read(tmp_path / 'scene_probabilities.tif'), read(tmp_path / 'scene_uncertainty.tif')[0]
+    assert np.abs(probs.sum(0)[~empty] - 1).max() < 1e-5 and np.isnan(probs[:, empty]).all()
+    assert (probs.argmax(0) == classes)[~empty].all() and 0 <= np.nanmin(uncertainty) <= np.nanmax(uncertainty) <= 1
+    polygons = gpd.read_file(tmp_path / 'scene_polygons.gpkg')
+    drawn = rasterize(zip(polygons.geometry, polygons['class_id'], strict=True), classes.shape, 255, transform=grid)
+    assert (drawn == classes).all()
+    report = json.loads((tmp_path / 'scene.json').read_text())
+    for name, count in report['pixels'].items():
+        assert polygons.loc[polygons['class'] == name, 'area_m2'].sum() == pytest.approx(count * pixel, rel=1e-3)
+    assert len(gpd.read_file(tmp_path / 'scene_polygons.geojson')) == len(polygons) == report['polygons']
+    assert report['no data'] == empty.sum() and report['peak MiB'] > 0
+
+
+def test_one_window_says_what_the_network_says(trained, scene, tmp_path):
+    geoseg.predict(trained, scene, tmp_path, window=512, write=['probabilities'])
+    predictor, pixels = geoseg.Run(trained).predictor(), read(scene)
+    pixels[:, :40, 350:] = np.rint(255 * np.array([0.485, 0.456, 0.406]))[:, None, None]
+    padded = np.pad(pixels, ((0, 0), (0, 0), (0, 2)))  # to a multiple of four
+    padded[:, :, 410:] = np.rint(255 * np.array([0.485, 0.456, 0.406]))[:, None, None]
+    image = Augment().pipeline(False)(np.ascontiguousarray(padded.transpose(1, 2, 0)))[0]
+    whole = predictor.logits(image[None]).softmax(1)[0, :, :, :410].numpy()
+    probs = read(tmp_path / 'scene_probabilities.tif')
+    assert np.nanmax(np.abs(probs - whole)) < 1e-5
+
+
+def test_bands_and_types(trained, scene, tmp_path):
+    plain, deep = geoseg.predict(trained, scene, tmp_path / 'plain', window=128), tmp_path / 'deep'
+    deep.mkdir()
+    with rasterio.open(scene) as f:
+        pixels, profile = f.read(), f.profile | {'dtype': 'uint16', 'count': 4}
+    with rasterio.open(deep / 'scene.tif', 'w', **profile) as f:
+        f.write(np.stack([*pixels[::-1].astype(np.uint16) * 16, pixels[0]]))  # blue, green, red, another
+    words = [f'data={deep}', f'out={tmp_path / "four"}', 'window=128', 'bands=[3,2,1]', 'value_range=[[0,4080]]']
+    assert cli.main(['predict', '--checkpoint', str(trained), *words]) == 0
+    one, two = (read(folder / 'scene_classes.tif') for folder in (plain, tmp_path / 'four'))
+    assert (one == two).mean() > 0.999 and ((one == 255) == (two == 255)).all()
+
+
+class Counter(nn.Module):
+    'Counts its calls, and answers from three pixels around.'
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.calls = nn.Conv2d(3, 4, 7, padding=3), 0
+
+    def forward(self, image):
+        self.calls += 1
+        return {'logits': self.conv(image)}
+
+
+def test_what_is_done_is_not_done_again_and_other_settings_are(scene, tmp_path):
+    torch.manual_seed(0)
+    scheme = LabelScheme(['a', 'b', 'c', 'd'], np.arange(12).reshape(4, 3))
+    network, [a] = Counter(), find_rasters(scene)
+    predictor = Predictor(network, scheme, device='cpu')
+    told = predict_raster(predictor, a, tmp_path, window=128, write=['polygons'])
+    calls, before = network.calls, (tmp_path / 'scene_classes.tif').stat().st_mtime_ns
+    assert calls == told['windows'] == 4 * 3
+    assert predict_raster(predictor, a, tmp_path, window=128, write=['polygons']) == told
+    assert network.calls == calls and (tmp_path / 'scene_classes.tif').stat().st_mtime_ns == before
+    with torch.no_grad():
+        network.conv.bias += 1e-3
+    predict_raster(predictor, a, tmp_path, window=128)  # another network; polygons of the old one must not stay
+    assert network.calls == 2 * calls and not (tmp_path / 'scene_polygons.gpkg').exists()
+
+
+def test_killed_and_taken_up_again(trained, scene, tmp_path):
+    script = Path(__file__).with_name('kill_prediction.py')
+    done = subprocess.run([sys.executable, script, trained, scene, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    kills = json.loads(done.stdout.splitlines()[-1])
+    assert all(kill['killed'] and not kill['whole'] for kill in kills), kills
+    assert kills[0]['done'] <= kills[1]['done'] <= kills[2]['done']
+    for name in ('classes', 'probabilities', 'uncertainty'):
+        one, two = ((tmp_path / out / f'scene_{name}.tif').read_bytes() for out in ('whole', 'cut'))
+        assert one == two, name
+    one, two = (gpd.read_file(tmp_path / out / 'scene_polygons.gpkg') for out in ('whole', 'cut'))
+    assert one.geometry.geom_equals(two.geometry).all() and one.drop(columns='geometry').equals(
+        two.drop(columns='geometry'))
+    assert {p.name for p in (tmp_path / 'cut').iterdir()} == {p.name for p in (tmp_path / 'whole').iterdir()}
+
+
+def test_memory_does_not_grow_with_the_raster(tmp_path):
+    torch.manual_seed(0)
+    scheme = LabelScheme(['a', 'b', 'c', 'd'], np.arange(12).reshape(4, 3))
+    predictor, peaks = Predictor(Counter(), scheme, device='cpu'), []
+    if sys.platform != 'linux':
+        pytest.skip('peaks are told apart on Linux alone')
+    for side in (1024, 2048, 4096):  # the first warms up
+        path = tmp_path / f'{side}.tif'
+        with rasterio.open(path, 'w', driver='GTiff', width=side, height=side, count=3, dtype='uint8', tiled=True,
+                           crs='EPSG:32633', transform=from_origin(4e5, 5.2e6, 2, 2), compress='deflate') as f:
+            for row in range(0, side, 256):
+                f.write(np.full((3, 256, side), row % 251, np.uint8), window=rasterio.windows.Window(0, row, side, 256))
+        [a] = find_rasters(path)
+        peaks.append(predict_raster(predictor, a, tmp_path, window=512, overlap=64, panel=1024)['peak MiB'])
+    # caches fill, by 2 × 20 MiB at most; the classes alone are 12 MiB more, the picture 36, the probabilities 192
+    assert peaks[2] - peaks[1] < 90, peaks
+
+
+def test_a_network_with_place_and_memory(tmp_path):
+    run = geoseg.train('geosegformer', 'world:raster:tiny', epochs=2, seed=1, out=tmp_path / 'runs', overrides={
+        'feature_dim': 16, 'num_workers': 0, 'warmup_epochs': 0.5, 'trainer.accelerator': 'cpu', 'batch_size': 4,
+        'trainer.enable_progress_bar': False, 'memory_size': 8, 'memory_dim': 16, 'spatial_radius': 6.0,
+        'memory_warmup_epochs': 1, 'chip': 64})
+    folder = geoseg.predict(run.folder, out=tmp_path / 'maps', window=512, write=['probabilities'])  # the test year
+    data, predictor = run.data(), run.predictor()
+    a = data.datasets['test'].areas[0].acquisition
+    assert [p.name for p in folder.glob('*.tif')] and a.height == a.width
+    whole = RasterChips([Area(a, 0, 0, a.height, a.width)], Reader(data.scheme), Augment().pipeline(False),
+                        data.frame, a.height)
+    batch = torch.utils.data.default_collate([whole[0]])
+    probs = read(folder / f'{a.image.stem}_probabilities.tif')
+    assert np.abs(probs - predictor.logits(batch).softmax(1)[0].numpy()).max() < 1e-4
+    blind = predictor.without('xy').logits(batch).softmax(1)[0].numpy()
+    assert np.abs(probs - blind).max() > 1e-3 and 'was recalled' in (folder / 'memory.txt').read_text()
+    tiles = read(geoseg.predict(run.folder, a.image, tmp_path / 'tiles', window=128, update=True)
+                 / f'{a.image.stem}_classes.tif')
+    assert (tiles[0] == probs.argmax(0)).mean() > 0.8 and (tmp_path / 'tiles' / 'memory.safetensors').is_file()
+
+
+@pytest.mark.parametrize('options, says', [
+    ({'write': ['overlay']}, 'for GeoTIFFs'), ({'write': 'polygons'}, 'for GeoTIFFs'),
+    ({'write': ['steps']}, 'has none'),
+    ({'overrides': {'bands': [1, 2]}}, '2 bands are read, the network takes 3: set bands'),
+    ({'overrides': {'bands': [1, 2, 7]}}, r'bands \(1, 2, 7\) asked for, it has 1 to 3'),
+    ({'overrides': {'bnds': [1]}}, "unknown key 'bnds'"), ({'window': 50}, 'window is 50'),
+    ({'window': 64, 'overlap': 64}, 'less than the window'), ({'postprocess': {'crf': True}}, 'not for GeoTIFFs'),
+    ({'postprocess': {'min_area': 1e7}}, 'too large'), ({'update': True}, 'no memory'),
+    ({'data': 'nowhere.tif'}, 'nowhere.tif: no such file'), ({'data': 'text.tif'}, 'text.tif: not a readable raster'),
+    ({'data': 'placeless.tif'}, 'placeless.tif: crs: none given'),
+])
+def test_what_cannot_be_done_is_said_before_work(trained, scene, tmp_path, monkeypatch, options, says):
+    (tmp_path / 'text.tif').write_text('no raster')
+    with rasterio.open(tmp_path / 'placeless.tif', 'w', driver='GTiff', width=8, height=8, count=3, dtype='uint8') as f:
+        f.write(np.zeros((3, 8, 8), np.uint8))
+    data = tmp_path / options['data'] if 'data' in options else scene
+    with pytest.raises((ValueError, OSError), match=says):
+        geoseg.predict(trained, **{'out': tmp_path / 'maps'} | options | {'data': data})
+    assert not (tmp_path / 'maps').exists()
+
+
+def test_notebooks_show_rasters_and_calibration(trained, scene, tmp_path):
+    found = calibrate(trained)
+    assert geoseg.Run(trained).predictor().temperature == found.temperature != 1
+    for name, parameters in {'predict': {'data': str(scene), 'out': str(tmp_path / 'maps'), 'window': 128},
+                             'evaluate': {'out': str(tmp_path / 'scores')}}.items():
+        papermill.execute_notebook(NBS / f'{name}.ipynb', tmp_path / f'{name}.ipynb',
+                                   {'checkpoint': str(trained)} | parameters, cwd=NBS, progress_bar=False)
+    assert (tmp_path / 'maps/scene_classes.tif').is_file() and (tmp_path / 'scores/reliability.png').is_file()
