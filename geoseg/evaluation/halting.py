@@ -83,13 +83,14 @@ def record_halting(
     network: nn.Module,  # that halts, in evaluation mode, on the device of the batches
     batches: Iterable[Mapping[str, Any]],  # image, mask and source
     by: str = 'source',  # what a unit is: 'source', the image that patches are cut from, or 'sample'
-    taus: np.ndarray = TAUS,
+    taus: np.ndarray | None = None,  # [M]: thresholds, ascending; None: TAUS
 ) -> HaltingRecord:
     'Run all steps of all samples, and count at each threshold.'
     if not getattr(network, 'act', False):
         raise ConfigError(f'{type(network).__name__} does not halt (act: false)')
     if by not in ('source', 'sample'):
         raise ConfigError(f"by is {by!r}, expected 'source' or 'sample'")
+    taus = TAUS if taus is None else taus
     totals, steps, q = {}, {}, []
     for batch in batches:
         output, mask = network(batch['image'], all_steps=True), batch['mask']
@@ -129,8 +130,6 @@ def conformal_tau(
     delta: float,  # the loss that may be expected
 ) -> float:
     'The smallest threshold whose expected loss is at most delta; `ConfigError` for too few images.'
-    if not 0 < delta < 1:
-        raise ConfigError(f'delta is {delta}, expected a loss between 0 and 1')
     kept = risk_bound(losses.mean(0), len(losses)) <= delta
     if not kept.any():
         raise ConfigError(f'delta is {delta}: {len(losses)} images cannot promise it, it takes '
@@ -212,6 +211,8 @@ def calibrate_halting(
     out: str | Path | None = None,  # folder of the tables; None: RUN/halting/SPLIT
 ) -> HaltingCalibration:
     'Choose the threshold of a refiner.'
+    if not 0 < delta < 1:
+        raise ConfigError(f'delta is {delta}, expected a loss between 0 and 1')
     cli, path = open_checkpoint(checkpoint, data, overrides)
     network = cli.model.network.eval()
     folder = Path(out) if out is not None else path.parent.parent / 'halting' / split
