@@ -181,10 +181,7 @@ def prepare(words: Words):
 
 def halt_cal(words: Words):
     from geoseg.evaluation.halting import calibrate_halting
-    settings = dict(words.overrides)
-    ours = {key: settings.pop(key) for key in ('data', 'split', 'by', 'out') if key in settings}
-    if 'delta' in settings:
-        ours['delta'] = float(settings.pop('delta'))
+    ours, settings = arguments_of(calibrate_halting, words)
     found = calibrate_halting(_checkpoint(words), overrides=settings, **ours)
     print(found.table.to_string(float_format='%.4f'))
     print(found.folder)
@@ -192,9 +189,7 @@ def halt_cal(words: Words):
 
 def efficiency(words: Words):
     from geoseg.evaluation.efficiency import run_efficiency
-    settings = dict(words.overrides)
-    ours = {key: from_yaml(key, settings.pop(key)) for key in ('size', 'batch', 'steps', 'repeats', 'device')
-            if key in settings}
+    ours, settings = arguments_of(run_efficiency, words)
     found = run_efficiency(words.checkpoint, words.recipe, words.configs, settings, **ours)
     print(found.to_string(float_format='%.2f'))
 

@@ -33,6 +33,18 @@ def real_data():
     return folder
 
 
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    'The folder of a short run on pictures; of a module, since calibration writes into its checkpoint.'
+    import geoseg
+
+    settings = {'num_workers': 0, 'encoder': 'tu-resnet10t', 'decoder_channels': [16, 8, 8, 8, 8], 'warmup_epochs': 0,
+                'image_size': [64, 64], 'crop': [64, 64], 'save_top_k': 0, 'trainer.accelerator': 'cpu',
+                'trainer.enable_progress_bar': False}
+    return geoseg.train('unet', 'world:tiny', epochs=1, batch_size=8, lr=3e-3, out=tmp_path_factory.mktemp('run'),
+                        overrides=settings).folder
+
+
 def pytest_terminal_summary(terminalreporter):
     def count(*outcomes):
         reports = (report for outcome in outcomes for report in terminalreporter.getreports(outcome))

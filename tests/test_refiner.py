@@ -11,6 +11,7 @@ import torch
 import geoseg
 from geoseg import cli
 from geoseg.data.patches import DeepGlobeData
+from geoseg.data.shared import cache_folder
 from geoseg.data.world import world_data
 from geoseg.models.refiner import TRMSeg, halting_steps, refine
 from geoseg.training.recipes import detect_layout, parse
@@ -25,8 +26,7 @@ WORDS = [f'{key}={value}' for key, value in SMALL.items()]
 def cache(tmp_path_factory):
     "Worlds as they are kept; index and store of patches in a folder of the tests."
     world_data('deepglobe', size='tiny')
-    home = Path(os.environ.get('GEOSEG_CACHE') or Path.home() / '.cache' / 'geoseg').expanduser()
-    folder = tmp_path_factory.mktemp('cache')
+    home, folder = cache_folder(), tmp_path_factory.mktemp('cache')
     (folder / 'world').symlink_to(home / 'world')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('GEOSEG_CACHE', str(folder))

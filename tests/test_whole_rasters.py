@@ -25,16 +25,6 @@ from geoseg.inference.rasters import find_rasters, predict_raster
 from geoseg.training.tasks import Predictor
 
 NBS = Path(__file__).parents[1] / 'nbs'
-TINY = {'num_workers': 0, 'encoder': 'tu-resnet10t', 'decoder_channels': [16, 8, 8, 8, 8], 'warmup_epochs': 0,
-        'image_size': [64, 64], 'crop': [64, 64], 'save_top_k': 0, 'trainer.accelerator': 'cpu',
-        'trainer.enable_progress_bar': False}
-
-
-@pytest.fixture(scope='module')
-def trained(tmp_path_factory):
-    'The folder of a short run on pictures.'
-    return geoseg.train('unet', 'world:tiny', epochs=1, batch_size=8, lr=3e-3, out=tmp_path_factory.mktemp('run'),
-                        overrides=TINY).folder
 
 
 @pytest.fixture(scope='module')

@@ -12,8 +12,6 @@ __all__ = ['FEATURES', 'CENTROID', 'NORMAL', 'PREPARED_VERSION', 'ARRAYS', 'PADD
 import copy
 import hashlib
 import json
-import secrets
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -30,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from .labels import LabelScheme
 from .loading import Key, SegmentationData, key_of, source_id, split_roots
 from .meshes import SUFFIXES, Mesh, clean_mesh, encode_labels, mesh_files, read_mesh, unique_rows
-from .shared import cache_folder
+from .shared import cache_folder, fill_folder
 from .splits import read_split
 
 # %% ../../nbs/data/faces.ipynb #b52fc6e7
@@ -230,18 +228,7 @@ def prepare_mesh(
     'Prepare a mesh, or take what was prepared before.'
     path = Path(path)
     final = cache_folder(cache) / 'meshes' / fingerprint(path, scheme, settings)
-    if not final.is_dir():
-        work = final.with_name(f'.writing-{secrets.token_hex(6)}')
-        work.mkdir(parents=True)
-        try:
-            _prepare(read_mesh(path), scheme, settings, work)
-            try:
-                work.rename(final)
-            except OSError:  # another process was quicker
-                if not final.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    fill_folder(final, lambda folder: _prepare(read_mesh(path), scheme, settings, folder), setting='cache')
     return PreparedMesh(final, path)
 
 

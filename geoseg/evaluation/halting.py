@@ -26,6 +26,7 @@ from ..models.refiner import halting_steps, pick
 from ..training.recipes import ConfigError
 from ..training.refinement import image_miou
 from ..training.runs import make_folder, open_checkpoint, split_loader, write_whole
+from ..training.tasks import Predictor
 
 # %% ../../nbs/evaluation/halting.ipynb #f75a542c
 NEVER = 1.01  # a threshold that no sigmoid reaches
@@ -211,19 +212,16 @@ def calibrate_halting(
     out: str | Path | None = None,  # folder of the tables; None: RUN/halting/SPLIT
 ) -> HaltingCalibration:
     'Choose the threshold of a refiner.'
-    if not 0 < delta < 1:
-        raise ConfigError(f'delta is {delta}, expected a loss between 0 and 1')
+    if isinstance(delta, bool) or not isinstance(delta, (int, float)) or not 0 < delta < 1:
+        raise ConfigError(f'delta is {delta!r}, expected a loss between 0 and 1')
     cli, path = open_checkpoint(checkpoint, data, overrides)
-    network = cli.model.network.eval()
+    predictor = Predictor(cli.model.network, cli.datamodule.scheme, cli.model.card)
     folder = Path(out) if out is not None else path.parent.parent / 'halting' / split
     batches = split_loader(cli.datamodule, split)()
-    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    network.to(device)
-    record = record_halting(network, ({k: v.to(device) if torch.is_tensor(v) else v for k, v in b.items()}
-                                      for b in batches), by)
+    record = record_halting(predictor.network, map(predictor.move, batches), by)
     make_folder(folder)
     losses = record.losses
-    taus = {'recipe': float(network.tau), 'quantile': quantile_tau(record.q, delta, record.t_min),
+    taus = {'recipe': float(predictor.network.tau), 'quantile': quantile_tau(record.q, delta, record.t_min),
             'conformal': conformal_tau(losses, record.taus, delta)}
     enough = len(losses) // 2 >= 1 / delta - 1
     splits = repeated_splits(record, delta) if enough else pd.DataFrame(columns=['tau', 'loss'])

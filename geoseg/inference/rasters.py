@@ -5,11 +5,10 @@
 # %% auto #0
 __all__ = ['PANEL', 'CACHE', 'GDAL_TYPES', 'BLOCK', 'RIM', 'LAYERS', 'RASTER_WRITTEN', 'FILES', 'find_rasters', 'ValidReader',
            'middle_frame', 'RasterWindows', 'Panel', 'panels', 'Draft', 'write_cog', 'rim', 'tidy', 'Clock', 'in_order',
-           'strips', 'paint', 'fingerprint', 'predict_raster', 'stream', 'pixel_size', 'predict_rasters']
+           'strips', 'paint', 'predict_raster', 'stream', 'pixel_size', 'predict_rasters']
 
 # %% ../../nbs/inference/rasters.ipynb #84d73c39
 import contextlib
-import hashlib
 import json
 import math
 import os
@@ -40,7 +39,7 @@ from .postprocess import Postprocess
 from .tiling import blend_rows, check_looks, look, window_weights
 from ..training.recipes import ConfigError
 from ..training.runs import in_notebook, make_folder, write_whole
-from ..training.tasks import Predictor
+from ..training.tasks import Predictor, network_hash
 
 # %% ../../nbs/inference/rasters.ipynb #4448fff4
 def find_rasters(
@@ -408,17 +407,6 @@ def paint(
     draft.mark(number, rows.stop)
 
 
-def fingerprint(
-    network: torch.nn.Module,
-) -> str:
-    'A hash of weights and memory.'
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
 def predict_raster(
     predictor: Predictor,
     a: Acquisition,
@@ -443,7 +431,7 @@ def predict_raster(
     job = json.loads(json.dumps({
         'raster': a.image.name, 'size': stat.st_size, 'modified': stat.st_mtime_ns, 'layers': layers,
         'acquisition': [a.date, a.tile, a.source], 'bands': reader.bands, 'value_range': reader.value_range,
-        'network': fingerprint(predictor.network), 'temperature': predictor.temperature, 'hidden': predictor.hidden,
+        'network': network_hash(predictor.network), 'temperature': predictor.temperature, 'hidden': predictor.hidden,
         'augment': augment, 'frame': windows.frame.to_dict(), 'window': window, 'overlap': overlap, 'tta': list(tta),
         'batch_size': batch_size, 'panel': panel, 'postprocess': asdict(steps)}))
     report, draft = out / f'{stem}.json', out / f'.{stem}.draft'

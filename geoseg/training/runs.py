@@ -728,9 +728,9 @@ def evaluate(
     memory: str | Path | None = None,  # as `GeoMemory.save` wrote it, instead of the checkpoint's
 ) -> Evaluation:
     'Run a checkpoint over a split; every image counts once, whatever the number of processes.'
-    if localizes(checkpoint):
-        raise ConfigError(f'{checkpoint}: finds places, and has no masks to evaluate; use `evaluate_retrieval`')
     cli, path = open_checkpoint(checkpoint, data, overrides)
+    if cli.model.card['labels'] is None:
+        raise ConfigError(f'{checkpoint}: finds places, and has no masks to evaluate; use `evaluate_retrieval`')
     use_memory(cli.model.network, memory)
     loader = split_loader(cli.datamodule, split)
     folder = Path(out) if out is not None else path.parent.parent / 'evaluation' / split
@@ -739,7 +739,6 @@ def evaluate(
     cli.datamodule.test_dataloader = loader
     trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
     scores = {name.removesuffix('/test'): float(value) for name, value in trainer.callback_metrics.items()}
-    folder = Path(out) if out is not None else path.parent.parent / 'evaluation' / split
     predictor = Predictor(cli.model.network, cli.datamodule.scheme, cli.model.card)
     result = Evaluation(*cli.model.tested, cli.datamodule.scheme, folder, scores.pop('Loss'), scores, predictor,
                         cli.datamodule)

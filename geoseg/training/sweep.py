@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import papermill
 
 from ..data.patches import fingerprint
 from .ledger import Ledger
@@ -65,7 +66,6 @@ def run_job(
     job: Mapping[str, Any],  # of `make_jobs`
 ) -> dict[str, Any]:  # what was varied, and the scores of the best epoch
     'Run one notebook, or go on with its run.'
-    import papermill  # a tool of development
     folder = Path(job['folder'])
     make_folder(folder)
     begun = sorted(path.parent for path in folder.glob('*/*/config.yaml'))
@@ -105,10 +105,6 @@ def sweep(
     address: str | None = None,  # of a Dask scheduler; None: here, one after the other
 ) -> pd.DataFrame:  # a row a run: what was varied, seed, best_epoch, scores of the best epoch
     'Run what has not been run yet; `ConfigError` where a job failed, after all have been tried.'
-    try:
-        import papermill
-    except ImportError as error:
-        raise ConfigError("sweep needs papermill: pip install 'geoseg[dev]'") from error
     notebook, out = find_notebook(notebook), Path(out).expanduser().resolve()
     parameters = {name: absolute(value) if name == 'data' else value for name, value in (parameters or {}).items()}
     jobs = make_jobs(notebook, [*papermill.inspect_notebook(notebook)], out, seeds, grid, parameters)

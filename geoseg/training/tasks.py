@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['SEGMENTATION', 'METRIC_NAMES', 'FRESHNESS', 'network_inputs', 'Task', 'batch_length', 'weighted', 'SegmentationTask',
            'write_seen', 'writing_copy', 'middle_pixels', 'check_squares', 'GeoSegmentationTask', 'build_network',
-           'read_checkpoint', 'network_weights', 'load_weights', 'Predictor', 'SharedNetwork']
+           'read_checkpoint', 'network_weights', 'network_hash', 'load_weights', 'Predictor', 'SharedNetwork']
 
 # %% ../../nbs/training/tasks.ipynb #5669adee
 import contextlib
 import copy
+import hashlib
 import importlib
 import inspect
 import math
@@ -489,6 +490,18 @@ def network_weights(
     if averaged:
         weights |= checkpoint.get('ema', {})
     return {name.removeprefix('network.'): value for name, value in weights.items() if name.startswith('network.')}
+
+
+def network_hash(
+    network: nn.Module,
+    size: int = 16,  # bytes
+) -> str:
+    'A name for all weights and buffers of a network, a memory included.'
+    digest = hashlib.blake2b(digest_size=size)
+    for name, value in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def load_weights(
