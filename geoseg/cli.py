@@ -130,11 +130,11 @@ def localize(words: Words):
         raise ValueError(f'localize: unknown setting {unknown[0]!r}; there are {known}')
     if 'photos' not in settings:
         raise ValueError('localize: photos=FOLDER is missing')
-    for key in ('sides', 'k'):
+    for key in ('sides', 'k', 'register'):
         if key in settings:
             settings[key] = from_yaml(key, settings[key])
     places = localize(_checkpoint(words), **settings)
-    best = places[places['rank'] == 1][['photo', 'tile', 'confidence', 'refined_lat', 'refined_long']]
+    best = places[places['rank'] == 1][['photo', 'tile', 'confidence', 'refined_lat', 'refined_long', 'refined_by']]
     print(best.to_string(index=False, float_format='%.6f'))
     print(settings.get('out', 'places'))
 

@@ -1,9 +1,11 @@
 """Cross-view localization: exclusive batches, the loss over two processes, runs that go on, and the command line."""
 import json
 import os
+import re
 import shutil
 import socket
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,13 +13,14 @@ import torch
 import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyproj import Geod, Transformer
 from torch.nn import functional as F
 
 from geoseg.cli import main
 from geoseg.data.crossview import CrossViewData, ExclusiveBatchSampler, PairAugment
 from geoseg.data.loading import SeededBatchSampler
-from geoseg.data.pairs import Pairs, read_pairs
-from geoseg.data.world import world_data
+from geoseg.data.pairs import Ortho, Pairs, read_pairs
+from geoseg.data.world import Camera, world_data
 from geoseg.geo.coords import Frame
 from geoseg.models.crossview import CrossView
 from geoseg.training.contrastive import WeightedInfoNCE
@@ -182,6 +185,34 @@ def test_the_command_line_tests_and_localizes(run, root, tmp_path, monkeypatch, 
     assert len(gps) == photos and gps.lat.between(47, 48).all() and gps.long.between(4, 5).all()
     assert main(['localize', '--checkpoint', str(run.folder), 'fotos=x']) == 2
     assert "unknown setting 'fotos'" in capsys.readouterr().err
+
+
+def test_photos_are_registered_where_they_can_be(run, root, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    raster = next(world_data('raster', size='tiny').glob('*_image.tif'))
+    ortho = Ortho.read(raster)
+    west, south, east, north = ortho.outline.bounds
+    camera = Camera((west + east) / 2 - 25, (south + north) / 2 + 10, height=110., yaw=200., pitch=6.)
+    photo = ortho.view(camera, (240, 240))
+    (tmp_path / 'album').mkdir()
+    for name, picture in {'seen': photo, 'mirrored': photo[:, ::-1], 'grey': np.full_like(photo, 127)}.items():
+        cv2.imwrite(str(tmp_path / f'album/{name}.png'), picture[..., ::-1])
+    command = ['localize', '--checkpoint', str(run.folder), 'photos=album', f'sides=[{east - west}]']
+    assert main([*command, f'tiles={raster}', 'register=true', 'gallery=map']) == 0
+    assert 'registration' in capsys.readouterr().out
+    places, gps = (pd.read_csv(f'places/{name}.csv', index_col=0) for name in ('places', 'gps'))
+    by = {'grey.png': 'weights', 'mirrored.png': 'weights', 'seen.png': 'registration'}
+    assert places.refined_by.to_dict() == by
+    to_gps = Transformer.from_crs(ortho.crs, 'EPSG:4326', always_xy=True)
+    aim = camera.ground((240, 240))[119:121, 119:121].mean((0, 1))
+    for name, at, within in (('seen.png', aim, 2), ('grey.png', ((west + east) / 2, (south + north) / 2), 0.1)):
+        long, lat = to_gps.transform(*at)
+        assert Geod(ellps='WGS84').inv(long, lat, gps.long[name], gps.lat[name])[2] < within, name
+    for words, said in ((['gallery=map', 'register=true'], 'register: give tiles, too'),
+                        (['gallery=map', f'tiles={root}', 'register=true'], 'has 1 tiles .first: .* not among'),
+                        ([f'tiles={raster}', 'register=2'], 'register is true or false, not 2')):
+        assert main([*command, *words]) == 2
+        assert re.search(said, capsys.readouterr().err), words
 
 
 def test_the_full_network_takes_a_step():
