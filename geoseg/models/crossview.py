@@ -7,6 +7,7 @@ __all__ = ['CrossView']
 
 # %% ../../nbs/models/crossview.ipynb #141abcf3
 import math
+from collections.abc import Mapping
 
 import timm
 import torch
@@ -55,6 +56,18 @@ class CrossView(nn.Module):
     def scale(self) -> Tensor:  # scalar, at most `largest_scale`
         'The factor of cosines in the loss.'
         return self.log_scale.clamp(max=math.log(self.largest_scale)).exp()
+
+    def own_names(
+        self,
+        weights: Mapping[str, Tensor],  # a `state_dict`: of this class; of a timm network, alone or as `model`
+    ) -> dict[str, Tensor]:
+        'Weights by the names that they have here; a scale may be missing, one encoder may be that of both roles.'
+        if 'log_scale' in weights:
+            return dict(weights)
+        own = {'log_scale': weights.get('logit_scale', self.log_scale.detach())}
+        roles = ['encoder.'] if self.gallery_encoder is None else ['encoder.', 'gallery_encoder.']
+        return own | {role + name.removeprefix('model.'): value for name, value in weights.items()
+                      if name != 'logit_scale' for role in roles}
 
     def forward(
         self,

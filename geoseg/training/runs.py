@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['log', 'rank_zero_info', 'WRITTEN', 'make_folder', 'write_whole', 'RunRecord', 'git_state', 'metadata', 'new_folder',
-           'Run', 'find_resume', 'train', 'fit', 'prepare', 'make_trainer', 'card', 'in_notebook', 'NotebookProgress',
-           'check_parameters', 'logging_to', 'use_memory', 'memory_used', 'open_checkpoint', 'localizes', 'Evaluation',
-           'evaluate', 'split_loader', 'compare', 'predict', 'run_settings', 'answer_rasters', 'answer_batch',
-           'as_float', 'png']
+           'Run', 'find_resume', 'train', 'fit', 'without_pretrained', 'prepare', 'make_trainer', 'card', 'in_notebook',
+           'NotebookProgress', 'check_parameters', 'logging_to', 'use_memory', 'memory_used', 'open_checkpoint',
+           'localizes', 'Evaluation', 'evaluate', 'split_loader', 'compare', 'predict', 'run_settings',
+           'answer_rasters', 'answer_batch', 'as_float', 'png']
 
 # %% ../../nbs/training/runs.ipynb #38110625
 import importlib.metadata
@@ -56,7 +56,7 @@ from ..inference.tiling import check_looks, probability_rows
 from .callbacks import EMA, EarlyStopping, SeedBatches
 from .optim import trained_modules
 from .recipes import ConfigError, RecipeCLI, nearest, parse
-from .tasks import Predictor, load_weights, read_checkpoint
+from .tasks import Predictor, load_weights, read_checkpoint, start_from
 from ..visualization.samples import overlay
 
 # %% ../../nbs/training/runs.ipynb #48bef108
@@ -395,6 +395,8 @@ def train(
         resume = 'last' if any(started) else None
     if fresh and resume is None:
         raise ConfigError('weights_only: give the checkpoint with resume')
+    if resume is not None and {'checkpoint_start', 'run.checkpoint_start'} & set(given):
+        raise ConfigError('checkpoint_start is for new runs: give it without resume')
     folder = checkpoint = None
     if resume is not None:
         if not fresh:
@@ -406,8 +408,11 @@ def train(
                 raise ConfigError(f'resume: {checkpoint or folder} is a run of recipe '
                                   f'{cli.config.run.recipe!r}, not of {name!r}')
         else:
-            checkpoint = Path(resume) if Path(str(resume)).is_file() else find_resume(
+            start = Path(resume) if Path(str(resume)).is_file() else find_resume(
                 resume, given.get('out') or 'runs', Path(recipe or '').stem)[1]
+            if start is None:
+                raise FileNotFoundError(f'{resume}: was stopped before its first checkpoint')
+            given['run.checkpoint_start'] = str(start)
     if folder is None:
         if recipe is None and not configs:
             raise ConfigError('no recipe and no config given')
@@ -418,7 +423,7 @@ def train(
 def fit(
     cli: RecipeCLI,  # parsed
     folder: Path | None = None,  # of the run to go on with; None: a new one
-    checkpoint: Path | None = None,  # to resume from, or whose weights to start from
+    checkpoint: Path | None = None,  # to resume from
     command: str | None = None,
 ) -> Run:
     'Build the objects of a configuration and train.'
@@ -427,16 +432,21 @@ def fit(
     own = [path for path in (out / config.recipe, out) if not path.exists()]  # folders that this run makes
     folder = folder or (new_folder(out, config.recipe) if first else out)
     try:
+        if config.checkpoint_start is not None:
+            without_pretrained(cli)
         cli.build()
         cli.datamodule.setup('fit')
         if getattr(cli.model, 'class_weights', None) is not None:  # numbers from here on: see `config.yaml`
             cli.config.model.init_args.class_weights = cli.model.weigh_classes(cli.datamodule)
         cli.datamodule.train_dataloader()
         cli.model.optimizer([torch.nn.Parameter(torch.zeros(1))])
-        start = None if checkpoint is None else read_checkpoint(checkpoint)
-        if start:
+        step = None  # of the run that goes on
+        if checkpoint is not None:
+            start = read_checkpoint(checkpoint)
             load_weights(cli.model.network, start, checkpoint)
-        step = start['global_step'] if start and not new else None  # of the run that goes on
+            step = start['global_step']
+        elif config.checkpoint_start is not None:
+            start_from(cli.model.network, Path(config.checkpoint_start).expanduser())
         trainer, record = prepare(cli, folder, step)
     except BaseException:
         if new and first:  # nothing was begun: leave nothing behind
@@ -460,9 +470,18 @@ def fit(
                  config.recipe, folder, trainable / 1e6, len(cli.datamodule.datasets['train']))
         if (parts := trained_modules(cli.model.network)) != ['']:
             rank_zero_info('frozen but for %s', ', '.join(parts))
-        trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=None if new else checkpoint, weights_only=True)
+        trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
         rank_zero_info('done: best epoch %s', record.best and record.best['epoch'])
     return Run(record.folder)
+
+
+def without_pretrained(
+    cli: RecipeCLI,  # parsed
+):
+    'Build the network without the weights it would download: a file holds those to use.'
+    network = cli.config.model.init_args.network
+    if 'pretrained' in (network.get('init_args') or {}):
+        network.init_args.pretrained = False
 
 
 def prepare(
@@ -642,8 +661,7 @@ def open_checkpoint(
         raise FileNotFoundError(f'{path}: its run is not here (no {config}); move the whole folder of a run')
     given = dict(overrides or {}) | ({'data': data} if data is not None else {})
     cli = parse([config], given)
-    if 'pretrained' in (cli.config.model.init_args.network.get('init_args') or {}):
-        cli.config.model.init_args.network.init_args.pretrained = False  # the checkpoint holds the weights
+    without_pretrained(cli)
     cli.build()
     labels, scheme = known['geoseg']['labels'], getattr(cli.datamodule, 'scheme', None)
     ours, theirs = labels and labels['names'], scheme and scheme.names

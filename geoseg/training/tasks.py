@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SEGMENTATION', 'METRIC_NAMES', 'FRESHNESS', 'network_inputs', 'Task', 'batch_length', 'weighted', 'SegmentationTask',
            'write_seen', 'writing_copy', 'middle_pixels', 'check_squares', 'GeoSegmentationTask', 'build_network',
-           'read_checkpoint', 'network_weights', 'network_hash', 'load_weights', 'Predictor', 'SharedNetwork']
+           'read_file', 'read_checkpoint', 'network_weights', 'network_hash', 'load_weights', 'start_from', 'Predictor',
+           'SharedNetwork']
 
 # %% ../../nbs/training/tasks.ipynb #5669adee
 import contextlib
@@ -464,18 +465,25 @@ def build_network(
     return kind(**arguments)
 
 
-def read_checkpoint(
-    path: str | Path,  # a .ckpt of a run
-) -> dict[str, Any]:
-    'Load a checkpoint on the CPU, tensors and plain values only; it must hold a card.'
+def read_file(
+    path: str | Path,
+) -> Any:
+    'Load what torch saved on the CPU, tensors and plain values only.'
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such checkpoint')
     try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:
         raise ValueError(f'{path}: not a readable checkpoint ({type(error).__name__}: '
                          f'{str(error).partition(". ")[0].splitlines()[0]})') from error
+
+
+def read_checkpoint(
+    path: str | Path,  # a .ckpt of a run
+) -> dict[str, Any]:
+    'Load a checkpoint; it must hold a card.'
+    checkpoint = read_file(path)
     if not isinstance(checkpoint, dict) or 'network' not in checkpoint.get('geoseg', {}):
         raise ValueError(f'{path}: not a checkpoint of geoseg: it does not say which network it holds')
     return checkpoint
@@ -516,12 +524,28 @@ def load_weights(
     shapes = [f'{k}: {tuple(weights[k].shape)} in the file, {tuple(own[k].shape)} in the network'
               for k in fixed if k in weights and weights[k].shape != own[k].shape]
     if missing or extra or shapes:
-        card = checkpoint.get('geoseg', {})
+        of = f' (recipe {checkpoint["geoseg"].get("recipe")!r})' if 'geoseg' in checkpoint else ''
         differ = [*shapes, *(f'{k} is not in the file' for k in missing),
                   *(f'{k} is not in the network' for k in extra)]
-        raise ValueError(f'{name}: weights of another network (recipe {card.get("recipe")!r}): '
+        raise ValueError(f'{name}: weights of another network{of}: '
                          f'{len(differ)} of {len(own)} entries differ (first: {differ[0]})')
     network.load_state_dict(weights)
+
+
+def start_from(
+    network: nn.Module,  # may have `own_names`, see `CrossView`
+    path: str | Path,  # a .ckpt of a run, or a `state_dict` in a file, as other programs write it (.pth)
+):
+    'Put the weights of a file into a network that is about to be trained.'
+    found = read_file(path)
+    if not isinstance(found, Mapping) or 'geoseg' not in found:
+        weights = found.get('state_dict', found) if isinstance(found, Mapping) else None
+        if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+            raise ValueError(f'{path}: neither a checkpoint of geoseg nor a state_dict, which is tensors by name')
+        weights = {name.removeprefix('module.'): value for name, value in weights.items()}  # of DataParallel
+        weights = network.own_names(weights) if hasattr(network, 'own_names') else weights
+        found = {'state_dict': {f'network.{name}': value for name, value in weights.items()}}
+    load_weights(network, found, path)
 
 # %% ../../nbs/training/tasks.ipynb #2914305a
 class Predictor:
