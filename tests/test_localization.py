@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+import papermill
 import pytest
 import torch
 import torch.multiprocessing as mp
@@ -263,6 +264,26 @@ def test_the_command_line_tests_and_localizes(run, root, tmp_path, monkeypatch, 
     assert len(gps) == photos and gps.lat.between(47, 48).all() and gps.long.between(4, 5).all()
     assert main(['localize', '--checkpoint', str(run.folder), 'fotos=x']) == 2
     assert "unknown setting 'fotos'" in capsys.readouterr().err
+
+
+def test_the_notebook_localizes(run, root, tmp_path):
+    pairs = [read_pairs(root / f'same-area-drone2sate-{part}.json') for part in ('train', 'test')]
+    gps = pd.concat([pd.DataFrame(p.frame.to_gps(p.photo_xy), [photo.name for photo in p.photos], ['lat', 'long'])
+                     for p in pairs])
+    gps.to_csv(tmp_path / 'true.csv', index_label='filename')
+    notebook = Path(__file__).parents[1] / 'nbs/localize.ipynb'
+    done = papermill.execute_notebook(notebook, tmp_path / 'localize.ipynb', {
+        'checkpoint': str(run.folder), 'photos': str(root / 'drone/images'), 'tiles': str(root), 'k': 3,
+        'gps': str(tmp_path / 'true.csv'), 'out': str(tmp_path / 'places'), 'register': True},
+        cwd=notebook.parent, progress_bar=False)
+    places = pd.read_csv(tmp_path / 'places/places.csv')
+    best = places[places['rank'] == 1].set_index('photo')
+    there = gps.loc[best.index]
+    error = np.median(Geod(ellps='WGS84').inv(best.refined_long, best.refined_lat, there.long, there.lat)[2])
+    printed = ''.join(output.get('text', '') for cell in done.cells for output in cell.get('outputs', []))
+    laid = (best.refined_by == 'registration').sum()
+    assert f'median error {error:.0f} m; {laid} of {len(gps)} positions by registration' in printed
+    assert 'true' in (tmp_path / 'places/flight.html').read_text()
 
 
 def test_photos_are_registered_where_they_can_be(run, root, tmp_path, monkeypatch, capsys):

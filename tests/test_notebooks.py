@@ -61,7 +61,7 @@ def test_predict(trained, tmp_path):
     assert len(list((tmp_path / 'more/probabilities').rglob('*.npz'))) == pictures
 
 
-@pytest.mark.parametrize('notebook', ['train.ipynb', 'evaluate.ipynb', 'predict.ipynb'])
+@pytest.mark.parametrize('notebook', ['train.ipynb', 'evaluate.ipynb', 'predict.ipynb', 'localize.ipynb'])
 def test_an_unknown_parameter_stops_before_any_work(tmp_path, notebook):
     with pytest.raises(papermill.PapermillExecutionError, match="unknown parameter 'epoch"):
         run(notebook, tmp_path, epochz=3, out=str(tmp_path / 'runs'))
