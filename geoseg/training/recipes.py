@@ -199,8 +199,13 @@ def full_keys(
     shared = {name: [key for key in TOGETHER.get(name, ()) if key in values] for name in overrides}
     pairs = [(full_key(name, keys), value) for name, value in overrides.items() if len(shared[name]) < 2]
     given = {key for key, _ in pairs}
-    return pairs + [(key, overrides[name]) for name, both in shared.items() if len(both) > 1
-                    for key in both if values[key] is not None and key not in given]
+    for name, both in shared.items():
+        if len(both) > 1:
+            left = [key for key in both if values[key] is not None and key not in given]
+            if not left:
+                raise ValueError(f'{name} is given together with all that it sets: {", ".join(both)}')
+            pairs += [(key, overrides[name]) for key in left]
+    return pairs
 
 # %% ../../nbs/training/recipes.ipynb #a88aa8c4
 LAYOUTS: dict[str, type[L.LightningDataModule]] = {
