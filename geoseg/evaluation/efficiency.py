@@ -6,6 +6,7 @@
 __all__ = ['count_flops', 'measure_seconds', 'peak_memory', 'efficiency', 'run_efficiency']
 
 # %% ../../nbs/evaluation/efficiency.ipynb #85b4d972
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -66,6 +67,7 @@ def peak_memory(
             call()
             return torch.cuda.max_memory_allocated(device) - before
         call()  # what is kept from the first call on is no cost of a call
+        os.environ.setdefault('KINETO_LOG_LEVEL', '6')  # else the profiler tells on stderr that it begins and ends
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
             call()
     changes = [e.nbytes() for e in seen.profiler.kineto_results.events() if e.name() == '[memory]']
