@@ -34,7 +34,7 @@ from ..data.loading import ResumableLoader, SeededBatchSampler
 from ..data.rasters import (Acquisition, Area, Blocks, RasterChips, Reader, find_acquisitions, match_pattern,
                                  open_raster, read_acquisition)
 from ..geo.coords import Frame, pixel_xy
-from .polygons import peak_memory, write_polygons
+from .polygons import peak_resident_memory, write_polygons
 from .postprocess import Postprocess
 from .tiling import blend_rows, check_looks, look, window_weights
 from ..training.recipes import ConfigError
@@ -457,7 +457,7 @@ def predict_raster(
         if name in write and not (targets[name].is_file() and report.is_file()):
             made, begun = draft / targets[name].name, time.perf_counter()
             make_folder(draft)
-            with rasterio.Env(GDAL_CACHEMAX=CACHE), peak_memory() as peak:
+            with rasterio.Env(GDAL_CACHEMAX=CACHE), peak_resident_memory() as peak:
                 told['polygons'] = write_polygons(targets['classes'], made, predictor.scheme.names)
             os.replace(made, targets[name])
             told[f'peak MiB of {name}'] = peak['MiB']
@@ -488,7 +488,7 @@ def stream(
     carried = {f'carry{i}': ('float32', k + ('steps' in layers), a.height, max(part.last - part.end, 0))
                for i, part in enumerate(parts[:-1])}
     count = len(windows.down) * len(windows.across)
-    with rasterio.Env(GDAL_CACHEMAX=CACHE), peak_memory() as peak:
+    with rasterio.Env(GDAL_CACHEMAX=CACHE), peak_resident_memory() as peak:
         draft = Draft(folder, job, layers | carried)
         with tqdm(total=count, desc=a.image.stem, unit='window', disable=in_notebook()) as bar:
             seen = strips(predictor, windows, parts, draft.done, tta, 'steps' in layers, batch_size, clock, bar)
