@@ -184,7 +184,8 @@ def halt_cal(words: Words):
     ours, settings = arguments_of(calibrate_halting, words)
     found = calibrate_halting(_checkpoint(words), overrides=settings, **ours)
     print(found.table.to_string(float_format='%.4f'))
-    print(found.folder)
+    print(f'tau {found.taus["conformal"]:.4f}, for an expected loss of at most {found.delta:g}, written into the '
+          f'checkpoint; tables in {found.folder}')
 
 
 def efficiency(words: Words):

@@ -1,21 +1,28 @@
 "The recipe `deepglobe-trm` from end to end: data, training, resume, halting, and the verbs of the published commands."
+import functools
+import json
 import math
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 import torch
 
 import geoseg
 from geoseg import cli
+from geoseg.data.labels import LabelScheme
 from geoseg.data.patches import DeepGlobeData
 from geoseg.data.shared import cache_folder
 from geoseg.data.world import world_data
 from geoseg.models.refiner import TRMSeg, halting_steps, refine
 from geoseg.training.recipes import detect_layout, parse
 from geoseg.training.refinement import RefinerTask, stop_labels
+from geoseg.training.runs import change_card
+from geoseg.training.tasks import Predictor
 
 SMALL = {'width': 16, 'patch': 32, 'num_workers': 0, 'warmup_epochs': 0.5, 'every_n_epochs': 0, 'batch_size': 4,
          'trainer.limit_train_batches': 4, 'trainer.accelerator': 'cpu', 'trainer.enable_progress_bar': False}
@@ -74,6 +81,24 @@ def test_prediction_halts_and_answers_as_all_steps_do(run, tmp_path, monkeypatch
         assert sum(computed) == pictures * 4 * steps  # 128 x 128 pixels are four windows
 
 
+def test_the_calibrated_threshold_is_used_unless_another_is_given(run, tmp_path):
+    "By prediction and evaluation; and with everything else the checkpoint stays as it was."
+    folder = shutil.copytree(run.folder, tmp_path / 'run')
+    evaluate = functools.partial(geoseg.evaluate, folder, split='val', out=tmp_path)
+    change_card(folder / 'checkpoints/best.ckpt', {'network': {'init_args': {'tau': 1.01}}})
+    assert evaluate().scores['Steps'] == 6 and evaluate(overrides={'tau': 0.0}).scores['Steps'] == 2
+    [scene] = sorted(world_data('raster', size='tiny').glob('*_image.tif'))[:1]
+    for tau, steps in ((None, 6), (0.0, 2)):
+        given = {} if tau is None else {'tau': tau}
+        geoseg.predict(folder, scene, tmp_path, window=64, overlap=0, write=['steps'], overrides=given)
+        with rasterio.open(tmp_path / f'{scene.stem}_steps.tif') as f:
+            assert np.unique(f.read()).tolist() == [steps]
+    old, new = (torch.load(f / 'checkpoints/best.ckpt', weights_only=True) for f in (run.folder, folder))
+    assert old['geoseg']['network']['init_args'].pop('tau') == 0.7
+    assert new['geoseg']['network']['init_args'].pop('tau') == 1.01 and new['geoseg'] == old['geoseg']
+    assert all(torch.equal(x, new['state_dict'][name]) for name, x in old['state_dict'].items())
+
+
 def test_evaluation_counts_every_patch(run):
     result = geoseg.evaluate(run.folder, split='val')
     assert result.scores['mIoU'] == run.metrics['mIoU/val'].max()
@@ -128,6 +153,29 @@ def test_streams_equal_all_steps_bit_for_bit(seed):
     assert torch.equal(torch.stack(steps), halting_steps(q, net.tau, 1))
 
 
+@pytest.mark.parametrize('pixel_act', [False, True])
+def test_a_predictor_fills_its_places_from_batch_to_batch(pixel_act):
+    "Batches of any length: the answers of each batch by itself, in fewer steps of the network."
+    torch.manual_seed(0)
+    net = TRMSeg(3, width=16, t_min=1, pixel_act=pixel_act).eval()
+    batches = [{'image': torch.rand(n, 3, 32, 32)} for n in (3, 1, 4, 4, 2)]
+    with torch.inference_mode():
+        q = net.unroll(torch.cat([b['image'] for b in batches]))['halt'].sigmoid()
+    net.tau = float(q.flatten(2).amin(2).median())
+    predictor = Predictor(net, LabelScheme.load('water'), {'temperature': 2.}, 'cpu')
+    sizes, step = [], net.step
+    net.step = lambda *args: (sizes.append(len(args[0])), step(*args))[1]
+    expected = [predictor.output(batch) for batch in batches]
+    alone = len(sizes)
+    for fixed in (True, False):
+        sizes.clear()
+        for ours, theirs in zip(predictor.outputs(iter(batches), 4, fixed), expected, strict=True):
+            assert torch.allclose(ours['logits'], theirs['logits'], atol=1e-5)
+            assert torch.equal(ours['steps'].flatten(), theirs['steps'].flatten())
+        assert len(sizes) < alone and sizes[0] == 4 and (set(sizes) == {4}) == fixed
+    assert len({s for o in expected for s in o['steps'].flatten().tolist()}) > 1
+
+
 def test_stop_labels_against_a_loop():
     scores = torch.rand(6, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).round(decimals=2)
     by_loop = [[float(max(s[t + 1:]) - s[t] <= 0.002) for t in range(5)] for s in scores.T.tolist()]
@@ -155,24 +203,27 @@ def test_validation_is_drawn_by_image_and_seed():
     assert chosen[0] != chosen[1]
 
 
-def test_the_verbs(run, tmp_path, capsys, cache):
+def test_the_verbs(run, tmp_path, capfd, cache):
     checkpoint = ['--checkpoint', str(run.folder)]
     assert cli.main(['prepare', '--recipe', 'deepglobe-trm', 'data=world:tiny', 'patch=32', 'force=true']) == 0
-    folder = Path(capsys.readouterr().out.strip())
+    folder = Path(capfd.readouterr().out.strip())
     assert {p.name for p in folder.iterdir()} == {'patches.csv', 'patches.parquet', 'index.json'}
     assert folder.parent == cache / 'patches'
     assert cli.main(['halt-cal', *checkpoint, 'delta=0.05', 'by=sample', f'out={tmp_path}']) == 0
-    assert 'conformal' in capsys.readouterr().out
+    said = capfd.readouterr().out
+    chosen = json.loads((tmp_path / 'halting.json').read_text())['conformal']
+    assert 'conformal' in said and f'tau {chosen:.4f}' in said and run.predictor().network.tau == chosen
     sweep = pd.read_csv(tmp_path / 'sweep.csv')
     assert math.isclose(sweep['mIoU'].iloc[-1], sweep['mIoU'].to_numpy()[-1]) and sweep['bound'].is_monotonic_decreasing
     assert cli.main(['efficiency', *checkpoint, 'size=32', 'repeats=2', 'device=cpu']) == 0
     steps = run.metrics['Steps/val'].iloc[int(run.metrics['mIoU/val'].argmax())]
-    assert f'total, {steps:g} steps' in capsys.readouterr().out
+    said = capfd.readouterr()
+    assert f'total, {steps:g} steps' in said.out and 'Profiler' not in said.err
     for words, said in ((['halt-cal', *checkpoint, 'delta=2'], 'delta is 2'),
                         (['prepare', '--recipe', 'unet', 'data=world:tiny'], 'needs no preparation'),
                         (['efficiency'], 'either a checkpoint or a recipe')):
         assert cli.main(words) == 2
-        assert said in capsys.readouterr().err
+        assert said in capfd.readouterr().err
 
 
 def test_a_sweep_on_a_cluster(tmp_path, capsys, monkeypatch):

@@ -1,4 +1,5 @@
 """GeoTIFFs of any size through trained networks, from a checkpoint to rasters and polygons; temperatures."""
+import functools
 import json
 import subprocess
 import sys
@@ -21,7 +22,9 @@ from geoseg.data.labels import LabelScheme
 from geoseg.data.rasters import Area, RasterChips, Reader
 from geoseg.data.world import world_data
 from geoseg.evaluation.calibration import calibrate
-from geoseg.inference.rasters import find_rasters, predict_raster
+from geoseg.inference import rasters
+from geoseg.inference.rasters import find_rasters, middle_frame, predict_raster
+from geoseg.models.refiner import TRMSeg
 from geoseg.training.tasks import Predictor
 
 NBS = Path(__file__).parents[1] / 'nbs'
@@ -121,6 +124,47 @@ def test_what_is_done_is_not_done_again_and_other_settings_are(scene, tmp_path):
         network.conv.bias += 1e-3
     predict_raster(predictor, a, tmp_path, window=128)  # another network; polygons of the old one must not stay
     assert network.calls == 2 * calls and not (tmp_path / 'scene_polygons.gpkg').exists()
+
+
+def test_windows_of_a_network_that_halts_share_their_places(scene, tmp_path, monkeypatch):
+    "Four places against one: the same answer and steps; cut short and taken up again: the same bytes."
+    torch.manual_seed(0)
+    scheme = LabelScheme(['a', 'b', 'c', 'd'], np.arange(12).reshape(4, 3))
+    network, [a] = TRMSeg(4, width=16, t_min=1), find_rasters(scene)
+    predictor = Predictor(network, scheme, device='cpu')
+    windows = rasters.RasterWindows(a, rasters.ValidReader(scheme), rasters.Normalize(), middle_frame(a), 64, 16)
+    with torch.inference_mode():
+        seen = torch.cat([windows.batch(row, list(windows.across))['image'] for row in windows.down])
+        network.tau = float(network.eval().unroll(seen)['halt'].sigmoid().median())
+    sizes, step = [], network.step
+    network.step = lambda *args: (sizes.append(len(args[0])), step(*args))[1]
+    answer = functools.partial(predict_raster, predictor, a, window=64, write=['probabilities', 'steps'], panel=256)
+    for places in (1, 4):
+        sizes.clear()
+        answer(tmp_path / f'{places}', batch_size=places)
+        computed = sum(sizes)
+        assert set(sizes) == {places}
+    one, four = (read(tmp_path / places / 'scene_probabilities.tif') for places in '14')
+    taken = [read(tmp_path / places / 'scene_steps.tif') for places in '14']
+    assert np.nanmax(np.abs(one - four)) < 1e-5 and np.array_equal(*taken, equal_nan=True)
+    needed = network(seen)['steps']
+    idle = 2 * 3 * 6  # at the ends of two panels, three places for six steps
+    assert len(needed.unique()) > 1 and int(needed.sum()) <= computed <= int(needed.sum()) + idle
+
+    paint, calls = rasters.paint, []
+
+    def breaks(*arguments):
+        calls.append(1)
+        if len(calls) == 4:
+            raise OSError('the disk is full')
+        paint(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match='full'):
+        patch.setattr(rasters, 'paint', breaks)
+        answer(tmp_path / 'cut', batch_size=4)
+    answer(tmp_path / 'cut', batch_size=4)
+    for name in ('classes', 'probabilities', 'steps'):
+        assert (tmp_path / f'cut/scene_{name}.tif').read_bytes() == (tmp_path / f'4/scene_{name}.tif').read_bytes()
 
 
 def test_killed_and_taken_up_again(trained, scene, tmp_path):

@@ -7,7 +7,6 @@ __all__ = ['Reliability', 'fit_temperature', 'labelled_pixels', 'measure_reliabi
            'calibrate']
 
 # %% ../../nbs/evaluation/calibration.ipynb #60ee268b
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +23,8 @@ from tqdm.auto import tqdm
 
 from ..data.augment import IGNORE
 from ..data.loading import mix
-from ..training.runs import in_notebook, open_checkpoint, split_loader, write_whole
-from ..training.tasks import Predictor, read_checkpoint
+from ..training.runs import change_card, in_notebook, open_checkpoint, split_loader, write_whole
+from ..training.tasks import Predictor
 
 # %% ../../nbs/evaluation/calibration.ipynb #85d13a0c
 @dataclass
@@ -199,9 +198,5 @@ def calibrate(
     figure = plot_reliability(*measured.values(), names=[f'{name}, {when}' for name, when in measured])
     figure.savefig(folder / 'reliability.png')
     plt.close(figure)
-    known = read_checkpoint(path)
-    known['geoseg'] = known['geoseg'] | {'temperature': temperature}
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    torch.save(known, temporary)
-    os.replace(temporary, path)
+    change_card(path, {'temperature': temperature})
     return Calibrated(temperature, table, folder)

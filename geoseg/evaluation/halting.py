@@ -23,9 +23,9 @@ from torch import nn
 
 from .metrics import image_confusions, metrics_from_confusion
 from ..models.refiner import halting_steps, pick
-from ..training.recipes import ConfigError
+from ..training.recipes import ConfigError, parse
 from ..training.refinement import image_miou
-from ..training.runs import make_folder, open_checkpoint, split_loader, write_whole
+from ..training.runs import change_card, make_folder, open_checkpoint, split_loader, write_whole
 from ..training.tasks import Predictor
 
 # %% ../../nbs/evaluation/halting.ipynb #f75a542c
@@ -211,20 +211,22 @@ def calibrate_halting(
     overrides: Mapping[str, Any] | None = None,  # of the run's configuration
     out: str | Path | None = None,  # folder of the tables; None: RUN/halting/SPLIT
 ) -> HaltingCalibration:
-    'Choose the threshold of a refiner.'
+    'Choose the threshold of a refiner, and write the conformal one into the checkpoint.'
     if isinstance(delta, bool) or not isinstance(delta, (int, float)) or not 0 < delta < 1:
         raise ConfigError(f'delta is {delta!r}, expected a loss between 0 and 1')
     cli, path = open_checkpoint(checkpoint, data, overrides)
+    recipe = parse([path.parent.parent / 'config.yaml'], overrides).config.model.init_args.network.init_args
     predictor = Predictor(cli.model.network, cli.datamodule.scheme, cli.model.card)
     folder = Path(out) if out is not None else path.parent.parent / 'halting' / split
     batches = split_loader(cli.datamodule, split)()
     record = record_halting(predictor.network, map(predictor.move, batches), by)
     make_folder(folder)
     losses = record.losses
-    taus = {'recipe': float(predictor.network.tau), 'quantile': quantile_tau(record.q, delta, record.t_min),
+    taus = {'recipe': float(recipe.tau), 'quantile': quantile_tau(record.q, delta, record.t_min),
             'conformal': conformal_tau(losses, record.taus, delta)}
     enough = len(losses) // 2 >= 1 / delta - 1
     splits = repeated_splits(record, delta) if enough else pd.DataFrame(columns=['tau', 'loss'])
     result = HaltingCalibration(record, delta, folder, taus, splits)
     result.save()
+    change_card(path, {'network': {'init_args': {'tau': taus['conformal']}}})
     return result

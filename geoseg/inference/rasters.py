@@ -34,7 +34,7 @@ from ..data.loading import ResumableLoader, SeededBatchSampler
 from ..data.rasters import (Acquisition, Area, Blocks, RasterChips, Reader, find_acquisitions, match_pattern,
                                  open_raster, read_acquisition)
 from ..geo.coords import Frame, pixel_xy
-from .polygons import peak_memory, write_polygons
+from .polygons import peak_resident_memory, write_polygons
 from .postprocess import Postprocess
 from .tiling import blend_rows, check_looks, look, window_weights
 from ..training.recipes import ConfigError
@@ -299,11 +299,22 @@ class Clock(dict):
 
     @contextlib.contextmanager
     def __call__(self, what: str):
-        start = time.perf_counter()
+        start, others = time.perf_counter(), sum(self.values())
         try:
             yield
-        finally:
-            self[what] = self.get(what, 0.) + time.perf_counter() - start
+        finally:  # what was counted within is not counted twice
+            spent = time.perf_counter() - start - (sum(self.values()) - others)
+            self[what] = self.get(what, 0.) + spent
+
+    def each(self, what: str, items: Iterable) -> Iterator:
+        'Items that take their time to be made.'
+        items, end = iter(items), object()
+        while True:
+            with self(what):
+                item = next(items, end)
+            if item is end:
+                return
+            yield item
 
 
 def in_order(
@@ -339,7 +350,7 @@ def strips(
     done: tuple[int, int],  # panel, and rows of it that are finished
     tta: Sequence[str | float],
     steps: bool,  # see `look`
-    batch_size: int,  # windows; of one row, so that a run that is taken up again makes the same batches
+    batch_size: int,  # windows of one row, or of any where the network halts: what is taken up again has the same bits
     clock: Clock,
     bar: tqdm,  # a step a window
 ) -> Iterator[tuple[int, int, np.ndarray]]:  # panel, first row, float32 [K, rows, columns] to the last of its windows
@@ -352,13 +363,13 @@ def strips(
             continue
         cols = list(panel.across)
         plan = [(row, cols[i:i + batch_size]) for row in down for i in range(0, len(cols), batch_size)]
+        places = min(batch_size, len(windows.down) * len(cols))  # the same for what is taken up again
 
-        def answers(plan=plan):
-            batches = in_order(lambda at: (*at, windows.batch(*at)), plan, 2, clock, 'waiting for pixels')
-            for row, some, batch in batches:
-                with clock('network'):
-                    seen = look(predictor, batch, tta, steps)
-                for col, part in zip(some, seen, strict=True):
+        def answers(plan=plan, places=places):
+            batches = in_order(lambda at: windows.batch(*at), plan, 2, clock, 'waiting for pixels')
+            seen = look(predictor, batches, tta, steps, places=places, fixed=True)
+            for (row, some), batch in zip(plan, clock.each('network', seen), strict=True):
+                for col, part in zip(some, batch, strict=True):
                     yield row, col, part
                 bar.update(len(some))
 
@@ -431,7 +442,8 @@ def predict_raster(
     job = json.loads(json.dumps({
         'raster': a.image.name, 'size': stat.st_size, 'modified': stat.st_mtime_ns, 'layers': layers,
         'acquisition': [a.date, a.tile, a.source], 'bands': reader.bands, 'value_range': reader.value_range,
-        'network': network_hash(predictor.network), 'temperature': predictor.temperature, 'hidden': predictor.hidden,
+        'network': network_hash(predictor.network), 'settings': predictor.card.get('network'),
+        'temperature': predictor.temperature, 'hidden': predictor.hidden,
         'augment': augment, 'frame': windows.frame.to_dict(), 'window': window, 'overlap': overlap, 'tta': list(tta),
         'batch_size': batch_size, 'panel': panel, 'postprocess': asdict(steps)}))
     report, draft = out / f'{stem}.json', out / f'.{stem}.draft'
@@ -445,7 +457,7 @@ def predict_raster(
         if name in write and not (targets[name].is_file() and report.is_file()):
             made, begun = draft / targets[name].name, time.perf_counter()
             make_folder(draft)
-            with rasterio.Env(GDAL_CACHEMAX=CACHE), peak_memory() as peak:
+            with rasterio.Env(GDAL_CACHEMAX=CACHE), peak_resident_memory() as peak:
                 told['polygons'] = write_polygons(targets['classes'], made, predictor.scheme.names)
             os.replace(made, targets[name])
             told[f'peak MiB of {name}'] = peak['MiB']
@@ -476,7 +488,7 @@ def stream(
     carried = {f'carry{i}': ('float32', k + ('steps' in layers), a.height, max(part.last - part.end, 0))
                for i, part in enumerate(parts[:-1])}
     count = len(windows.down) * len(windows.across)
-    with rasterio.Env(GDAL_CACHEMAX=CACHE), peak_memory() as peak:
+    with rasterio.Env(GDAL_CACHEMAX=CACHE), peak_resident_memory() as peak:
         draft = Draft(folder, job, layers | carried)
         with tqdm(total=count, desc=a.image.stem, unit='window', disable=in_notebook()) as bar:
             seen = strips(predictor, windows, parts, draft.done, tta, 'steps' in layers, batch_size, clock, bar)

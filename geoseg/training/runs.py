@@ -6,8 +6,8 @@
 __all__ = ['log', 'rank_zero_info', 'WRITTEN', 'make_folder', 'write_whole', 'RunRecord', 'git_state', 'metadata', 'new_folder',
            'Run', 'find_resume', 'train', 'fit', 'without_pretrained', 'prepare', 'make_trainer', 'card', 'in_notebook',
            'NotebookProgress', 'check_parameters', 'logging_to', 'use_memory', 'memory_used', 'open_checkpoint',
-           'localizes', 'Evaluation', 'evaluate', 'split_loader', 'compare', 'predict', 'run_settings',
-           'answer_rasters', 'answer_batch', 'as_float', 'png']
+           'chosen_settings', 'change_card', 'localizes', 'Evaluation', 'evaluate', 'split_loader', 'compare',
+           'predict', 'run_settings', 'answer_rasters', 'answer_batch', 'as_float', 'png']
 
 # %% ../../nbs/training/runs.ipynb #38110625
 import importlib.metadata
@@ -55,7 +55,7 @@ from ..inference.postprocess import Postprocess, pixel_area
 from ..inference.tiling import check_looks, probability_rows
 from .callbacks import EMA, EarlyStopping, SeedBatches
 from .optim import trained_modules
-from .recipes import ConfigError, RecipeCLI, nearest, parse
+from .recipes import ConfigError, RecipeCLI, deep_merge, nearest, parse
 from .tasks import Predictor, load_weights, read_checkpoint, start_from
 from ..visualization.samples import overlay
 
@@ -662,6 +662,9 @@ def open_checkpoint(
     given = dict(overrides or {}) | ({'data': data} if data is not None else {})
     cli = parse([config], given)
     without_pretrained(cli)
+    settings = cli.config.model.init_args.network.get('init_args') or {}
+    if 'tau' in settings and 'tau' not in chosen_settings(cli.config, given):
+        settings.tau = known['geoseg']['network']['init_args']['tau']  # `calibrate_halting` may have changed it
     cli.build()
     labels, scheme = known['geoseg']['labels'], getattr(cli.datamodule, 'scheme', None)
     ours, theirs = labels and labels['names'], scheme and scheme.names
@@ -673,6 +676,28 @@ def open_checkpoint(
         cli.datamodule.frame = Frame.from_dict(known['geoseg']['frame'])
         cli.datamodule.extent = known['geoseg'].get('extent')
     return cli, path
+
+
+def chosen_settings(
+    config: Any,  # parsed with the overrides
+    overrides: Mapping[str, Any],
+) -> dict[str, Any]:
+    'The arguments of the network that overrides set.'
+    names = {key.rpartition('.')[2] for key in overrides}
+    settings = config.model.init_args.network.get('init_args') or {}
+    return {name: value for name, value in settings.items() if name in names}
+
+
+def change_card(
+    path: str | Path,  # of a checkpoint
+    changes: Mapping[str, Any],  # merged into what it says of itself
+):
+    'Change what a checkpoint says of itself; a reader finds the old file or the new one.'
+    known, path = read_checkpoint(path), Path(path)
+    known['geoseg'] = deep_merge(known['geoseg'], changes)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    torch.save(known, temporary)
+    os.replace(temporary, path)
 
 
 def localizes(
@@ -859,7 +884,7 @@ def predict(
                               overlap, tta, steps, write)
     if isinstance(write, str) or set(write) - set(WRITTEN):
         raise ConfigError(f'write is {write!r}, expected a list out of {", ".join(WRITTEN)}')
-    source.augment = replace(source.augment, center_crop=None)  # all of a picture
+    source.augment, places = replace(source.augment, center_crop=None), source.batch_size  # all of a picture
     if isinstance(source, ImageData) and source.augment.image_size is None:
         source.batch_size = 1  # each has its own size
     use_memory(cli.model.network, memory)
@@ -874,7 +899,7 @@ def predict(
         predictor.remember(source.plain_loader('remember'))
     done = 0
     for batch in tqdm(batches, 'predict', disable=in_notebook()):
-        rows = probability_rows(predictor, batch, window, overlap, tta)
+        rows = probability_rows(predictor, batch, window, overlap, tta, places)
         answer_batch(batches.dataset, done, batch, rows, steps, folder, scheme, write)
         done += len(batch['name'])
     if predictor.memory is not None:
@@ -895,8 +920,9 @@ def run_settings(
     if kind.rpartition('.')[2] != RasterData.__name__:
         own = {key: overrides.pop(key) for key in ('bands', 'value_range') if key in overrides}
         own = {key: yaml.safe_load(value) if isinstance(value, str) else value for key, value in own.items()}
-    settings = parse([folder / 'config.yaml'], overrides).config.data.init_args.as_dict()
-    return settings | own | {'overrides': overrides}
+    config = parse([folder / 'config.yaml'], overrides).config
+    return config.data.init_args.as_dict() | own | {'overrides': overrides,
+                                                    'network': chosen_settings(config, overrides)}
 
 
 def answer_rasters(
@@ -917,7 +943,7 @@ def answer_rasters(
     path = Path(checkpoint).expanduser()
     path, seen = Run(path).best if path.is_dir() else path, None
     if settings.get('remember') is None:
-        predictor = Predictor.load(path)
+        predictor = Predictor.load(path, settings=settings['network'])
     else:
         cli, _ = open_checkpoint(path, overrides=settings['overrides'])
         predictor = Predictor(cli.model.network, LabelScheme.from_dict(cli.model.card['labels']), cli.model.card)

@@ -16,7 +16,8 @@ import importlib
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from ..data.labels import LabelScheme
 from ..data.loading import ResumableLoader, SegmentationData
 from ..evaluation.metrics import SegmentationMetrics, image_confusions
 from ..geo.memory import STATE, GeoMemory
+from ..models.refiner import refine
 from .contrastive import ImagePlaceLoss
 from .losses import set_class_weights
 from .optim import Schedule, param_groups
@@ -569,10 +571,12 @@ class Predictor:
         cls,
         path: str | Path,  # a .ckpt of a run
         device: str | torch.device | None = None,
+        settings: Mapping[str, Any] | None = None,  # of the network, instead of the checkpoint's
     ) -> 'Predictor':
         'From a checkpoint alone; averaged weights where the run kept them.'
         checkpoint = read_checkpoint(path)
         card = checkpoint['geoseg']
+        card['network'] = card['network'] | {'init_args': (card['network'].get('init_args') or {}) | (settings or {})}
         network = build_network(card['network'])
         load_weights(network, checkpoint, path)
         return cls(network, LabelScheme.from_dict(card['labels']), card, device)
@@ -614,6 +618,31 @@ class Predictor:
             if self.update:
                 self.network.remember(output, batch['xy'], batch['source'], batch['time'])
         return output | {'logits': output['logits'].float() / self.temperature}
+
+    @torch.inference_mode()
+    def outputs(
+        self,
+        batches: Iterable[Mapping[str, Any]],  # of images of one size
+        places: int = 8,  # images that a network which halts works on at a time
+        fixed: bool = False,  # keep the shape of that batch to the end, see `refine`
+    ) -> Iterator[dict[str, Tensor]]:  # what `output` says of each batch
+        'All that the network says, batch after batch; where it halts, its places are filled from the batches to come.'
+        if not hasattr(self.network, 'unroll'):
+            yield from map(self.output, batches)
+            return
+        sizes, done = deque(), []
+
+        def images():
+            for batch in batches:
+                sizes.append(len(batch['image']))
+                yield from batch['image']
+
+        for answer in refine(self.network, images(), places, fixed):
+            done.append(answer)
+            if len(done) == sizes[0]:
+                logits, steps = map(torch.stack, zip(*done, strict=True))
+                yield {'logits': logits.float() / self.temperature, 'steps': steps}
+                done = done[sizes.popleft():]
 
     def move(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         return {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
