@@ -42,7 +42,8 @@ def cluster_order(
         ordered, first = points[order], bounds[:-1]
         axis = (np.maximum.reduceat(ordered, first) - np.minimum.reduceat(ordered, first)).argmax(1)
         node = np.repeat(np.arange(len(first)), np.diff(bounds))
-        order = order[np.lexsort((ordered[np.arange(len(order)), axis[node]], node))]
+        along = np.where((parts > 1)[node], ordered[np.arange(len(order)), axis[node]], 0)  # a cluster stays as it is
+        order = order[np.lexsort((along, node))]
         cuts = (first + parts // 2 * size)[parts > 1]
         bounds = np.sort(np.concatenate([bounds, cuts]))
     return order
@@ -150,7 +151,7 @@ def read_pixels(
     return page[y, x]
 
 # %% ../../nbs/data/faces.ipynb #1312d81f
-PREPARED_VERSION = 1  # goes up when the same mesh is prepared in another way
+PREPARED_VERSION = 2  # goes up when the same mesh is prepared in another way
 ARRAYS = {  # of K faces that are of use, in the order of their clusters, out of the F faces of the file
     'triangles': 'float32 [K, 3, 3], metres from the origin',
     'around': 'float32 [K, 2], height above ground and roughness, metres',
@@ -468,7 +469,7 @@ def collate_meshes(
     'Pad samples to the largest of a batch.'
     batch = default_collate([{k: v for k, v in s.items() if k not in PADDED} for s in samples])
     n, f = (max(s['valid'].shape[i] for s in samples) for i in (0, 1))
-    for key in PADDED.keys() & samples[0].keys():
+    for key in [k for k in PADDED if k in samples[0]]:
         first = samples[0][key]
         shape = (len(samples), n, *([f] * (first.ndim > 1)), *first.shape[2:])
         batch[key] = torch.full(shape, PADDED[key], dtype=first.dtype)
