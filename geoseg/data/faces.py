@@ -30,6 +30,7 @@ from .loading import Key, SegmentationData, key_of, source_id, split_roots
 from .meshes import SUFFIXES, Mesh, clean_mesh, encode_labels, mesh_files, read_mesh, unique_rows
 from .shared import cache_folder, fill_folder
 from .splits import read_split
+from ..geo.coords import Frame
 
 # %% ../../nbs/data/faces.ipynb #b52fc6e7
 def cluster_order(
@@ -42,7 +43,8 @@ def cluster_order(
         ordered, first = points[order], bounds[:-1]
         axis = (np.maximum.reduceat(ordered, first) - np.minimum.reduceat(ordered, first)).argmax(1)
         node = np.repeat(np.arange(len(first)), np.diff(bounds))
-        order = order[np.lexsort((ordered[np.arange(len(order)), axis[node]], node))]
+        along = np.where((parts > 1)[node], ordered[np.arange(len(order)), axis[node]], 0)  # a cluster stays as it is
+        order = order[np.lexsort((along, node))]
         cuts = (first + parts // 2 * size)[parts > 1]
         bounds = np.sort(np.concatenate([bounds, cuts]))
     return order
@@ -150,7 +152,7 @@ def read_pixels(
     return page[y, x]
 
 # %% ../../nbs/data/faces.ipynb #1312d81f
-PREPARED_VERSION = 1  # goes up when the same mesh is prepared in another way
+PREPARED_VERSION = 2  # goes up when the same mesh is prepared in another way
 ARRAYS = {  # of K faces that are of use, in the order of their clusters, out of the F faces of the file
     'triangles': 'float32 [K, 3, 3], metres from the origin',
     'around': 'float32 [K, 2], height above ground and roughness, metres',
@@ -203,6 +205,29 @@ class PreparedMesh:
     @cached_property
     def tree(self) -> cKDTree:
         return cKDTree(self.centres)
+
+    @cached_property
+    def frame(self) -> Frame | None:  # around the mesh; None where nobody says where it stands
+        if self.meta['frame'] is None:
+            return None
+        try:
+            return Frame.of_crs(self.meta['frame']['crs'], self.corner)
+        except ValueError as error:
+            raise ValueError(f'{self.path}: {error}') from error
+
+    @property
+    def corner(self) -> np.ndarray:  # float64 [2], what to add to `triangles`, in the CRS of the mesh
+        return np.add(self.meta['origin'], self.meta['frame']['offset'])[:2]
+
+    def xy(
+        self,
+        points: np.ndarray,  # [..., 3], as `triangles`
+        frame: Frame | None,  # to be measured in
+    ) -> np.ndarray:  # float64 [..., 2], metres east, north; NaN where unknown
+        'Where points lie on the ground.'
+        if self.meta['frame'] is None or frame is None:
+            return np.full((*points.shape[:-1], 2), np.nan)
+        return frame.from_crs(points[..., :2] + self.corner, self.meta['frame']['crs'])
 
 
 def fingerprint(
@@ -379,7 +404,9 @@ class MeshDataset(Dataset):
         n_clusters: int = 16,  # of a sample
         pixels: int = 0,  # of a face, at most; 0: no texture
         augment: MeshAugment | None = None,  # None: for evaluation, each face once
+        frame: Frame | None = None,  # of `xy`
     ):
+        self.frame = frame
         self.meshes, self.scheme, self.columns = list(meshes), scheme, list(columns)
         self.n_clusters, self.pixels, self.augment = n_clusters, pixels, augment
         self.groups = [(m, first) for m, mesh in enumerate(self.meshes) for first in range(0, len(mesh), n_clusters)]
@@ -387,6 +414,13 @@ class MeshDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.groups)
+
+    @cached_property
+    def xy(self) -> torch.Tensor:  # float64 [N, 2], metres east, north of `frame`; NaN where unknown
+        'Where the middle of each group lies.'
+        middles = [(self.meshes[m], self.meshes[m].centres[i:i + self.n_clusters].mean(0)) for m, i in self.groups]
+        places = [mesh.xy(middle, self.frame) for mesh, middle in middles]
+        return torch.from_numpy(np.array(places).reshape(-1, 2))
 
     def clusters(
         self,
@@ -468,7 +502,7 @@ def collate_meshes(
     'Pad samples to the largest of a batch.'
     batch = default_collate([{k: v for k, v in s.items() if k not in PADDED} for s in samples])
     n, f = (max(s['valid'].shape[i] for s in samples) for i in (0, 1))
-    for key in PADDED.keys() & samples[0].keys():
+    for key in [k for k in PADDED if k in samples[0]]:
         first = samples[0][key]
         shape = (len(samples), n, *([f] * (first.ndim > 1)), *first.shape[2:])
         batch[key] = torch.full(shape, PADDED[key], dtype=first.dtype)
@@ -560,11 +594,17 @@ class MeshData(SegmentationData):
             raise ValueError(f'{bare[0]}: no labels to train on (nor have {len(bare) - 1} others); expected a face '
                              f'property label, or {bare[0].stem}.txt')
         self.prepared = found
+        if self.frame is None:
+            self.frame = next((m.frame for part in found.values() for m in part if m.frame), None)
+        if self.extent is None and self.frame and 'train' in found:
+            ground = np.concatenate([m.xy(m.centres, self.frame) for m in found['train']])
+            if not np.isnan(ground).all():
+                self.extent = tuple(np.maximum(np.ptp(ground[~np.isnan(ground).any(1)], axis=0), 1.).tolist())
         return {split: self._dataset(split, self.augment if split == 'train' else None) for split in found}
 
     def _dataset(self, split, augment):
         return MeshDataset(self.prepared[split], self.scheme, self.columns, self.n_clusters, self.settings.pixels,
-                           augment)
+                           augment, self.frame)
 
     def elsewhere(
         self,

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'Mesh', 'check_mesh', 'lengths', 'flattened', 'fan', 'read_ply', 'read_obj', 'read_mesh', 'read_labels',
-           'read_frame', 'mesh_files', 'encode_labels', 'Clean', 'clean_mesh', 'unique_rows', 'write_ply', 'write_obj']
+           'frame_file', 'read_frame', 'mesh_files', 'encode_labels', 'Clean', 'clean_mesh', 'unique_rows', 'write_ply',
+           'write_obj']
 
 # %% ../../nbs/data/meshes.ipynb #324ce58a
 import os
@@ -251,7 +252,8 @@ def read_mesh(
     labels = path.with_suffix('.txt')
     if labels.is_file():
         mesh.labels = read_labels(labels, mesh)
-    mesh.frame = mesh.frame or read_frame(path)
+    if mesh.frame is None and (file := frame_file(path)):
+        mesh.frame = read_frame(file)
     return mesh
 
 
@@ -273,26 +275,34 @@ def read_labels(
     return labels if mesh.polygon is None else labels[mesh.polygon]
 
 
-def read_frame(
+def frame_file(
     path: Path,  # of a mesh
-) -> dict[str, Any] | None:
-    'CRS and offset from a metadata.xml beside a mesh, or in one of the two folders above.'
-    file = next((f for f in (p / 'metadata.xml' for p in list(path.resolve().parents)[:3]) if f.is_file()), None)
-    if file is None:
-        return None
+) -> Path | None:
+    'The metadata.xml beside a mesh, or in one of the two folders above.'
+    return next((f for f in (p / 'metadata.xml' for p in list(path.resolve().parents)[:3]) if f.is_file()), None)
+
+
+def read_frame(
+    file: Path,  # metadata.xml
+) -> dict[str, Any]:
+    'CRS and offset, as photogrammetry software writes them.'
     try:
         root = ElementTree.parse(file).getroot()
-        crs, offset = root.findtext('SRS'), [float(v) for v in root.findtext('SRSOrigin').split(',')]
+        crs, offset = ' '.join(root.findtext('SRS').split()), [float(v) for v in root.findtext('SRSOrigin').split(',')]
+        if crs.startswith('ENU:'):
+            lat, lon = (float(v) for v in crs[4:].split(','))
+            crs = f'+proj=aeqd +lat_0={lat} +lon_0={lon} +datum=WGS84 +units=m +no_defs +type=crs'
+        x, y, z = offset
     except (ElementTree.ParseError, AttributeError, ValueError) as error:
         raise ValueError(f'{file}: expected <SRS>EPSG:…</SRS> and <SRSOrigin>x,y,z</SRSOrigin> ({error})') from error
-    return {'crs': crs, 'offset': offset}
+    return {'crs': crs, 'offset': [x, y, z]}
 
 
 def mesh_files(
     path: Path,  # of a mesh
 ) -> list[Path]:  # those that exist; the mesh is the first
-    'All files that a mesh is made of: labels, pixels, materials, pages.'
-    found = [path, path.with_suffix('.txt'), path.with_suffix('.npz')]
+    'All files that a mesh is made of: labels, pixels, frame, materials, pages.'
+    found = [path, path.with_suffix('.txt'), path.with_suffix('.npz'), frame_file(path) or path]
     with open(path, 'rb') as file:
         if path.suffix.lower() == '.ply':
             head = file.read(65536).partition(b'end_header')[0].decode('utf-8', 'replace')

@@ -7,6 +7,7 @@ __all__ = ['predict_faces', 'write_predictions']
 
 # %% ../../nbs/inference/meshes.ipynb #00e6917c
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import torch
 
 from ..data.faces import PreparedMesh
 from ..data.loading import ResumableLoader
-from ..data.meshes import read_mesh, write_ply
+from ..data.meshes import frame_file, read_mesh, write_ply
 from ..training.tasks import Predictor
 from ..visualization.meshes import face_colors, write_mesh_page
 
@@ -53,9 +54,13 @@ def write_predictions(
     targets = {p: Path(folder) / p.relative_to(common).with_suffix('.ply') for p in paths}
     if twice := [t for t in targets.values() if list(targets.values()).count(t) > 1]:
         raise ValueError(f'two meshes would be written to {twice[0]}: they differ in their suffix alone')
+    if lost := [t for p, t in targets.items() if t.resolve() == p.resolve()]:
+        raise ValueError(f'{lost[0]} would be overwritten with its prediction; choose another folder')
     for prepared, probs in predict_faces(predictor, batches):
         mesh, target = read_mesh(prepared.path), targets[prepared.path]
         target.parent.mkdir(parents=True, exist_ok=True)
+        if metadata := frame_file(prepared.path):
+            shutil.copyfile(metadata, target.parent / metadata.name)
         source = np.asarray(prepared.source)
         predicted = probs.argmax(1).astype(np.uint8)[source]
         first = np.arange(len(predicted))

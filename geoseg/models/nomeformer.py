@@ -158,8 +158,6 @@ class NoMeFormer(nn.Module):
             raise ValueError(f'embedding_dim {embedding_dim} is not divisible by twice num_heads ({num_heads})')
         if position not in POSITIONS:
             raise ValueError(f'position must be one of {", ".join(POSITIONS)}, not {position!r}')
-        if unfrozen_blocks is not None and not 0 <= unfrozen_blocks <= num_attention_blocks:
-            raise ValueError(f'unfrozen_blocks is {unfrozen_blocks}, expected 0 to {num_attention_blocks}, or null')
         self.encoder = Encoder(channels, embedding_dim, num_heads, num_attention_blocks, dropout, position,
                                global_attention)
         self.head = nn.Sequential(nn.LayerNorm(embedding_dim), nn.Linear(embedding_dim, embedding_dim // 2), nn.GELU(),
@@ -171,6 +169,9 @@ class NoMeFormer(nn.Module):
 
     def finish(self, pretrained: str | bool, unfrozen_blocks: int | None):
         'Initial weights, those of another encoder, and what is frozen.'
+        most = len(self.encoder.blocks)
+        if unfrozen_blocks is not None and not 0 <= unfrozen_blocks <= most:
+            raise ValueError(f'unfrozen_blocks is {unfrozen_blocks}, expected 0 to {most}, or null')
         self.apply(xavier)
         nn.init.normal_(self.encoder.summary, std=0.02)
         if pretrained:
@@ -179,7 +180,7 @@ class NoMeFormer(nn.Module):
             load_encoder(self, pretrained)
         if unfrozen_blocks is not None:
             self.encoder.requires_grad_(False)
-            for block in self.encoder.blocks[len(self.encoder.blocks) - unfrozen_blocks:]:
+            for block in self.encoder.blocks[most - unfrozen_blocks:]:
                 block.requires_grad_(True)
 
     def standardise(self, faces: Tensor) -> tuple[Tensor, Tensor]:
