@@ -329,8 +329,9 @@ def judge(
     recall: Recall,  # of N queries
 ) -> Tensor:  # [N, k, K]
     'The class probabilities that the features of entries stand for.'
-    head = self.recall['logits']
-    return F.linear(recall.features, head.weight.flatten(1).float(), head.bias.float()).softmax(-1)
+    head, shape = self.recall['logits'], recall.features.shape[:2]
+    logits = torch.addmm(head.bias.float()[:, None], head.weight.flatten(1).float(), recall.features.flatten(0, 1).T)
+    return logits.softmax(0).T.unflatten(0, shape)  # over the first axis: so much faster on a CPU
 
 
 @patch
