@@ -105,10 +105,10 @@ def arguments_of(
 ) -> tuple[dict[str, Any], dict[str, Any]]:  # its arguments, and what is left: settings of the run
     'What of a command line a function takes.'
     settings, ours = dict(words.overrides), {}
-    for key in signature(function).parameters:
+    for key, parameter in signature(function).parameters.items():
         if key in settings:
             value = settings.pop(key)
-            path = key in ('data', 'out', 'memory')
+            path = key == 'data' or 'Path' in str(parameter.annotation)
             ours[key] = value if path or not isinstance(value, str) else from_yaml(key, value)
     return ours, settings
 
@@ -124,19 +124,16 @@ def predict(words: Words):
 
 def localize(words: Words):
     from geoseg.inference.localization import localize
-    settings = dict(words.overrides)
-    if unknown := [key for key in settings if key not in signature(localize).parameters]:
+    ours, unknown = arguments_of(localize, words)
+    if unknown:
         known = ', '.join(signature(localize).parameters)
-        raise ValueError(f'localize: unknown setting {unknown[0]!r}; there are {known}')
-    if 'photos' not in settings:
+        raise ValueError(f'localize: unknown setting {min(unknown)!r}; there are {known}')
+    if 'photos' not in ours:
         raise ValueError('localize: photos=FOLDER is missing')
-    for key in ('sides', 'k', 'register'):
-        if key in settings:
-            settings[key] = from_yaml(key, settings[key])
-    places = localize(_checkpoint(words), **settings)
+    places = localize(_checkpoint(words), **ours)
     best = places[places['rank'] == 1][['photo', 'tile', 'confidence', 'refined_lat', 'refined_long', 'refined_by']]
     print(best.to_string(index=False, float_format='%.6f'))
-    print(settings.get('out', 'places'))
+    print(ours.get('out', 'places'))
 
 
 def calibrate(words: Words):
