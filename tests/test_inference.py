@@ -81,6 +81,12 @@ def test_windows_and_views_change_the_answer_a_little(trained, odd, tmp_path):
         assert 0.3 < (masks[name] == masks['whole']).mean() < 1
 
 
+def test_a_folder_of_pictures_is_enough(trained, odd, tmp_path):
+    masks = [read(geoseg.predict(trained, data, tmp_path / name), 'a')
+             for name, data in (('plain', str(odd[0])), ('named', {'predict': str(odd[0])}))]
+    assert (masks[0] == masks[1]).all()
+
+
 def test_postprocessing_is_done_on_the_masks(trained, tmp_path):
     settings = {'open': 3, 'min_pixels': 20}
     plain = geoseg.predict(trained, out=tmp_path / 'plain')
@@ -119,7 +125,8 @@ def test_small_regions_in_square_metres(trained, tmp_path):
     ({'postprocess': {'opne': 3}}, "unknown key 'opne'; nearest: open"),
     ({'postprocess': {'open': 2}}, 'expected a whole number of 3'),
     ({'postprocess': {'min_area': 5.}}, 'min_area needs georeferenced'),
-    ({'window': 50}, 'window is 50'), ({'overlap': 8}, 'there is no window'), ({'tta': ['left']}, "tta: 'left'"),
+    ({'window': 50}, 'window is 50'), ({'window': 64}, 'which one window of 64 covers'),
+    ({'overlap': 8}, 'there is no window'), ({'tta': ['left']}, "tta: 'left'"),
     ({'write': ['colour']}, 'write is'), ({'write': 'color'}, 'write is'),
     ({'update': 'yes'}, 'update is true or false'), ({'update': True, 'window': 32}, 'not with window'),
 ])

@@ -100,6 +100,13 @@ def test_the_methods_of_mask2former():
     assert faster.model.init_args.optimizer.init_args.lr == 3e-4
 
 
+def test_a_rate_that_the_schedule_would_not_follow():
+    with pytest.raises(ConfigError, match='set max_lr'):
+        parse(['wildscenes-unet'], {'lr': 1e-4})
+    config = parse(['wildscenes-unet'], {'lr': 1e-4, 'max_lr': 1e-3}).config.model.init_args
+    assert config.schedule.init_args.max_lr == 1e-3
+
+
 def test_a_method_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match='method: 3 is not accepted, expected 1 or 2'):
         parse(['wildscenes-mask2former'], {'method': 3})

@@ -277,5 +277,5 @@ def split_roots(root) -> dict[str, Path]:
     roots = {split: Path(path).expanduser() for split, path in root.items()}
     for split, path in roots.items():
         if not path.is_dir():
-            raise FileNotFoundError(f'{path}: no such folder (root of {split})')
+            raise FileNotFoundError(f'{path}: no such folder (root of {split}); set data=FOLDER')
     return roots

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['TRAINER_DEFAULTS', 'ALIASES', 'TOGETHER', 'LAYOUTS', 'CHIP_SIZED', 'FOLDER_NAMES', 'LINKED', 'SECTIONS', 'recipes',
            'nearest', 'recipe_path', 'read_config', 'RunConfig', 'RecipeCLI', 'full_key', 'full_keys', 'detect_layout',
-           'data_section', 'ConfigError', 'parse', 'require_agreement', 'choose_method', 'flat_keys', 'deep_merge']
+           'data_section', 'ConfigError', 'parse', 'require_effect', 'require_agreement', 'choose_method', 'flat_keys',
+           'deep_merge']
 
 # %% ../../nbs/training/recipes.ipynb #12555c57
 import contextlib
@@ -342,11 +343,24 @@ def parse(
     with _clear_errors(keys):
         cli = RecipeCLI(arguments)
     require_agreement(cli.config)
+    require_effect([key for key, _ in pairs], cli.config)
     if '/' not in cli.config.run.monitor:
         cli.config.run.monitor += '/val'
     if not cli.config.run.recipe:
         cli.config.run.recipe = recipe
     return cli
+
+
+def require_effect(
+    given: Sequence[str],  # keys that are set beside the recipe
+    config,  # parsed
+):
+    'An error for a rate that the schedule would not follow.'
+    schedule = config.model.init_args.get('schedule')
+    peak = schedule and (schedule.get('init_args') or {}).get('max_lr')
+    set_here = {key.rpartition('.')[2] for key in given}
+    if peak is not None and 'lr' in set_here and 'max_lr' not in set_here:
+        raise ConfigError(f'lr gives way to max_lr of the schedule, which is {peak:g}: set max_lr')
 
 
 def require_agreement(
@@ -457,7 +471,8 @@ def _shorten(text: str) -> str:
     if not names or not given:
         return ' '.join(text.split())
     literals = [e for found in re.findall(r'Expected a typing.Literal\[(.*)\]', text) for e in found.split(', ')]
-    wanted = ' or '.join([*(e for e in expected if e != 'NoneType'), *dict.fromkeys(literals)])
+    names_of = {'tuple': 'a list', 'NoneType': ''}
+    wanted = ' or '.join([*filter(None, (names_of.get(e, e) for e in expected)), *dict.fromkeys(literals)])
     if wanted:
         said = f'expected {wanted}'
     else:

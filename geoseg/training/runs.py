@@ -7,7 +7,7 @@ __all__ = ['log', 'rank_zero_info', 'WRITTEN', 'make_folder', 'write_whole', 'Ru
            'Run', 'find_resume', 'train', 'fit', 'without_pretrained', 'prepare', 'make_trainer', 'card', 'in_notebook',
            'NotebookProgress', 'check_parameters', 'logging_to', 'use_memory', 'memory_used', 'open_checkpoint',
            'chosen_settings', 'change_card', 'localizes', 'Evaluation', 'evaluate', 'split_loader', 'compare',
-           'predict', 'run_settings', 'answer_rasters', 'answer_batch', 'as_float', 'png']
+           'predict', 'is_album', 'run_settings', 'answer_rasters', 'answer_batch', 'as_float', 'png']
 
 # %% ../../nbs/training/runs.ipynb #38110625
 import importlib.metadata
@@ -43,7 +43,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from ..data.faces import MeshData
-from ..data.images import FolderData, ImageData
+from ..data.images import EXTENSIONS, FolderData, ImageData
 from ..data.labels import LabelScheme
 from ..data.rasters import Acquisition, RasterData
 from ..evaluation.metrics import (block_ids, bootstrap_interval, metrics_from_confusion, paired_test,
@@ -55,7 +55,7 @@ from ..inference.postprocess import Postprocess, pixel_area
 from ..inference.tiling import check_looks, probability_rows
 from .callbacks import EMA, EarlyStopping, SeedBatches
 from .optim import trained_modules
-from .recipes import ConfigError, RecipeCLI, deep_merge, nearest, parse
+from .recipes import ConfigError, RecipeCLI, deep_merge, detect_layout, nearest, parse
 from .tasks import Predictor, load_weights, read_checkpoint, start_from
 from ..visualization.samples import overlay
 
@@ -832,8 +832,8 @@ WRITTEN = ('color', 'overlay', 'probabilities', 'page')
 
 def predict(
     checkpoint: str | Path,  # a checkpoint, or a run's folder: its best
-    data: str | Mapping[str, str] | None = None,  # a data set, {predict: folder of pictures}, or GeoTIFFs: a file or a
-    # folder; None: the run's own
+    data: str | Mapping[str, str] | None = None,  # a data set, a folder of pictures (or {predict: FOLDER}), a GeoTIFF
+    # or a folder of them; None: the run's own
     out: str | Path | None = None,  # folder of the masks; None: RUN/predictions
     overrides: Mapping[str, Any] | None = None,  # of the run's configuration; {image_size: null}: as the pictures are
     memory: str | Path | None = None,  # as `GeoMemory.save` wrote it, instead of the checkpoint's
@@ -849,6 +849,8 @@ def predict(
     steps = Postprocess.of(postprocess)
     if not isinstance(update, bool):
         raise ConfigError(f'update is true or false, not {update!r}')
+    if is_album(data):
+        data = {'predict': str(data)}
     if find_rasters(data) is not None:
         settings = run_settings(checkpoint, overrides)
         rasters = find_rasters(data, **{k: settings[k] for k in ('pattern', 'mask_pattern') if k in settings})
@@ -883,7 +885,11 @@ def predict(
         return answer_rasters(checkpoint, rasters, out, run_settings(checkpoint, overrides), memory, update, window,
                               overlap, tta, steps, write)
     if isinstance(write, str) or set(write) - set(WRITTEN):
-        raise ConfigError(f'write is {write!r}, expected a list out of {", ".join(WRITTEN)}')
+        raise ConfigError(f'write is {write!r}, expected a list out of [{", ".join(WRITTEN[:-1])}]')
+    size = source.augment.image_size
+    if window and size and window >= max(size):
+        raise ConfigError(f'window: pictures are brought to {size[0]} x {size[1]} pixels first, which one window of '
+                          f'{window} covers; set image_size=null, and windows slide over them as they are')
     source.augment, places = replace(source.augment, center_crop=None), source.batch_size  # all of a picture
     if isinstance(source, ImageData) and source.augment.image_size is None:
         source.batch_size = 1  # each has its own size
@@ -907,6 +913,19 @@ def predict(
         if update:
             predictor.memory.save(folder / 'memory')
     return folder
+
+
+def is_album(
+    data: str | Path | Mapping[str, str] | None,
+) -> bool:
+    'Whether this is a folder with pictures in it, and nothing that tells a layout.'
+    if not isinstance(data, str | Path) or not Path(data).is_dir():
+        return False
+    try:
+        detect_layout(data)
+    except ValueError:
+        return any(p.suffix.lower() in EXTENSIONS for p in Path(data).iterdir())
+    return False
 
 
 def run_settings(
