@@ -43,7 +43,7 @@ notebooks: env
 	  --skip_file_re '^($(subst $() ,|,$(NOTEBOOKS)))\.ipynb$$' --skip_folder_re '^(tutorials|[_.].*)$$'
 
 pytest: env
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests
 
 # the long notebooks, with their figures; finished runs are kept as CSV rows and not repeated
 tutorials: env

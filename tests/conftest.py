@@ -13,13 +13,10 @@ def pytest_configure(config):
     config.addinivalue_line('markers', 'real_data: needs ../shared/data; given to each test that asks for it')
 
 
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items):
     for item in items:
         if 'real_data' in item.fixturenames:
             item.add_marker('real_data')
-        if not item.name.startswith('test_long_notebooks'):  # those are dealt out one by one
-            item.add_marker(pytest.mark.xdist_group(item.path.name))  # a file's tests share their fixtures
 
 
 @pytest.fixture(scope='session')
