@@ -22,7 +22,7 @@ $(READY): settings.ini setup.py pyproject.toml
 	$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name python3
 	@touch $@
 
-# freed memory is kept for the next step: on Linux a fifth of the time (nbs/benchmarks.ipynb)
+# freed memory is kept for the next step: on Linux a sixth of the time (nbs/benchmarks.ipynb)
 train: export MALLOC_MMAP_MAX_ := 0
 train: export MALLOC_TRIM_THRESHOLD_ := 17179869184
 train: env
