@@ -264,7 +264,7 @@ def read(
     time = time.to(device, torch.float64)
     if not len(self.keys):
         return self.nothing(n, k)
-    piece = max(CANDIDATES.get(device.type, 2**19) // (9 * max(self.fill, 1)), 1)
+    piece = max(CANDIDATES['cuda' if xy.is_cuda else 'cpu'] // (9 * max(self.fill, 1)), 1)
     pieces = [slice(start, start + piece) for start in range(0, max(n, 1), piece)]
     found = [self.nearest(xy[a], source[a], k, time[a] if causal else None) for a in pieces]
     index, distance = (torch.cat(parts) for parts in zip(*found, strict=True))

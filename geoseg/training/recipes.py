@@ -471,8 +471,8 @@ def _shorten(text: str) -> str:
     if not names or not given:
         return ' '.join(text.split())
     literals = [e for found in re.findall(r'Expected a typing.Literal\[(.*)\]', text) for e in found.split(', ')]
-    names_of = {'tuple': 'a list', 'NoneType': ''}
-    wanted = ' or '.join([*filter(None, (names_of.get(e, e) for e in expected)), *dict.fromkeys(literals)])
+    kinds = ('a list' if e == 'tuple' else e for e in expected if e != 'NoneType')
+    wanted = ' or '.join([*kinds, *dict.fromkeys(literals)])
     if wanted:
         said = f'expected {wanted}'
     else:
