@@ -33,10 +33,10 @@ class Recall(NamedTuple):
 
 
 def cell_keys(
-    cells: Tensor,  # int64 [..., 2]: column, row of squares, from -2³¹ to 2³¹ - 1
+    cells: Tensor,  # int64 [..., 2]: column, row of squares, from -2³⁰ to 2³⁰
 ) -> Tensor:  # int64 [...]
-    'One number for a square.'
-    return (cells[..., 0] << 32) + (cells[..., 1] & 0xFFFFFFFF)
+    'One number for a square, one more for the square north of it.'
+    return (cells[..., 0] << 32) + cells[..., 1]
 
 # %% ../../nbs/geo/memory.ipynb #d14fb44a
 class GeoMemory(nn.Module):
@@ -265,15 +265,16 @@ def read(
     if not len(self.keys):
         return self.nothing(n, k)
     piece = max(CANDIDATES['cuda' if xy.is_cuda else 'cpu'] // (9 * max(self.fill, 1)), 1)
-    pieces = [slice(start, start + piece) for start in range(0, max(n, 1), piece)]
-    found = [self.nearest(xy[a], source[a], k, time[a] if causal else None) for a in pieces]
-    index, distance = (torch.cat(parts) for parts in zip(*found, strict=True))
+    order = cell_keys((xy / self.radius).floor().nan_to_num(0, 0, 0).long()).argsort()  # neighbours share squares
+    found = [self.nearest(xy[a], source[a], k, time[a] if causal else None) for a in order.split(piece)]
+    index, distance = (torch.cat(parts)[order.argsort()] for parts in zip(*found, strict=True))
     valid = distance.isfinite()
     features, when, probs, who = (self.tables[name].flatten(0, 1).index_select(0, index.flatten()).unflatten(0, (n, k))
                                   for name in ('features', 'time', 'probs', 'source'))
     age = (time[:, None] - when).float().masked_fill_(~valid, torch.nan)
-    return Recall(features.float().masked_fill_(~valid[..., None], 0), valid, distance, age,
-                  probs.masked_fill_(~valid[..., None], torch.nan) if self.classes else None,
+    unknown = torch.zeros_like(distance).masked_fill_(~valid, torch.nan)[..., None]
+    return Recall(features.float().mul_(valid[..., None]), valid, distance, age,
+                  probs.add_(unknown) if self.classes else None,
                   who.masked_fill_(~valid, -1))
 
 
@@ -302,10 +303,13 @@ def nearest(
     'Search the nine squares around each position.'
     n, fill = len(xy), max(self.fill, 1)
     known = xy.isfinite().all(1)
-    step = torch.arange(-1, 2, device=xy.device)
-    around = torch.stack(torch.meshgrid(step, step, indexing='ij'), -1).reshape(-1, 2)
+    step = torch.arange(3, device=xy.device)
     cells = (xy.where(known[:, None], 0) / self.radius).floor().long()
-    rows = self.find(cell_keys(cells[:, None] + around))  # [N, 9]
+    south = cell_keys(cells - 1)[:, None] + cell_keys(F.pad(step[:, None], (0, 1)))  # [N, 3], of three columns
+    at = torch.searchsorted(self.keys, south)[..., None] + step  # the three squares of a column follow each other
+    here, at = at < len(self.keys), at.clamp_(max=len(self.keys) - 1)
+    here &= self.keys[at] <= south[..., None] + 2
+    rows = torch.where(here, self.rows[at], -1).flatten(1)  # [N, 9]
     near = rows.clamp(min=0).flatten()
 
     def there(name: str) -> Tensor:  # [N, 9, fill, …]

@@ -162,8 +162,11 @@ class RecallFusion(nn.Module):
     ) -> Tensor:  # [B, K, h, w]
         queries = cells.flatten(2).transpose(1, 2).flatten(0, 1)
         told, weights = self.weigh(queries, recall, facts, judged)
-        heard = self.value(torch.bmm(weights, told).flatten(1))
-        said = self.out(F.gelu(self.mix(torch.cat([queries, heard], 1))))
+        heard = torch.bmm(weights, told).flatten(1)
+        own, others = self.mix.weight.split(queries.shape[1], 1)  # `value`, then this part of `mix`: one linear map
+        bias = torch.addmv(self.mix.bias, others, self.value.bias)
+        mixed = torch.addmm(F.linear(queries, own, bias), heard, (others @ self.value.weight).T)
+        said = self.out(F.gelu(mixed))
         return said.unflatten(0, (len(cells), *cells.shape[2:])).permute(0, 3, 1, 2)
 
     def weigh(
@@ -177,7 +180,7 @@ class RecallFusion(nn.Module):
         if recall.probs is not None:
             shares = recall.probs.unflatten(-1, (judged.shape[2], -1)).mean(-1)
             judged = torch.where(facts[..., -1:] > 0, shares, judged)
-        judged = judged.masked_fill(~recall.valid[..., None], 0)
+        judged = judged * recall.valid[..., None]
         told = torch.cat([recall.features, facts, judged], -1).to(queries.dtype)
         keys = (queries @ self.key.transpose(0, 1).flatten(1)).unflatten(1, (len(self.key), -1))
         scores = torch.bmm(keys, told.mT).masked_fill(~recall.valid[:, None], -torch.inf)
