@@ -22,7 +22,7 @@ $(READY): settings.ini setup.py pyproject.toml
 	$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name python3
 	@touch $@
 
-# freed memory is kept for the next step: on Linux a sixth of the time (nbs/benchmarks.ipynb)
+# freed memory is kept for the next step: on Linux a sixth to a quarter of the time (nbs/benchmarks.ipynb)
 train: export MALLOC_MMAP_MAX_ := 0
 train: export MALLOC_TRIM_THRESHOLD_ := 17179869184
 train: env
@@ -43,7 +43,7 @@ notebooks: env
 	  --skip_file_re '^($(subst $() ,|,$(NOTEBOOKS)))\.ipynb$$' --skip_folder_re '^(tutorials|[_.].*)$$'
 
 pytest: env
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests
 
 # the long notebooks, with their figures; finished runs are kept as CSV rows and not repeated
 tutorials: env
