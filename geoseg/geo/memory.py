@@ -35,7 +35,7 @@ class Recall(NamedTuple):
 def cell_keys(
     cells: Tensor,  # int64 [..., 2]: column, row of squares, from -2³⁰ to 2³⁰
 ) -> Tensor:  # int64 [...]
-    'One number for a square, one more for the square north of it.'
+    'One number for a square, one more for the next to the north, 2³² more for the next to the east.'
     return (cells[..., 0] << 32) + cells[..., 1]
 
 # %% ../../nbs/geo/memory.ipynb #d14fb44a
@@ -89,6 +89,13 @@ class GeoMemory(nn.Module):
     def extra_repr(self) -> str:
         return (f'dim={self.dim}, slots={self.slots}, radius={self.radius:g} m, classes={self.classes}, '
                 f'{len(self)} entries')
+
+    def squares(
+        self,
+        xy: Tensor,  # [N, 2]: metres
+    ) -> Tensor:  # int64 [N, 2]: column, row; 0 where a position is not finite
+        'The squares of positions.'
+        return (xy / self.radius).floor().nan_to_num(0, 0, 0).long()
 
     def find(
         self,
@@ -169,7 +176,7 @@ def insert(
     n, device = len(entries['xy']), self.keys.device
     if not n:
         return
-    keys = cell_keys((entries['xy'] / self.radius).floor().long())
+    keys = cell_keys(self.squares(entries['xy']))
     unique, square = keys.unique(return_inverse=True)
     missing = unique[self.find(unique) < 0]
     if len(missing):
@@ -265,16 +272,16 @@ def read(
     if not len(self.keys):
         return self.nothing(n, k)
     piece = max(CANDIDATES['cuda' if xy.is_cuda else 'cpu'] // (9 * max(self.fill, 1)), 1)
-    order = cell_keys((xy / self.radius).floor().nan_to_num(0, 0, 0).long()).argsort()  # neighbours share squares
+    order = cell_keys(self.squares(xy)).argsort()  # neighbours look at the same squares
     found = [self.nearest(xy[a], source[a], k, time[a] if causal else None) for a in order.split(piece)]
-    index, distance = (torch.cat(parts)[order.argsort()] for parts in zip(*found, strict=True))
+    back = order.argsort()
+    index, distance = (torch.cat(parts)[back] for parts in zip(*found, strict=True))
     valid = distance.isfinite()
     features, when, probs, who = (self.tables[name].flatten(0, 1).index_select(0, index.flatten()).unflatten(0, (n, k))
                                   for name in ('features', 'time', 'probs', 'source'))
     age = (time[:, None] - when).float().masked_fill_(~valid, torch.nan)
-    unknown = torch.zeros_like(distance).masked_fill_(~valid, torch.nan)[..., None]
     return Recall(features.float().mul_(valid[..., None]), valid, distance, age,
-                  probs.add_(unknown) if self.classes else None,
+                  probs.add_(torch.where(valid, 0., torch.nan)[..., None]) if self.classes else None,
                   who.masked_fill_(~valid, -1))
 
 
@@ -304,8 +311,7 @@ def nearest(
     n, fill = len(xy), max(self.fill, 1)
     known = xy.isfinite().all(1)
     step = torch.arange(3, device=xy.device)
-    cells = (xy.where(known[:, None], 0) / self.radius).floor().long()
-    south = cell_keys(cells - 1)[:, None] + cell_keys(F.pad(step[:, None], (0, 1)))  # [N, 3], of three columns
+    south = cell_keys(self.squares(xy) - 1)[:, None] + (step << 32)  # [N, 3], of three columns
     at = torch.searchsorted(self.keys, south)[..., None] + step  # the three squares of a column follow each other
     here, at = at < len(self.keys), at.clamp_(max=len(self.keys) - 1)
     here &= self.keys[at] <= south[..., None] + 2
