@@ -8,16 +8,17 @@ __version__ = "0.1.0"
 import importlib
 
 _NAMES = {
-    'train': 'training.runs',
-    'evaluate': 'training.runs',
-    'predict': 'training.runs',
-    'Run': 'training.runs',
-    'Predictor': 'training.tasks',
+    'train': 'training.train',
+    'evaluate': 'evaluation.evaluate',
+    'predict': 'inference.predict',
+    'Run': 'training.run',
+    'Predictor': 'models.predictor',
     'recipes': 'training.recipes',
     'LabelScheme': 'data.labels',
-    'world_data': 'data.world',
+    'world_data': 'world.layouts',
 }
-_SUBPACKAGES = ('cli', 'data', 'evaluation', 'geo', 'inference', 'models', 'training', 'visualization')
+_SUBPACKAGES = ('cli', 'core', 'data', 'evaluation', 'geo', 'inference', 'metrics', 'models', 'tasks', 'training',
+                'visualization', 'world')
 __all__ = sorted(_NAMES)
 
 

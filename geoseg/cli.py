@@ -67,18 +67,19 @@ def rank_zero_print(text: Any):
 
 
 def fit(words: Words):
-    from geoseg.training.runs import train
+    from geoseg.training.train import train
     run = train(words.recipe, configs=words.configs, overrides=words.overrides,
                 command='geoseg ' + ' '.join(sys.argv[1:]))
     rank_zero_print(run.folder)
 
 
 def _evaluate(words: Words, split: str):
-    from geoseg.training.runs import evaluate, localizes
+    from geoseg.evaluation.evaluate import evaluate
+    from geoseg.training.run import localizes
     settings = dict(words.overrides)
     if localizes(_checkpoint(words)):
-        from geoseg.evaluation.retrieval import score_table
-        from geoseg.inference.localization import evaluate_retrieval
+        from geoseg.metrics.retrieval import score_table
+        from geoseg.evaluation.evaluate_places import evaluate_retrieval
         found, _ = evaluate_retrieval(_checkpoint(words), split, out=settings.pop('out', None), overrides=settings)
         rank_zero_print(score_table(found).to_string(float_format='%.4f'))
         return
@@ -114,7 +115,7 @@ def arguments_of(
 
 
 def predict(words: Words):
-    from geoseg.training.runs import predict
+    from geoseg.inference.predict import predict
     ours, settings = arguments_of(predict, words)
     folder = predict(_checkpoint(words), overrides=settings, **ours)
     if (folder / 'memory.txt').is_file():
@@ -123,7 +124,7 @@ def predict(words: Words):
 
 
 def localize(words: Words):
-    from geoseg.inference.localization import localize
+    from geoseg.inference.places.localize import localize
     ours, unknown = arguments_of(localize, words)
     if unknown:
         known = ', '.join(signature(localize).parameters)
@@ -145,7 +146,7 @@ def calibrate(words: Words):
 
 
 def inspect(words: Words):
-    from geoseg.training.diagnosis import inspect
+    from geoseg.evaluation.inspection import inspect
     settings = dict(words.overrides)
     out = settings.pop('out', None)
     found = inspect(words.recipe, settings, words.configs, out)
@@ -156,7 +157,7 @@ def inspect(words: Words):
 
 
 def profile(words: Words):
-    from geoseg.training.diagnosis import profile
+    from geoseg.evaluation.profiling import profile
     settings = dict(words.overrides)
     found = profile(words.recipe, settings, words.configs, int(settings.pop('steps', 5)))
     print(found.table.to_string(float_format='%.2f'))
@@ -165,7 +166,7 @@ def profile(words: Words):
 
 
 def prepare(words: Words):
-    from geoseg.training.recipes import parse
+    from geoseg.training.config import parse
     settings = dict(words.overrides)
     force = from_yaml('force', settings.pop('force', 'false'))
     if not isinstance(force, bool):
@@ -255,7 +256,7 @@ def show_settings(words: Words) -> int:
     if words.recipe is None:
         print(USAGE)
         return 0
-    from geoseg.training.recipes import parse
+    from geoseg.training.config import parse
     for key, value in parse([words.recipe, *words.configs], words.overrides).config.items(branches=False):
         print(f'--{key} {value}')
     return 0

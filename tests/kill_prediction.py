@@ -14,8 +14,8 @@ os.environ['CUDA_VISIBLE_DEVICES'] = ''
 
 import torch  # noqa: E402
 
-from geoseg.inference import rasters  # noqa: E402
-from geoseg.training.runs import predict  # noqa: E402
+from geoseg.inference.predict import predict  # noqa: E402
+from geoseg.inference.rasters import rasters  # noqa: E402
 
 
 def attempt(arguments, struck=None):

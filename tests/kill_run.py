@@ -16,7 +16,9 @@ os.environ['CUDA_VISIBLE_DEVICES'] = ''
 
 import torch  # noqa: E402
 
-from geoseg.training import runs, tasks  # noqa: E402
+from geoseg.tasks.segmentation import SegmentationTask  # noqa: E402
+from geoseg.training.record import RunRecord  # noqa: E402
+from geoseg.training.train import train  # noqa: E402
 
 PHASES = ('start', 'train', 'save', 'validate')
 phase = mmap.mmap(-1, 16)  # shared with the child: the phase, and how often it was entered
@@ -43,10 +45,10 @@ def attempt(settings, seed=None):
             warnings.simplefilter('ignore')
             sys.stdout = sys.stderr = open(os.devnull, 'w')
             torch.set_num_threads(1)
-            runs.RunRecord.save = entering(2, runs.RunRecord.save)
-            tasks.SegmentationTask.validation_step = entering(3, tasks.SegmentationTask.validation_step)
-            tasks.SegmentationTask.training_step = entering(1, tasks.SegmentationTask.training_step)
-            runs.train(**settings)
+            RunRecord.save = entering(2, RunRecord.save)
+            SegmentationTask.validation_step = entering(3, SegmentationTask.validation_step)
+            SegmentationTask.training_step = entering(1, SegmentationTask.training_step)
+            train(**settings)
             os._exit(0)
         except BaseException as error:
             sys.__stderr__.write(f'{type(error).__name__}: {error}\n')

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from geoseg import cli
-from geoseg.data.world import world_data
+from geoseg.world.layouts import world_data
 
 TINY = {'num_workers': 0, 'encoder': 'tu-resnet10t', 'decoder_channels': [16, 8, 8, 8, 8], 'warmup_epochs': 0,
         'image_size': [32, 32], 'crop': [32, 32], 'save_top_k': 0, 'epochs': 1, 'batch_size': 4,
@@ -261,7 +261,7 @@ def test_pretrained_offline(fit, monkeypatch, here):
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     'The folder of a short run.'
-    from geoseg.training.runs import train
+    from geoseg.training.train import train
     return train('unet', 'world:tiny', out=tmp_path_factory.mktemp('trained'),
                  overrides=TINY | {'trainer.limit_train_batches': 1}).folder
 

@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from geoseg.data.balance import class_weights
-from geoseg.data.images import WildscenesData
+from geoseg.data.layouts import detect_layout
+from geoseg.data.pictures.images import WildscenesData
 from geoseg.data.splits import write_split
-from geoseg.data.world import world_data
-from geoseg.training import runs
-from geoseg.training.recipes import detect_layout, parse
-from geoseg.training.runs import evaluate, train
+from geoseg.evaluation.evaluate import evaluate
+from geoseg.training import train as training
+from geoseg.training.config import parse
+from geoseg.training.train import train
+from geoseg.world.layouts import world_data
 
 CPU = {'num_workers': 0, 'trainer.accelerator': 'cpu', 'trainer.enable_progress_bar': False}
 SMALL = CPU | {'encoder': 'tu-resnet10t', 'decoder_channels': [16, 8, 8, 8, 8], 'warmup_epochs': 0,
@@ -35,11 +37,11 @@ def stopped_at(step, folder, data, settings):
             if trainer.global_step == step:
                 raise Stop
 
-    cli, made = parse(['unet'], {'data': str(data), 'out': str(folder)} | settings), runs.make_trainer
+    cli, made = parse(['unet'], {'data': str(data), 'out': str(folder)} | settings), training.make_trainer
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, 'make_trainer', lambda cli, extra, loggers: made(cli, [*extra, Killer()], loggers))
+        patch.setattr(training, 'make_trainer', lambda cli, extra, loggers: made(cli, [*extra, Killer()], loggers))
         with pytest.raises(Stop):
-            runs.fit(cli)
+            training.fit(cli)
     return next((folder / 'unet').iterdir())
 
 
@@ -72,7 +74,7 @@ def test_weights_and_drawing_survive_a_kill_and_are_not_worked_out_again(data, t
 def test_settings_that_cannot_be_meant(tmp_path):
     for settings, says in (({'class_weights': 'medain'}, "'medain', expected inverse, median, effective"),
                            ({'class_weights': [1.0, 2.0]}, '2 entries for 7 classes'),
-                           ({'class_weights': 'median', 'loss.class_path': 'geoseg.training.losses.DiceLoss'},
+                           ({'class_weights': 'median', 'loss.class_path': 'geoseg.tasks.losses.DiceLoss'},
                             'DiceLoss has no term that takes class weights'),
                            ({'oversample': 20}, 'oversample is 20')):
         with pytest.raises(ValueError, match=says):

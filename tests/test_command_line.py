@@ -11,8 +11,9 @@ import yaml
 
 import geoseg
 from geoseg import cli
-from geoseg.data.world import world_data
-from geoseg.training.recipes import ConfigError, parse
+from geoseg.core.errors import ConfigError
+from geoseg.training.config import parse
+from geoseg.world.layouts import world_data
 
 TINY = {'num_workers': 0, 'encoder': 'tu-resnet10t', 'decoder_channels': [16, 8, 8, 8, 8], 'warmup_epochs': 1,
         'image_size': [32, 32], 'crop': [32, 32], 'save_top_k': 0, 'trainer.accelerator': 'cpu',
@@ -136,7 +137,7 @@ def test_the_same_setting_in_other_words(words):
 
 
 def test_another_class_brings_its_own_settings():
-    loss = config_of('--recipe', 'unet', '--model.init_args.loss.class_path=geoseg.training.losses.FocalLoss',
+    loss = config_of('--recipe', 'unet', '--model.init_args.loss.class_path=geoseg.tasks.losses.FocalLoss',
                      '--model.init_args.loss.init_args.gamma=1.5').model.init_args.loss
     assert loss.class_path.endswith('FocalLoss') and loss.init_args.gamma == 1.5
     assert 'label_smoothing' not in loss.init_args

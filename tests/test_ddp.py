@@ -12,9 +12,10 @@ import pytest
 import torch
 
 import geoseg
-from geoseg.data.world import world_data
 from geoseg.geo.memory import GeoMemory
-from geoseg.training.tasks import GeoSegmentationTask, SegmentationTask
+from geoseg.tasks.place import GeoSegmentationTask
+from geoseg.tasks.segmentation import SegmentationTask
+from geoseg.world.layouts import world_data
 
 TINY = {'num_workers': 0, 'encoder': 'tu-resnet10t', 'decoder_channels': [16, 8, 8, 8, 8], 'warmup_epochs': 0,
         'image_size': [32, 32], 'crop': [32, 32], 'save_top_k': 0, 'ema': 0.9, 'trainer.accelerator': 'cpu',

@@ -12,11 +12,12 @@ from PIL import Image
 
 import geoseg
 from geoseg import cli
+from geoseg.core.errors import ConfigError
 from geoseg.data.labels import LabelScheme, read_mask
-from geoseg.data.world import world_data
 from geoseg.inference.postprocess import Postprocess
-from geoseg.training.recipes import ConfigError, parse
-from geoseg.training.tasks import Predictor
+from geoseg.models.predictor import Predictor
+from geoseg.training.config import parse
+from geoseg.world.layouts import world_data
 
 NBS = Path(__file__).parents[1] / 'nbs'
 
@@ -159,7 +160,7 @@ def test_notebook_and_function_have_the_same_parameters():
 
 
 def test_runs_are_compared_on_the_same_pixels(trained, tmp_path):
-    from geoseg.training.runs import compare
+    from geoseg.evaluation.evaluate import compare
     one = geoseg.evaluate(trained, out=tmp_path / 'one')
     small = geoseg.evaluate(trained, out=tmp_path / 'small', overrides={'image_size': [32, 32]})
     table = compare({'one': one, 'again': one}, block=2)

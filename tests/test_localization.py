@@ -19,16 +19,17 @@ from pyproj import Geod, Transformer
 from torch.nn import functional as F
 
 from geoseg.cli import main
-from geoseg.data.crossview import CrossViewData, ExclusiveBatchSampler, PairAugment
 from geoseg.data.loading import SeededBatchSampler
-from geoseg.data.pairs import Ortho, Pairs, read_pairs
-from geoseg.data.world import Camera, world_data
+from geoseg.data.pairs.crossview import CrossViewData, ExclusiveBatchSampler, PairAugment
+from geoseg.data.pairs.pairs import Ortho, Pairs, read_pairs
 from geoseg.geo.coords import Frame
 from geoseg.models.crossview import CrossView
-from geoseg.training.contrastive import WeightedInfoNCE
-from geoseg.training.localization import LocalizationTask
-from geoseg.training.recipes import parse
-from geoseg.training.runs import train
+from geoseg.tasks.contrastive import WeightedInfoNCE
+from geoseg.tasks.localization import LocalizationTask
+from geoseg.training.config import parse
+from geoseg.training.train import train
+from geoseg.world.layouts import world_data
+from geoseg.world.photos import Camera
 
 TINY = {'backbone': 'vit_tiny_patch16_224', 'image_size': 32,
         'options': {'patch_size': 8, 'embed_dim': 24, 'depth': 2, 'num_heads': 2}, 'num_workers': 0,

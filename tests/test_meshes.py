@@ -8,12 +8,16 @@ import papermill
 import pytest
 import torch
 
-from geoseg.data.faces import MeshData, Preparation, face_features, prepare_mesh
 from geoseg.data.labels import LabelScheme
-from geoseg.data.meshes import Mesh, read_mesh, write_obj, write_ply
-from geoseg.data.world import world_data
+from geoseg.data.meshes.clusters import MeshData
+from geoseg.data.meshes.features import face_features
+from geoseg.data.meshes.files import Mesh, read_mesh, write_obj, write_ply
+from geoseg.data.meshes.prepared import Preparation, prepare_mesh
+from geoseg.evaluation.evaluate import evaluate
+from geoseg.inference.predict import predict
 from geoseg.models.nomeformer import NoMeFormer, TexturedNoMeFormer
-from geoseg.training.runs import evaluate, predict, train
+from geoseg.training.train import train
+from geoseg.world.layouts import world_data
 
 NBS = Path(__file__).parents[1] / 'nbs'
 SMALL = {'embedding_dim': 16, 'num_heads': 2, 'num_attention_blocks': 2, 'trainer.accelerator': 'cpu',
@@ -185,7 +189,7 @@ def test_coordinates_of_a_city_keep_their_centimetres(tmp_path):
 
 @pytest.mark.parametrize('recipe', ['nomeformer', 'nomeformer-texture'])
 def test_recipes_have_the_published_sizes(recipe):
-    from geoseg.training.recipes import parse
+    from geoseg.training.config import parse
     cli = parse([recipe], {'data': 'world:tiny', 'trainer.accelerator': 'cpu'})
     cli.build()
     network, task = cli.model.network, cli.model
@@ -233,7 +237,7 @@ def test_an_encoder_is_taken_over_and_frozen(trained, tmp_path):
 
 
 def test_a_mesh_is_no_picture(tmp_path):
-    from geoseg.training.recipes import parse
+    from geoseg.training.config import parse
     with pytest.raises(ValueError, match='is of layout mesh; this recipe is for pictures'):
         parse(['unet'], {'data': str(world_data('mesh', size='tiny'))})
 

@@ -4,7 +4,8 @@ from pathlib import Path
 import papermill
 import pytest
 
-from geoseg.training.runs import Run, train
+from geoseg.training.run import Run
+from geoseg.training.train import train
 
 NBS = Path(__file__).parents[1] / 'nbs'
 SMALL = {'encoder': 'tu-resnet10t', 'decoder_channels': [16, 8, 8, 8, 8], 'warmup_epochs': 0.5, 'num_workers': 0,

@@ -8,14 +8,18 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
-from geoseg.data.world import world_data
+from geoseg.core.errors import ConfigError
+from geoseg.evaluation.evaluate import evaluate
 from geoseg.geo.memory import GeoMemory
+from geoseg.inference.predict import predict
 from geoseg.models.geosegformer import GeoSegFormer
-from geoseg.training import runs
-from geoseg.training.contrastive import ImagePlaceLoss
-from geoseg.training.recipes import ConfigError, parse
-from geoseg.training.runs import evaluate, open_checkpoint, predict, train
-from geoseg.training.tasks import Predictor
+from geoseg.models.predictor import Predictor
+from geoseg.tasks.contrastive import ImagePlaceLoss
+from geoseg.training import train as training
+from geoseg.training.config import parse
+from geoseg.training.run import open_checkpoint
+from geoseg.training.train import train
+from geoseg.world.layouts import world_data
 
 TINY = {'feature_dim': 16, 'num_workers': 0, 'warmup_epochs': 0.5, 'trainer.accelerator': 'cpu', 'batch_size': 4,
         'trainer.enable_progress_bar': False}
@@ -99,8 +103,9 @@ def test_one_rate_or_one_for_each_part():
 
 
 def test_the_world_in_a_layout_and_a_size():
-    for words, layout in (('world:raster:tiny', 'rasters.RasterData'), ('world:tiny', 'images.GeotaggedData'),
-                          ('world:tiny:wildscenes', 'images.WildscenesData')):
+    for words, layout in (('world:raster:tiny', 'rasters.chips.RasterData'),
+                          ('world:tiny', 'pictures.images.GeotaggedData'),
+                          ('world:tiny:wildscenes', 'pictures.images.WildscenesData')):
         assert parse(['geosegformer'], {'data': words}).config.data.class_path == f'geoseg.data.{layout}'
     with pytest.raises(ValueError, match='gigantic'):
         parse(['geosegformer'], {'data': 'world:gigantic'})
@@ -215,11 +220,11 @@ def test_resumed_within_an_epoch_it_remembers_the_same(remembering, tmp_path):
 
     cli = parse(['geosegformer'], {'data': 'world:raster:tiny', 'epochs': 3, 'seed': 2, 'out': str(tmp_path),
                                    'every_n_steps': 4} | REMEMBERING)
-    made = runs.make_trainer
+    made = training.make_trainer
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, 'make_trainer', lambda cli, extra, loggers: made(cli, [*extra, Killer()], loggers))
+        patch.setattr(training, 'make_trainer', lambda cli, extra, loggers: made(cli, [*extra, Killer()], loggers))
         with pytest.raises(Stop):
-            runs.fit(cli)
+            training.fit(cli)
     folder = next((tmp_path / 'geosegformer').iterdir())
     again = train(resume=str(folder))
     assert (folder / 'metrics.csv').read_bytes() == (remembering.folder / 'metrics.csv').read_bytes()

@@ -5,8 +5,9 @@ import pytest
 import rasterio
 
 from geoseg.data.splits import by_time, samples_table
-from geoseg.evaluation.metrics import metrics_from_confusion
-from geoseg.training.runs import evaluate, train
+from geoseg.evaluation.evaluate import evaluate
+from geoseg.metrics.segmentation import metrics_from_confusion
+from geoseg.training.train import train
 
 TINY = {'encoder': 'tu-resnet10t', 'decoder_channels': [16, 8, 8, 8, 8], 'warmup_epochs': 0.5, 'num_workers': 0,
         'trainer.accelerator': 'cpu', 'trainer.enable_progress_bar': False}

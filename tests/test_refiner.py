@@ -14,15 +14,16 @@ import torch
 
 import geoseg
 from geoseg import cli
+from geoseg.core.files import cache_folder
 from geoseg.data.labels import LabelScheme
-from geoseg.data.patches import DeepGlobeData
-from geoseg.data.shared import cache_folder
-from geoseg.data.world import world_data
+from geoseg.data.layouts import detect_layout
+from geoseg.data.pictures.patches import DeepGlobeData
+from geoseg.models.checkpoints import change_card
+from geoseg.models.predictor import Predictor
 from geoseg.models.refiner import TRMSeg, halting_steps, refine
-from geoseg.training.recipes import detect_layout, parse
-from geoseg.training.refinement import RefinerTask, stop_labels
-from geoseg.training.runs import change_card
-from geoseg.training.tasks import Predictor
+from geoseg.tasks.refinement import RefinerTask, stop_labels
+from geoseg.training.config import parse
+from geoseg.world.layouts import world_data
 
 SMALL = {'width': 16, 'patch': 32, 'num_workers': 0, 'warmup_epochs': 0.5, 'every_n_epochs': 0, 'batch_size': 4,
          'trainer.limit_train_batches': 4, 'trainer.accelerator': 'cpu', 'trainer.enable_progress_bar': False}

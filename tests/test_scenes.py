@@ -6,8 +6,9 @@ import torch
 from torch.optim.lr_scheduler import OneCycleLR
 
 import geoseg
-from geoseg.training.optim import Cosine, Plateau
-from geoseg.training.recipes import ConfigError, parse
+from geoseg.core.errors import ConfigError
+from geoseg.tasks.optim import Cosine, Plateau
+from geoseg.training.config import parse
 
 NANO = {'wildscenes-deeplabv3': {'backbone': 'nano'},
         'wildscenes-fcn': {'backbone': 'nano'},

@@ -17,15 +17,18 @@ from torch import nn
 
 import geoseg
 from geoseg import cli
-from geoseg.data.augment import Augment
+from geoseg.data.augment import Augment, Normalize
 from geoseg.data.labels import LabelScheme
-from geoseg.data.rasters import Area, RasterChips, Reader
-from geoseg.data.world import world_data
+from geoseg.data.rasters.chips import RasterChips
+from geoseg.data.rasters.reader import Reader
+from geoseg.data.rasters.regions import Area
 from geoseg.evaluation.calibration import calibrate
-from geoseg.inference import rasters
-from geoseg.inference.rasters import find_rasters, middle_frame, predict_raster
+from geoseg.inference.rasters import stream
+from geoseg.inference.rasters.rasters import find_rasters, predict_raster
+from geoseg.inference.rasters.windows import RasterWindows, ValidReader, middle_frame
+from geoseg.models.predictor import Predictor
 from geoseg.models.refiner import TRMSeg
-from geoseg.training.tasks import Predictor
+from geoseg.world.layouts import world_data
 
 NBS = Path(__file__).parents[1] / 'nbs'
 
@@ -132,7 +135,7 @@ def test_windows_of_a_network_that_halts_share_their_places(scene, tmp_path, mon
     scheme = LabelScheme(['a', 'b', 'c', 'd'], np.arange(12).reshape(4, 3))
     network, [a] = TRMSeg(4, width=16, t_min=1), find_rasters(scene)
     predictor = Predictor(network, scheme, device='cpu')
-    windows = rasters.RasterWindows(a, rasters.ValidReader(scheme), rasters.Normalize(), middle_frame(a), 64, 16)
+    windows = RasterWindows(a, ValidReader(scheme), Normalize(), middle_frame(a), 64, 16)
     with torch.inference_mode():
         seen = torch.cat([windows.batch(row, list(windows.across))['image'] for row in windows.down])
         network.tau = float(network.eval().unroll(seen)['halt'].sigmoid().median())
@@ -151,7 +154,7 @@ def test_windows_of_a_network_that_halts_share_their_places(scene, tmp_path, mon
     idle = 2 * 3 * 6  # at the ends of two panels, three places for six steps
     assert len(needed.unique()) > 1 and int(needed.sum()) <= computed <= int(needed.sum()) + idle
 
-    paint, calls = rasters.paint, []
+    paint, calls = stream.paint, []
 
     def breaks(*arguments):
         calls.append(1)
@@ -160,7 +163,7 @@ def test_windows_of_a_network_that_halts_share_their_places(scene, tmp_path, mon
         paint(*arguments)
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match='full'):
-        patch.setattr(rasters, 'paint', breaks)
+        patch.setattr(stream, 'paint', breaks)
         answer(tmp_path / 'cut', batch_size=4)
     answer(tmp_path / 'cut', batch_size=4)
     for name in ('classes', 'probabilities', 'steps'):

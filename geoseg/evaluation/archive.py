@@ -16,8 +16,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..data.labels import LabelScheme
-from ..data.rasters import RasterChips, cover
-from .metrics import bootstrap_interval, image_confusions, metrics_from_confusion
+from ..data.grids import cover
+from ..data.rasters.chips import RasterChips
+from ..metrics.segmentation import bootstrap_interval, image_confusions, metrics_from_confusion
 
 # %% ../../nbs/evaluation/archive.ipynb #d685e57a
 class Archive:

@@ -23,8 +23,12 @@ from tqdm.auto import tqdm
 
 from ..data.augment import IGNORE
 from ..data.loading import mix
-from ..training.runs import change_card, in_notebook, open_checkpoint, split_loader, write_whole
-from ..training.tasks import Predictor
+from ..core.files import write_whole
+from ..core.notebooks import in_notebook
+from .evaluate import split_loader
+from ..models.checkpoints import change_card
+from ..training.run import open_checkpoint
+from ..models.predictor import Predictor
 
 # %% ../../nbs/evaluation/calibration.ipynb #85d13a0c
 @dataclass

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..training.recipes import ConfigError, parse
-from ..training.runs import Run, open_checkpoint
+from ..core.errors import ConfigError
+from ..training.config import parse
+from ..training.run import Run, open_checkpoint
 
 # %% ../../nbs/evaluation/efficiency.ipynb #fa4e4248
 def count_flops(

@@ -21,12 +21,16 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from .metrics import image_confusions, metrics_from_confusion
+from ..metrics.segmentation import image_confusions, metrics_from_confusion
 from ..models.refiner import halting_steps, pick
-from ..training.recipes import ConfigError, parse
-from ..training.refinement import image_miou
-from ..training.runs import change_card, make_folder, open_checkpoint, split_loader, write_whole
-from ..training.tasks import Predictor
+from ..core.errors import ConfigError
+from ..training.config import parse
+from ..metrics.segmentation import image_miou
+from ..core.files import make_folder, write_whole
+from .evaluate import split_loader
+from ..models.checkpoints import change_card
+from ..training.run import open_checkpoint
+from ..models.predictor import Predictor
 
 # %% ../../nbs/evaluation/halting.ipynb #f75a542c
 NEVER = 1.01  # a threshold that no sigmoid reaches

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.faces import PreparedMesh
+from ..data.meshes.prepared import PreparedMesh
 from ..data.loading import ResumableLoader
-from ..data.meshes import frame_file, read_mesh, write_ply
-from ..training.tasks import Predictor
+from ..data.meshes.files import frame_file, read_mesh, write_ply
+from ..models.predictor import Predictor
 from ..visualization.meshes import face_colors, write_mesh_page
 
 # %% ../../nbs/inference/meshes.ipynb #806813b0

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..data.augment import IGNORE
-from ..training.recipes import ConfigError, nearest
+from ..core.errors import ConfigError, nearest
 
 # %% ../../nbs/inference/postprocess.ipynb #e28676d2
 def fill_nearest(

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.faces import CENTROID
-from ..training.tasks import network_weights, read_checkpoint
+from ..data.meshes.features import CENTROID
+from .checkpoints import network_weights, read_checkpoint
 
 # %% ../../nbs/models/nomeformer.ipynb #40d24f08
 def fourier(

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from .recipes import read_config, recipe_path
-from .runs import write_whole
+from ..core.files import write_whole
 
 # %% ../../nbs/training/ledger.ipynb #e379513b
 class Ledger:

@@ -14,10 +14,11 @@ from typing import Any
 import pandas as pd
 import papermill
 
-from ..data.patches import fingerprint
+from ..core.files import fingerprint
 from .ledger import Ledger
-from .recipes import ConfigError
-from .runs import Run, make_folder
+from ..core.errors import ConfigError
+from ..core.files import make_folder
+from .run import Run
 
 # %% ../../nbs/training/sweep.ipynb #15df1354
 def find_notebook(

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..data.images import read_image
-from ..data.pairs import Pairs
-from ..evaluation.retrieval import Retrieval, recall_curve
-from ..training.runs import make_folder
+from ..data.pictures.files import read_image
+from ..data.pairs.pairs import Pairs
+from ..metrics.retrieval import Retrieval, recall_curve
+from ..core.files import make_folder
 
 # %% ../../nbs/visualization/localization.ipynb #d558898f
 def plot_first_tiles(

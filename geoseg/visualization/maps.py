@@ -19,9 +19,11 @@ from rasterio.warp import Resampling, calculate_default_transform, reproject
 from torch import nn
 
 from ..data.loading import SegmentationData
-from ..data.rasters import Acquisition, RasterData, overview
+from ..data.rasters.chips import RasterData
+from ..data.rasters.files import Acquisition
+from ..data.rasters.reader import overview
 from ..geo.coords import WGS84, Frame
-from ..training.runs import make_folder
+from ..core.files import make_folder
 from .samples import sample_place
 
 # %% ../../nbs/visualization/maps.ipynb #5ce715fe

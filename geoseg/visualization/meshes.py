@@ -16,10 +16,11 @@ import numpy as np
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
-from ..data.faces import MeshDataset, collate_meshes, read_page, read_pixels
+from ..data.meshes.clusters import MeshDataset, collate_meshes
+from ..data.meshes.features import read_page, read_pixels
 from ..data.labels import LabelScheme
-from ..data.meshes import Mesh, read_mesh
-from ..training.tasks import Predictor
+from ..data.meshes.files import Mesh, read_mesh
+from ..models.predictor import Predictor
 
 # %% ../../nbs/visualization/meshes.ipynb #77f938a7
 def plot_mesh(

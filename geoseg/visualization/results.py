@@ -14,9 +14,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch.utils.data import Dataset, default_collate
 
-from ..data.faces import MeshDataset
+from ..data.meshes.clusters import MeshDataset
 from ..data.labels import LabelScheme
-from ..training.tasks import Predictor
+from ..models.predictor import Predictor
 from .meshes import plot_mesh_predictions
 
 # %% ../../nbs/visualization/results.ipynb #e8866870
