@@ -13,6 +13,7 @@ _NAMES = {
     'predict': 'inference.predict',
     'Run': 'training.run',
     'Predictor': 'models.predictor',
+    'load_plugins': 'core.plugins',
     'recipes': 'training.recipes',
     'LabelScheme': 'data.labels',
     'world_data': 'world.layouts',

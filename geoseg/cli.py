@@ -26,13 +26,14 @@ class Words:
     recipe: str | None = None
     checkpoint: str | None = None
     configs: list[str] = field(default_factory=list)
+    plugins: list[str] = field(default_factory=list)
     overrides: dict[str, Any] = field(default_factory=dict)
 
 
 def sort_words(
     words: Sequence[str],  # what stands after the verb
 ) -> Words:
-    'Recipe, checkpoint, files and settings of a command line.'
+    'Recipe, checkpoint, files, plugins and settings of a command line.'
     found, words = Words(), list(words)
     while words:
         word = words.pop(0)
@@ -43,6 +44,8 @@ def sort_words(
             value = words.pop(0)
         if key == 'config':
             found.configs.append(value)
+        elif key == 'plugins':
+            found.plugins.append(value)
         elif key in ('recipe', 'checkpoint'):
             setattr(found, key, value)
         elif key in found.overrides:
@@ -219,7 +222,7 @@ def _checkpoint(words: Words) -> str:
 
 VERBS = {f.__name__.replace('_', '-'): f for f in (prepare, fit, validate, test, predict, localize, calibrate, halt_cal,
                                                      efficiency, sweep, inspect, profile, recipes)}
-USAGE = '''usage: geoseg VERB [--recipe NAME] [--config FILE] [--checkpoint RUN] [--key value | name=value ...]
+USAGE = '''usage: geoseg VERB [--recipe NAME] [--config FILE] [--checkpoint RUN] [--plugins FILE] [name=value ...]
 verbs: ''' + ', '.join(VERBS) + '''
 for example: geoseg fit --recipe unet data=world epochs=3
 settings of a recipe: geoseg fit --recipe NAME --help'''
@@ -234,15 +237,17 @@ def main(
         print(USAGE)
         return 0 if argv else 2
     verb, words = argv[0], argv[1:]
-    if os.getcwd() not in sys.path:  # classes from files of one's own, by their class path
-        sys.path.append(os.getcwd())
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     try:
         if verb not in VERBS:
             raise ValueError(f'unknown verb {verb!r}; there are: {", ".join(VERBS)}')
+        known = sort_words([w for w in words if w != '--help'])
+        if known.plugins:
+            from geoseg.core.plugins import load_plugins
+            load_plugins([name for given in known.plugins for name in given.split(',')])
         if '--help' in words:
-            return show_settings(sort_words([w for w in words if w != '--help']))
-        VERBS[verb](sort_words(words))
+            return show_settings(known)
+        VERBS[verb](known)
     except (ValueError, OSError) as error:
         if os.environ.get('GEOSEG_TRACEBACK'):
             raise
@@ -263,4 +268,6 @@ def show_settings(words: Words) -> int:
 
 
 if __name__ == '__main__' and '__file__' in globals():  # not in the notebook
+    if sys.path[0] in ('', os.getcwd()):  # `python -m` puts it there: nothing is imported from where one stands
+        del sys.path[0]
     sys.exit(main())

@@ -17,7 +17,7 @@ from geoseg.models.predictor import Predictor
 from geoseg.tasks.contrastive import ImagePlaceLoss
 from geoseg.training import train as training
 from geoseg.training.config import parse
-from geoseg.training.run import open_checkpoint
+from geoseg.training.run import Run
 from geoseg.training.train import train
 from geoseg.world.layouts import world_data
 
@@ -56,7 +56,7 @@ def test_another_set_of_photos_is_brought_into_the_frame_of_the_checkpoint(photo
     gps = pd.read_csv(root / 'gps.csv')
     gps[gps['filename'].isin(test)].to_csv(tmp_path / 'few' / 'gps.csv', index=False)
     shutil.copy(root / 'category.csv', tmp_path / 'few')
-    cli, _ = open_checkpoint(photos.folder, {'test': str(tmp_path / 'few')})
+    cli = Run.of(photos.folder).open({'test': str(tmp_path / 'few')})
     cli.datamodule.setup('test')
     own = {sample['name']: sample['xy'] for sample in photos.data().datasets['test']}
     for sample in cli.datamodule.datasets['test']:

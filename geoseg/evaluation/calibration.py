@@ -27,7 +27,7 @@ from ..core.files import write_whole
 from ..core.notebooks import in_notebook
 from .evaluate import split_loader
 from ..models.checkpoints import change_card
-from ..training.run import open_checkpoint
+from ..training.run import Run
 from ..models.predictor import Predictor
 
 # %% ../../nbs/evaluation/calibration.ipynb #85d13a0c
@@ -169,7 +169,8 @@ def calibrate(
     out: str | Path | None = None,  # folder of the tables; None: RUN/calibration
 ) -> Calibrated:
     'Fit a temperature and write it into the checkpoint.'
-    cli, path = open_checkpoint(checkpoint, data, overrides)
+    run = Run.of(checkpoint)
+    cli = run.open(data, overrides)
     loader, source = split_loader(cli.datamodule, split)(), cli.datamodule
     predictor = Predictor(cli.model.network, source.scheme, cli.model.card | {'temperature': 1.})
     if predictor.memory is not None and 'remember' in source.datasets:
@@ -195,12 +196,12 @@ def calibrate(
         measured |= {(test, 'before'): pair[0], (test, 'after'): pair[1]}
     table = pd.DataFrame([{'split': name, 'temperature': temperature if when == 'after' else 1., 'pixels': seen.pixels}
                           | seen.scores for (name, when), seen in measured.items()])
-    folder = Path(out) if out is not None else path.parent.parent / 'calibration'
+    folder = Path(out) if out is not None else run.folder / 'calibration'
     write_whole(folder / 'calibration.csv', table.to_csv(index=False, lineterminator='\n'))
     each = [seen.table.assign(split=name, when=when) for (name, when), seen in measured.items()]
     write_whole(folder / 'reliability.csv', pd.concat(each).to_csv(index=False, lineterminator='\n'))
     figure = plot_reliability(*measured.values(), names=[f'{name}, {when}' for name, when in measured])
     figure.savefig(folder / 'reliability.png')
     plt.close(figure)
-    change_card(path, {'temperature': temperature})
+    change_card(run.checkpoint, {'temperature': temperature})
     return Calibrated(temperature, table, folder)

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..core.errors import ConfigError
 from ..training.config import parse
-from ..training.run import Run, open_checkpoint
+from ..training.run import Run
 
 # %% ../../nbs/evaluation/efficiency.ipynb #fa4e4248
 def count_flops(
@@ -132,9 +132,9 @@ def run_efficiency(
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ConfigError(f'{name} is {value!r}, expected a whole number of 1 or more')
     if checkpoint is not None:
-        cli, path = open_checkpoint(checkpoint, None, overrides)
-        run = Run(path.parent.parent)
-        if steps is None and 'Steps/val' in run.metrics and path == run.best:
+        run = Run.of(checkpoint)
+        cli = run.open(None, overrides)
+        if steps is None and 'Steps/val' in run.metrics and run.checkpoint == run.best:
             steps = float(run.metrics.set_index('epoch')['Steps/val'][run.best_epoch])
     else:
         cli = parse([*([recipe] if recipe else []), *configs], overrides)

@@ -21,7 +21,7 @@ from ..data.labels import LabelScheme
 from ..metrics.segmentation import (block_ids, bootstrap_interval, metrics_from_confusion, paired_test,
                                          per_class_table)
 from ..models.predictor import Predictor, memory_used, use_memory
-from ..training.run import open_checkpoint
+from ..training.run import Run
 from ..training.train import make_trainer
 
 # %% ../../nbs/evaluation/evaluate.ipynb #ceac0f08
@@ -88,12 +88,13 @@ def evaluate(
     memory: str | Path | None = None,  # as `GeoMemory.save` wrote it, instead of the checkpoint's
 ) -> Evaluation:
     'Run a checkpoint over a split; every image counts once, whatever the number of processes.'
-    cli, path = open_checkpoint(checkpoint, data, overrides)
+    run = Run.of(checkpoint)
+    cli = run.open(data, overrides)
     if cli.model.card['labels'] is None:
         raise ConfigError(f'{checkpoint}: finds places, and has no masks to evaluate; use `evaluate_retrieval`')
     use_memory(cli.model.network, memory)
     loader = split_loader(cli.datamodule, split)
-    folder = Path(out) if out is not None else path.parent.parent / 'evaluation' / split
+    folder = Path(out) if out is not None else run.folder / 'evaluation' / split
     make_folder(folder)
     trainer = make_trainer(cli, [], loggers=False)
     cli.datamodule.test_dataloader = loader

@@ -15,7 +15,7 @@ from ..data.pairs.pairs import Pairs
 from ..inference.places.localize import Localizer
 from ..metrics.retrieval import Retrieval, retrieve, score_table
 from ..tasks.localization import truth_of
-from ..training.run import open_checkpoint
+from ..training.run import Run
 
 # %% ../../nbs/evaluation/evaluate_places.ipynb #59b3e13d
 def evaluate_retrieval(
@@ -25,14 +25,15 @@ def evaluate_retrieval(
     out: str | Path | None = None,  # folder of scores.csv; None: RUN/evaluation/SPLIT
 ) -> tuple[Retrieval, Pairs]:
     'What the photos of a split find in the gallery; the scores are written, with intervals and chance.'
-    cli, path = open_checkpoint(checkpoint, None, overrides)
+    run = Run.of(checkpoint)
+    cli = run.open(None, overrides)
     data = cli.datamodule
     loaders = data.pictures(split)
     localizer = Localizer(cli.model.network, data.augment, batch_size=data.batch_size)
     query, gallery = (localizer.features(loader.dataset.files, loader.dataset.role) for loader in loaders)
     pairs = data.pairs[split]
     found = retrieve(query, gallery, truth_of(pairs), pairs.photo_xy, pairs.tile_xy)
-    folder = Path(out) if out is not None else path.parent.parent / 'evaluation' / split
+    folder = Path(out) if out is not None else run.folder / 'evaluation' / split
     table = score_table(found).rename_axis('score').reset_index()
     write_whole(folder / 'scores.csv', table.to_csv(index=False, lineterminator='\n'))
     return found, pairs

@@ -29,7 +29,7 @@ from ..metrics.segmentation import image_miou
 from ..core.files import make_folder, write_whole
 from .evaluate import split_loader
 from ..models.checkpoints import change_card
-from ..training.run import open_checkpoint
+from ..training.run import Run
 from ..models.predictor import Predictor
 
 # %% ../../nbs/evaluation/halting.ipynb #f75a542c
@@ -226,10 +226,11 @@ def calibrate_halting(
 ) -> HaltingCalibration:
     'Choose the threshold of a refiner, and write the conformal one into the checkpoint.'
     check_delta(delta)  # before the work
-    cli, path = open_checkpoint(checkpoint, data, overrides)
-    recipe = parse([path.parent.parent / 'config.yaml'], overrides).config.model.init_args.network.init_args
+    run = Run.of(checkpoint)
+    cli = run.open(data, overrides)
+    recipe = parse([run.folder / 'config.yaml'], overrides).config.model.init_args.network.init_args
     predictor = Predictor(cli.model.network, cli.datamodule.scheme, cli.model.card)
-    folder = Path(out) if out is not None else path.parent.parent / 'halting' / split
+    folder = Path(out) if out is not None else run.folder / 'halting' / split
     batches = split_loader(cli.datamodule, split)()
     record = record_halting(predictor.network, map(predictor.move, batches), by)
     make_folder(folder)
@@ -240,5 +241,5 @@ def calibrate_halting(
     splits = repeated_splits(record, delta) if enough else pd.DataFrame(columns=['tau', 'loss'])
     result = HaltingCalibration(record, delta, folder, taus, splits)
     result.save()
-    change_card(path, {'network': {'init_args': {'tau': taus['conformal']}}})
+    change_card(run.checkpoint, {'network': {'init_args': {'tau': taus['conformal']}}})
     return result

@@ -60,7 +60,7 @@ class Predictor:
     def __init__(
         self,
         network: nn.Module,
-        scheme: LabelScheme,
+        scheme: LabelScheme | None,  # None: it has no classes
         card: Mapping[str, Any] | None = None,  # what the checkpoint said of itself
         device: str | torch.device | None = None,  # None: a GPU where there is one
         update: bool = False,  # a network with a memory goes on remembering what it sees
@@ -83,7 +83,7 @@ class Predictor:
         card['network'] = card['network'] | {'init_args': (card['network'].get('init_args') or {}) | (settings or {})}
         network = build_network(card['network'])
         load_weights(network, checkpoint, path)
-        return cls(network, LabelScheme.from_dict(card['labels']), card, device)
+        return cls(network, card['labels'] and LabelScheme.from_dict(card['labels']), card, device)
 
     def without(
         self,
@@ -121,6 +121,8 @@ class Predictor:
             self.recalled += float(output['recalled']) * len(batch['image'])
             if self.update:
                 self.network.remember(output, batch['xy'], batch['source'], batch['time'])
+        if 'logits' not in output:
+            return output
         return output | {'logits': output['logits'].float() / self.temperature}
 
     @torch.inference_mode()
@@ -188,7 +190,7 @@ def save_pretrained(
     'Write model.safetensors, config.json and README.md.'
     if 'network' not in self.card:
         raise ValueError('only a network with a card can be shared: load it from a checkpoint')
-    shared = SharedNetwork({**self.card, 'labels': self.scheme.to_dict()})
+    shared = SharedNetwork({**self.card, 'labels': self.scheme and self.scheme.to_dict()})
     shared.network.load_state_dict(self.network.state_dict())
     shared.save_pretrained(folder, **kwargs)
 
@@ -202,7 +204,8 @@ def from_pretrained(
 ) -> Predictor:
     'A network that `save_pretrained` wrote.'
     shared = SharedNetwork.from_pretrained(name, **kwargs)
-    return cls(shared.network, LabelScheme.from_dict(shared.card['labels']), shared.card, device)
+    labels = shared.card['labels']
+    return cls(shared.network, labels and LabelScheme.from_dict(labels), shared.card, device)
 
 # %% ../../nbs/models/predictor.ipynb #96a8b86e
 def use_memory(

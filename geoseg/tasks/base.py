@@ -21,6 +21,7 @@ from .optim import Schedule, param_groups
 class Task(L.LightningModule):
     'Train a network: a loss, an optimizer, a schedule, and what a checkpoint needs; subclasses say what is measured.'
 
+    kind = ''  # of what is answered: 'segmentation', 'meshes', 'localization', or one of a plugin's own
     measures = ('Loss',)  # names of the scores that can be monitored
 
     def __init__(

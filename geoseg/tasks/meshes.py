@@ -20,6 +20,7 @@ from .segmentation import SegmentationTask
 class MeshTask(SegmentationTask):
     'Train and evaluate a network that gives every face a class.'
 
+    kind = 'meshes'
     target = 'labels'
 
     def __init__(

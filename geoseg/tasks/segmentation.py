@@ -29,6 +29,7 @@ METRIC_NAMES = {'accuracy': 'Accuracy', 'mean_accuracy': 'Mean accuracy', 'preci
 class SegmentationTask(Task):
     'Train and evaluate a network that gives every pixel a class.'
 
+    kind = 'segmentation'
     measures = ('Loss', 'mIoU', 'fwIoU', 'F1', *METRIC_NAMES.values())
     target = 'mask'  # the key of the batch that holds the truth
 

@@ -24,11 +24,8 @@ from lightning.pytorch.cli import LightningCLI
 from ..core.errors import ConfigError, nearest
 from ..core.renames import update_paths
 from ..core.mappings import deep_merge, flat_keys
-from ..data.layouts import CHIP_SIZED, FOLDER_NAMES, LAYOUTS, detect_layout
-from ..data.loading import SegmentationData
-from ..data.meshes.clusters import MeshData
-from ..data.pictures.images import FolderData
-from ..data.rasters.chips import RasterData
+from ..data.layouts import layout_of
+from ..data.loading import LAYOUTS, LayoutData, SegmentationData
 from .recipes import read_config, recipe_path, recipes
 from ..world.layouts import world_data
 
@@ -159,6 +156,7 @@ def full_keys(
 def data_section(
     data: str | Path | Mapping[str, str],  # 'world' ('world:raster': in that layout), a folder, or one a split
     current: Mapping[str, Any],  # the section `data` of the recipe
+    chosen: bool = False,  # somebody named the class of `current`: no folder is recognised
 ) -> dict[str, Any]:  # the section to use
     'The section `data` for other data than the recipe names.'
     module, _, name = current['class_path'].rpartition('.')
@@ -169,32 +167,23 @@ def data_section(
         if len(layouts) > 1 or len(sizes) > 1:
             raise ValueError(f'data: {data!r}, expected world, world:LAYOUT, world:SIZE or world:LAYOUT:SIZE')
         layout, size = (*layouts, old.layout)[0], (*sizes, 'default')[0]
-        root = str(world_data(layout, size=size))
-    elif isinstance(data, Mapping):
-        root = {split: str(path) for split, path in data.items()}
-        layouts = {split: detect_layout(path) for split, path in root.items()}
-        if len(set(layouts.values())) > 1:
-            raise ValueError(f'data: the splits have different layouts: {layouts}')
-        layout = next(iter(layouts.values()))
+        root, new = str(world_data(layout, size=size)), LAYOUTS[layout]
     else:
-        root, layout = str(data), detect_layout(data)
-    new = old if layout == old.layout else LAYOUTS[layout]
-    if (new is MeshData) != (old is MeshData):
-        wanted = 'meshes' if old is MeshData else 'pictures'
-        raise ValueError(f'data: {root} is of layout {layout}; this recipe is for {wanted}')
+        root = {split: str(path) for split, path in data.items()} if isinstance(data, Mapping) else str(data)
+        new = old if chosen or not issubclass(old, LayoutData) else layout_of(root)
+    if not issubclass(old, LayoutData):
+        return {'class_path': current['class_path'], 'init_args': (current.get('init_args') or {}) | {'root': root}}
+    if new.layout == old.layout:
+        new = old
+    if new.kind != old.kind:
+        raise ValueError(f'data: {root} is of layout {new.layout}, for {new.kind}; this recipe is for {old.kind}')
     # what other layouts mean by a name may be something else: only what all have goes over
-    known = inspect.signature(SegmentationData.__init__).parameters
-    arguments = {key: value for key, value in (current.get('init_args') or {}).items() if new is old or key in known}
-    arguments |= {'root': root}
-    if new is RasterData is not old and arguments.get('augment'):  # a chip has its size already
-        arguments['augment'] = {k: v for k, v in arguments['augment'].items() if k not in CHIP_SIZED}
-    if new is FolderData:  # the names of the two folders, where they are not the usual ones
-        first = Path(next(iter(root.values())) if isinstance(root, dict) else root)
-        for kind, names in FOLDER_NAMES.items():
-            given = arguments.get(f'{kind}_dir', names[0])
-            if not (first / given).is_dir():
-                arguments[f'{kind}_dir'] = next((n for n in names if (first / n).is_dir()), given)
-    return {'class_path': f'{new.__module__}.{new.__qualname__}', 'init_args': arguments}
+    shared = inspect.signature(SegmentationData.__init__).parameters
+    arguments = {key: value for key, value in (current.get('init_args') or {}).items() if new is old or key in shared}
+    if not chosen:
+        first = Path(next(iter(root.values())) if isinstance(root, dict) else root).expanduser()
+        arguments = new.adapt(first, arguments, new is old)
+    return {'class_path': f'{new.__module__}.{new.__qualname__}', 'init_args': arguments | {'root': root}}
 
 # %% ../../nbs/training/config.ipynb #42dccf6c
 def parse(
@@ -225,9 +214,12 @@ def parse(
             current = current | data | {'init_args': deep_merge(old, data.get('init_args') or {})}
         if 'class_path' not in current:
             raise ConfigError('data: the recipe names no data module to start from')
+        typed = overrides.pop('data.class_path', None)
+        current |= {'class_path': typed} if typed else {}
+        chosen = typed or any((config.get('data') or {}).get('class_path') for config in merged[1:])
         for config in merged:  # arguments of another class must not linger
             config.pop('data', None)
-        merged[0]['data'] = data_section(overrides.pop('data'), current)
+        merged[0]['data'] = data_section(overrides.pop('data'), current, bool(chosen))
     arguments = [f'--config={json.dumps(config, default=str)}' for config in merged]
     if len(arguments) > 1:
         with _clear_errors():

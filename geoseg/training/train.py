@@ -23,6 +23,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from ..core.errors import ConfigError, nearest
 from ..core.files import write_whole
 from ..core.notebooks import in_notebook
+from ..core.plugins import load_plugins
 from ..models.checkpoints import load_weights, read_checkpoint, start_from
 from ..tasks.optim import trained_modules
 from .callbacks import EMA, EarlyStopping, NotebookProgress, SeedBatches
@@ -44,8 +45,10 @@ def train(
     overrides: Mapping[str, Any] | None = None,  # dotted keys or bare names of the configuration
     configs: Sequence[str | Path] = (),  # files that overlay the recipe
     command: str | None = None,  # for metadata.json
+    plugins: str | Path | Sequence[str | Path] | None = None,  # classes of one's own, see `load_plugins`
 ) -> Run:
     'Train a recipe from its configuration to its folder; what is None keeps the value of the recipe.'
+    load_plugins(plugins)
     given = {'data': data, 'epochs': epochs, 'batch_size': batch_size, 'lr': lr, 'seed': seed,
              'out': None if out is None else str(out), 'resume': resume}
     given = {key: value for key, value in given.items() if value is not None}

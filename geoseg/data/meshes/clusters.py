@@ -187,6 +187,7 @@ class MeshData(SegmentationData):
     'Meshes, prepared once, as samples of clusters.'
 
     layout = 'mesh'
+    kind = 'meshes'
     collate = staticmethod(collate_meshes)
 
     def __init__(
@@ -220,6 +221,10 @@ class MeshData(SegmentationData):
         self.settings = Preparation(cluster_size, pixels, ground_window, missing_texture=missing_texture,
                                     unknown=unknown)
         self._statistics: tuple | None = None
+
+    @classmethod
+    def recognises(cls, root: Path) -> bool:
+        return any(meshes_in(folder) for folder in (root, root / 'train', root / 'test') if folder.is_dir())
 
     @property
     def channels(self) -> int:  # features of a face

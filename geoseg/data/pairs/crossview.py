@@ -14,13 +14,12 @@ from typing import Any
 
 import albumentations as A
 import cv2
-import lightning as L
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from ..augment import Normalize, reseed
-from ..loading import Key, ResumableLoader, SeededBatchSampler, key_of, mix
+from ..loading import Key, LayoutData, ResumableLoader, SeededBatchSampler, key_of, mix
 from .pairs import Pairs, read_pairs
 from ..pictures.files import read_image
 
@@ -235,13 +234,12 @@ class ExclusiveBatchSampler(SeededBatchSampler):
                          'exclusive batches in 100 tries; take a smaller one')
 
 # %% ../../../nbs/data/pairs/crossview.ipynb #247dfd1d
-class CrossViewData(L.LightningDataModule):
+class CrossViewData(LayoutData):
     'Photos and tiles of the layout `gta`.'
 
     layout = 'gta'
+    kind = 'localization'
     channels = 3  # bands of an image
-    extent = None
-    frame = None  # the `Frame` of the positions
 
     def __init__(
         self,
@@ -275,6 +273,10 @@ class CrossViewData(L.LightningDataModule):
         self.pairs: dict[str, Pairs] = {}
         self.datasets: dict[str, Dataset] = {}
         self.left_out: dict[str, int] = {}  # photos that no tile is right for
+
+    @classmethod
+    def recognises(cls, root: Path) -> bool:
+        return all((root / name).is_dir() for name in ('drone', 'satellite'))
 
     def setup(self, stage: str | None = None):
         if self.datasets:

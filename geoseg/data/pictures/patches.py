@@ -225,6 +225,10 @@ class DeepGlobeData(ImageData):
         self.patch, self.stride, self.max_unknown, self.val_share = patch, stride, max_unknown, val_share
         self.cache, self.index_dir = cache, cache_folder(index_dir) / 'patches'
 
+    @classmethod
+    def recognises(cls, root: Path) -> bool:
+        return any(root.glob('*_sat.*')) or any(root.glob('train/*_sat.*'))
+
     def files(self, root: Path, split: str | None = None) -> pd.DataFrame:
         found = [p for p in sorted(root.iterdir()) if p.is_dir() and p.name in FOLDERS]
         if {'val', 'valid'} <= {p.name for p in found}:
