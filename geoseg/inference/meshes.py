@@ -134,7 +134,7 @@ class MeshAnswer(Answer):
         else:
             settings = trained.settings()
             known = signature(MeshData).parameters
-            own = {key: value for key, value in settings.items() if key in known}
+            own = {key: value for key, value in settings.items() if key in known and key != 'root'}
             source = MeshFiles(self.found, **own | {'labels': trained.scheme, 'augment': None})
             source.frame = trained.frame
             predictor = trained.predictor(self.request, settings)
