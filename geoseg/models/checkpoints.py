@@ -8,7 +8,6 @@ __all__ = ['build_network', 'read_file', 'read_checkpoint', 'card_kind', 'networ
 
 # %% ../../nbs/models/checkpoints.ipynb #588be875
 import hashlib
-import importlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.mappings import deep_merge
-from ..core.renames import current_path
+from ..core.plugins import find_class
 from ..data.layouts import LAYOUTS
 from ..geo.memory import STATE
 
@@ -27,8 +26,7 @@ def build_network(
     spec: Mapping[str, Any],  # {'class_path': 'package.module.Class', 'init_args': {…}}, nested where need be
 ) -> nn.Module:
     'The network that a class path and its arguments describe; `ValueError` for a class that is none.'
-    module, _, name = current_path(spec['class_path']).rpartition('.')
-    kind = getattr(importlib.import_module(module), name)
+    kind = find_class(spec['class_path'])
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):  # a file must not call what it likes
         raise ValueError(f'{spec["class_path"]}: not a network')
     arguments = {key: build_network(value) if isinstance(value, Mapping) and 'class_path' in value else value

@@ -8,7 +8,6 @@ __all__ = ['TRAINER_DEFAULTS', 'ALIASES', 'TOGETHER', 'LINKED', 'SECTIONS', 'Run
 
 # %% ../../nbs/training/config.ipynb #72935445
 import contextlib
-import importlib
 import inspect
 import json
 import re
@@ -24,6 +23,7 @@ from lightning.pytorch.cli import LightningCLI
 from ..core.errors import ConfigError, nearest
 from ..core.renames import update_paths
 from ..core.mappings import deep_merge, flat_keys
+from ..core.plugins import REMEDY, find_class
 from ..data.layouts import layout_of
 from ..data.loading import LAYOUTS, LayoutData, SegmentationData
 from .recipes import read_config, recipe_path, recipes
@@ -159,8 +159,7 @@ def data_section(
     chosen: bool = False,  # somebody named the class of `current`: no folder is recognised
 ) -> dict[str, Any]:  # the section to use
     'The section `data` for other data than the recipe names.'
-    module, _, name = current['class_path'].rpartition('.')
-    old = getattr(importlib.import_module(module), name)
+    old = find_class(current['class_path'])
     if re.match(r'world(:|$)', str(data)):  # world, world:tiny, world:raster, world:raster:tiny
         words = str(data).split(':')[1:]
         layouts, sizes = [w for w in words if w in LAYOUTS], [w for w in words if w not in LAYOUTS]
@@ -352,5 +351,5 @@ def _shorten(text: str) -> str:
         said = f'expected {wanted}'
     else:
         other, lost = (re.findall(r'Expected an? (.*)|(No module .*|.* has no attribute .*)', text) or [('', '')])[0]
-        said = f'expected {other}' if other else lost.strip()
+        said = f'expected {other}' if other else f'{lost.strip()}; {REMEDY}'
     return f'{".".join(dict.fromkeys(names))}: {given[0]!r} is not accepted, {said}'
