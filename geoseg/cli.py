@@ -78,9 +78,9 @@ def fit(words: Words):
 
 def _evaluate(words: Words, split: str):
     from geoseg.evaluation.evaluate import evaluate
-    from geoseg.training.run import localizes
+    from geoseg.training.run import Run
     settings = dict(words.overrides)
-    if localizes(_checkpoint(words)):
+    if Run.of(_checkpoint(words)).kind == 'localization':
         from geoseg.metrics.retrieval import score_table
         from geoseg.evaluation.evaluate_places import evaluate_retrieval
         found, _ = evaluate_retrieval(_checkpoint(words), split, out=settings.pop('out', None), overrides=settings)
