@@ -78,21 +78,10 @@ def fit(words: Words):
 
 def _evaluate(words: Words, split: str):
     from geoseg.evaluation.evaluate import evaluate
-    from geoseg.training.run import Run
-    settings = dict(words.overrides)
-    if Run.of(_checkpoint(words)).kind == 'localization':
-        from geoseg.metrics.retrieval import score_table
-        from geoseg.evaluation.evaluate_places import evaluate_retrieval
-        found, _ = evaluate_retrieval(_checkpoint(words), split, out=settings.pop('out', None), overrides=settings)
-        rank_zero_print(score_table(found).to_string(float_format='%.4f'))
-        return
-    ours = {key: settings.pop(key) for key in ('data', 'out', 'memory') if key in settings}
-    result = evaluate(_checkpoint(words), split=split, overrides=settings, **ours)
-    if result.memory:
-        rank_zero_print(result.memory)
-    rank_zero_print(result.per_class.to_string(index=False, float_format='%.4f'))
-    scores = {'Loss': result.loss} | result.scores
-    rank_zero_print(', '.join(f'{name} {value:.4f}' for name, value in scores.items()))
+    ours, settings = arguments_of(evaluate, words)
+    if 'split' in ours:
+        raise ValueError('split: `validate` and `test` say which; evaluate.ipynb takes it as a parameter')
+    rank_zero_print(evaluate(_checkpoint(words), split=split, overrides=settings, **ours).report())
 
 
 def validate(words: Words):
@@ -106,11 +95,12 @@ def test(words: Words):
 def arguments_of(
     function: Callable,
     words: Words,
+    *names: str,  # that are taken; none: all that the function has
 ) -> tuple[dict[str, Any], dict[str, Any]]:  # its arguments, and what is left: settings of the run
     'What of a command line a function takes.'
     settings, ours = dict(words.overrides), {}
     for key, parameter in signature(function).parameters.items():
-        if key in settings:
+        if key in settings and (not names or key in names):
             value = settings.pop(key)
             path = key == 'data' or 'Path' in str(parameter.annotation)
             ours[key] = value if path or not isinstance(value, str) else from_yaml(key, value)
@@ -150,19 +140,18 @@ def calibrate(words: Words):
 
 def inspect(words: Words):
     from geoseg.evaluation.inspection import inspect
-    settings = dict(words.overrides)
-    out = settings.pop('out', None)
-    found = inspect(words.recipe, settings, words.configs, out)
+    ours, settings = arguments_of(inspect, words, 'out')
+    found = inspect(words.recipe, settings, words.configs, **ours)
     print(found.table.to_string(float_format='%.4f'))
     print(*found.remarks, sep='\n')
-    if out is not None:
-        print(out)
+    if 'out' in ours:
+        print(ours['out'])
 
 
 def profile(words: Words):
     from geoseg.evaluation.profiling import profile
-    settings = dict(words.overrides)
-    found = profile(words.recipe, settings, words.configs, int(settings.pop('steps', 5)))
+    ours, settings = arguments_of(profile, words, 'steps')
+    found = profile(words.recipe, settings, words.configs, **ours)
     print(found.table.to_string(float_format='%.2f'))
     print(found.memory.to_string(float_format='%.1f'))
     rank_zero_print('\n'.join(found.verdict))

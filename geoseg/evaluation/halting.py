@@ -28,7 +28,8 @@ from ..training.config import parse
 from ..metrics.segmentation import image_miou
 from ..core.files import make_folder, write_whole
 from .evaluate import split_loader
-from ..models.checkpoints import change_card
+from ..core.plugins import find_class
+from ..models.checkpoints import change_card, read_checkpoint
 from ..training.run import Run
 from ..models.predictor import Predictor
 
@@ -227,6 +228,10 @@ def calibrate_halting(
     'Choose the threshold of a refiner, and write the conformal one into the checkpoint.'
     check_delta(delta)  # before the work
     run = Run.of(checkpoint)
+    spec = read_checkpoint(run.checkpoint)['geoseg']['network']
+    if not hasattr(find_class(spec['class_path']), 'unroll'):
+        raise ConfigError(f'{checkpoint}: {spec["class_path"].rpartition(".")[2]} does not halt, there is no threshold '
+                          'to choose; `geoseg calibrate` sets its probabilities right')
     cli = run.open(data, overrides)
     recipe = parse([run.folder / 'config.yaml'], overrides).config.model.init_args.network.init_args
     predictor = Predictor(cli.model.network, cli.datamodule.scheme, cli.model.card)

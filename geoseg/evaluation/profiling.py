@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 
 from ..core.errors import ConfigError
+from ..data.batches import batch_length
 from ..training.config import RecipeCLI, parse
 from ..training.train import make_trainer
 
@@ -48,7 +49,7 @@ class StepProfile(L.Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         self.tick(trainer, 'waiting for data')
-        self.batch = len(batch['name'])
+        self.batch = batch_length(batch)
         self.hooks = None
         if not self.saved:
             own = {p.untyped_storage().data_ptr() for p in pl_module.parameters()}

@@ -136,11 +136,12 @@ def score_table(
     blocks: np.ndarray | None = None,  # [Q]: queries that are resampled together; None: each by itself
     **kwargs,  # of `query_scores`
 ) -> pd.DataFrame:  # a row a score: value, 95 % interval low and high, chance (of the recalls)
-    'The mean scores with their intervals, beside chance.'
+    'The mean scores with their intervals, beside chance; one block of queries has no interval.'
     rows, table = {}, query_scores(found, **kwargs)
     for name, values in table.items():
         counts = np.stack([values, np.ones(len(values))], 1)
-        low, high = bootstrap_interval(counts, lambda c: c[0] / c[1], blocks)
+        few = len(np.unique(blocks if blocks is not None else np.arange(len(counts)))) < 2
+        low, high = (np.nan, np.nan) if few else bootstrap_interval(counts, lambda c: c[0] / c[1], blocks)
         rows[name] = {'value': values.mean(), 'low': low, 'high': high}
     for k, name in ((1, '1'), (5, '5'), (10, '10'), (max(1, round(found.tiles / 100)), 'top1%')):
         rows[f'Recall@{name}']['chance'] = chance_recall(found, k).mean()

@@ -52,7 +52,8 @@ def plot_places(
     if ax is None:
         _, ax = plt.subplots(figsize=(4, 3.4), dpi=72, layout='constrained')
     for split, xy in split_places(data).items():
-        ax.plot(*xy.T, '.', ms=4, alpha=0.7, color=SPLIT_COLORS[split], label=f'{split} ({len(xy)})')
+        color = SPLIT_COLORS[split.partition('_')[0]]  # val_query: photos that validate
+        ax.plot(*xy.T, '.', ms=4, alpha=0.7, color=color, label=f'{split} ({len(xy)})')
     ax.set(xlabel='metres east', ylabel='metres north', aspect='equal')
     ax.legend(fontsize=8, frameon=False, loc='upper left', bbox_to_anchor=(1, 1))
     return ax
@@ -164,7 +165,7 @@ def write_page(
     for split, xy in places.items():
         layer = folium.FeatureGroup(name=f'{split} ({len(xy)})', show=not isinstance(data, RasterData))
         for lat, lon in data.frame.to_gps(xy):
-            folium.CircleMarker((lat, lon), radius=4, color=SPLIT_COLORS[split], fill=True, weight=1,
+            folium.CircleMarker((lat, lon), radius=4, color=SPLIT_COLORS[split.partition('_')[0]], fill=True, weight=1,
                                 popup=f'{split}: {lat:.6f}, {lon:.6f}').add_to(layer)
         layer.add_to(page)
     folium.LayerControl(collapsed=False).add_to(page)

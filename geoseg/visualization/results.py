@@ -14,10 +14,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch.utils.data import Dataset, default_collate
 
-from ..data.meshes.clusters import MeshDataset
 from ..data.labels import LabelScheme
 from ..models.predictor import Predictor
-from .meshes import plot_mesh_predictions
 
 # %% ../../nbs/visualization/results.ipynb #e8866870
 def plot_curves(
@@ -73,9 +71,7 @@ def plot_predictions(
     indices: Sequence[int],  # which samples
     titles: Sequence[str] | None = None,  # one a sample; None: their names
 ) -> Figure:
-    'Image, truth, prediction and errors of some samples; of meshes texture, truth, prediction and errors.'
-    if isinstance(dataset, MeshDataset):
-        return plot_mesh_predictions(predictor, dataset, indices, titles)
+    'Image, truth, prediction and errors of some samples.'
     scheme, normalize = predictor.scheme, dataset.pipeline.normalize
     figure, axes = plt.subplots(len(indices), 4, figsize=(8, 2 * len(indices)), layout='constrained', dpi=72,
                                 squeeze=False)

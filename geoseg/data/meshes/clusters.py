@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, default_collate
 
+from ...core.files import cache_folder
 from ..labels import LabelScheme
 from ..loading import Key, SegmentationData, key_of, source_id, split_roots
 from .features import NORMAL, face_features, points_in_triangle
@@ -277,6 +278,12 @@ class MeshData(SegmentationData):
             if not np.isnan(ground).all():
                 self.extent = tuple(np.maximum(np.ptp(ground[~np.isnan(ground).any(1)], axis=0), 1.).tolist())
         return {split: self._dataset(split, self.augment if split == 'train' else None) for split in found}
+
+    def prepare(self, force: bool = False) -> str:
+        'Prepare all meshes; what is there already is not computed again, unless forced.'
+        files = [file for part in self.files().values() for file in part]
+        prepare_all(files, self.scheme, self.settings, self.cache, self.num_workers, force)
+        return f'{len(files)} meshes prepared in {cache_folder(self.cache)}'
 
     def _dataset(self, split, augment):
         return MeshDataset(self.prepared[split], self.scheme, self.columns, self.n_clusters, self.settings.pixels,

@@ -123,11 +123,12 @@ def prepare_mesh(
     scheme: LabelScheme,
     settings: Preparation = Preparation(),  # noqa: B008 (frozen)
     cache: str | Path | None = None,  # None: $GEOSEG_CACHE, else ~/.cache/geoseg
+    force: bool = False,  # although it was prepared before
 ) -> PreparedMesh:
     'Prepare a mesh, or take what was prepared before.'
     path = Path(path)
     final = cache_folder(cache) / 'meshes' / fingerprint(path, scheme, settings)
-    fill_folder(final, lambda folder: _prepare(read_mesh(path), scheme, settings, folder), setting='cache')
+    fill_folder(final, lambda folder: _prepare(read_mesh(path), scheme, settings, folder), force, 'cache')
     return PreparedMesh(final, path)
 
 
@@ -241,8 +242,9 @@ def prepare_all(
     settings: Preparation,
     cache: str | Path | None = None,
     workers: int = 0,  # processes
+    force: bool = False,  # although they were prepared before
 ) -> dict[Path, PreparedMesh]:
     'Prepare meshes, several at a time.'
-    work = DataLoader(_ToPrepare(list(files), scheme, settings, cache), batch_size=None,
+    work = DataLoader(_ToPrepare(list(files), scheme, settings, cache, force), batch_size=None,
                       num_workers=min(workers, len(files)), generator=torch.Generator())
     return {file: PreparedMesh(Path(folder), file) for file, folder in zip(files, work, strict=True)}

@@ -294,6 +294,7 @@ class CrossViewData(LayoutData):
         else:
             asked['val'] = asked['test']
         self.pairs['train'], self.datasets['train'] = train, PairDataset(train, self.augment)
+        self.datasets['train'].xy = torch.from_numpy(train.photo_xy[train.pairs['photo'].to_numpy()])
         for split, pairs in asked.items():
             found = np.unique(pairs.pairs.photo)
             self.left_out[split] = len(pairs.photos) - len(found)
@@ -301,8 +302,10 @@ class CrossViewData(LayoutData):
                 raise ValueError(f'{self.root}: no photo of {split} has a tile that counts as found '
                                  f'(test_mode {self.test_mode})')
             self.pairs[split] = pairs.subset(found)
-            for role, files in (('query', self.pairs[split].photos), ('gallery', pairs.tiles)):
+            for role, files, xy in (('query', self.pairs[split].photos, self.pairs[split].photo_xy),
+                                    ('gallery', pairs.tiles, pairs.tile_xy)):
                 self.datasets[f'{split}_{role}'] = PictureDataset(files, self.augment, role)
+                self.datasets[f'{split}_{role}'].xy = torch.from_numpy(xy)
 
     def loader(
         self,
@@ -316,6 +319,9 @@ class CrossViewData(LayoutData):
         else:
             sampler = SeededBatchSampler(len(dataset), self.batch_size, self.seed, train=train, **share)
         return ResumableLoader(dataset, sampler, self.num_workers)
+
+    def predict_dataloader(self) -> list[ResumableLoader]:
+        return self.pictures('test')
 
     def train_dataloader(self) -> ResumableLoader:
         self.setup()
