@@ -30,14 +30,14 @@ train: env
 	cd nbs && ../$(BIN)/papermill train.ipynb ../runs/train.ipynb --inject-output-path -f small.yaml
 	@echo "executed notebook: runs/train.ipynb; its run: the newest folder in runs/"
 
-test: env check notebooks pytest
+test: env check pytest
 
 # notebooks and package in step, notebooks clean, README true, code tidy
 check: env
 	$(BIN)/ruff check .
 	$(BIN)/python tools/check.py
 
-# every notebook that defines a module runs from top to bottom
+# every notebook that defines a module runs from top to bottom; `make test` runs them among the tests
 notebooks: env
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing \
 	  --skip_file_re '^($(subst $() ,|,$(NOTEBOOKS)))\.ipynb$$' --skip_folder_re '^(tutorials|[_.].*)$$'

@@ -225,7 +225,7 @@ def test_a_moved_class_keeps_the_key(recipe, monkeypatch):
     key, typed = run_key(recipe(), {}), run_key(recipe(), {f'{NETWORK}.class_path': 'geoseg.models.unet.UNet'}, 0)
     assert run_key(recipe({f'{NETWORK}.class_path': 'geoseg.models.elsewhere.UNet'}), {}) == key
     assert run_key(recipe(), {f'{NETWORK}.class_path': 'geoseg.models.elsewhere.UNet'}, 0) == typed
-    loss = [{'model.init_args.loss': {'class_path': path}} for path in ('geoseg.training.losses.CrossEntropyLoss',
+    loss = [{'model.init_args.loss': {'class_path': path}} for path in ('geoseg.tasks.losses.CrossEntropyLoss',
                                                                        'geoseg.tasks.losses.CrossEntropyLoss')]
     assert run_key(recipe(), loss[0]) == run_key(recipe(), loss[1]) != key
     assert run_key(recipe({f'{NETWORK}.class_path': 'geoseg.models.deeplab.FCN'}), {}) != key

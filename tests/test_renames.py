@@ -31,7 +31,7 @@ def test_a_configuration_means_what_it_meant(recipe):
 
 
 def test_what_people_type_means_what_it_meant():
-    typed = {'data': 'world:tiny', 'loss.class_path': 'geoseg.training.losses.FocalLoss'}
+    typed = {'data': 'world:tiny', 'loss.class_path': 'geoseg.tasks.losses.FocalLoss'}
     loss = parse(['unet'], typed).config.model.init_args.loss
     assert loss.class_path == 'geoseg.tasks.losses.FocalLoss'
 
