@@ -116,7 +116,7 @@ def trained(tiny_run):
 def pytest_terminal_summary(terminalreporter):
     def count(*outcomes):
         reports = (report for outcome in outcomes for report in terminalreporter.getreports(outcome))
-        return len({report.nodeid for report in reports if 'real_data' in report.keywords})
+        return len({report.nodeid for report in reports if 'real_data' in getattr(report, 'keywords', ())})
 
     ran, skipped = count('passed', 'failed', 'error'), count('skipped')
     terminalreporter.write_line(f'real data: {ran} ran, {skipped} skipped')

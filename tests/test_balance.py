@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from geoseg.data.balance import class_weights
-from geoseg.data.layouts import detect_layout
+from geoseg.data.layouts import recognise
 from geoseg.data.pictures.images import WildscenesData
 from geoseg.data.splits import write_split
 from geoseg.evaluation.evaluate import evaluate
@@ -107,7 +107,7 @@ def test_a_split_that_somebody_wrote_is_used(tmp_path):
 
 def test_a_traverse_alone_is_wildscenes():
     wild = world_data('wildscenes', size='tiny')
-    assert {detect_layout(wild), detect_layout(wild / 'V-02')} == {'wildscenes'}
+    assert {recognise(wild).layout, recognise(wild / 'V-02').layout} == {'wildscenes'}
 
 
 def test_the_published_names_are_split_into_files(real_data, tmp_path):

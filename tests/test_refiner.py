@@ -17,7 +17,7 @@ import geoseg
 from geoseg import cli
 from geoseg.core.files import cache_folder
 from geoseg.data.labels import LabelScheme
-from geoseg.data.layouts import detect_layout
+from geoseg.data.layouts import recognise
 from geoseg.data.pictures.patches import DeepGlobeData
 from geoseg.models.checkpoints import change_card
 from geoseg.models.predictor import Predictor
@@ -183,7 +183,7 @@ def test_stop_labels_against_a_loop():
 
 def test_the_layout_is_recognised(tmp_path):
     tiny = world_data('deepglobe', size='tiny')
-    assert detect_layout(tiny) == detect_layout(tiny / 'train') == 'deepglobe'
+    assert recognise(tiny).layout == recognise(tiny / 'train').layout == 'deepglobe'
     config = parse(['unet'], {'data': str(tiny)}).config
     assert config.data.class_path.endswith('DeepGlobeData')
     with pytest.raises(ValueError, match='max_unknown'):

@@ -21,8 +21,8 @@ from geoseg.data.rasters.chips import RasterChips
 from geoseg.data.rasters.reader import Reader
 from geoseg.data.rasters.regions import Area
 from geoseg.evaluation.calibration import calibrate
+from geoseg.inference.rasters import stream
 from geoseg.inference.rasters.rasters import find_rasters, predict_raster
-from geoseg.inference.rasters.stream import stream
 from geoseg.inference.rasters.windows import RasterWindows, ValidReader, middle_frame
 from geoseg.models.predictor import Predictor
 from geoseg.models.refiner import TRMSeg

@@ -21,6 +21,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..data.loading import mix
+from ..data.splits import SPLITS
+from ..core.errors import ConfigError
 from ..core.files import write_whole
 from ..core.notebooks import in_notebook
 from .evaluate import SegmentationKind  # noqa: F401  imported to be known
@@ -160,6 +162,8 @@ def calibrate(
     out: str | Path | None = None,  # folder of the tables; None: RUN/calibration
 ) -> Calibrated:
     'Fit a temperature and write it into the checkpoint.'
+    if split not in SPLITS:
+        raise ConfigError(f'split must be train, val or test, not {split!r}')
     run = Run.of(checkpoint)
     kind = kind_of(run.kind)
     cli = run.open(data, overrides)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 
