@@ -34,7 +34,7 @@ from ..metrics.segmentation import (block_ids, bootstrap_interval, class_interva
                                          metrics_from_confusion, paired_test, per_class_table, plot_confusion)
 from ..models.predictor import Predictor, memory_used, use_memory
 from ..training.config import RecipeCLI
-from ..training.run import Run
+from ..training.run import Run, rank_zero_info
 from ..training.train import make_trainer
 from ..visualization.drawing import drawing_of
 from ..visualization.results import plot_per_class
@@ -95,10 +95,10 @@ class Evaluation(Result):
             write_whole(self.folder / f'{name}.csv', table.to_csv(index=False, lineterminator='\n'))
 
     def report(self) -> str:
-        memory = [self.memory] if self.memory else []
+        above = [line for line in (self.note, self.memory) if line]
         table = self.per_class.to_string(index=False, float_format='%.4f')
         scores = {'Loss': self.loss} | self.scores
-        return '\n'.join([*memory, table, ', '.join(f'{name} {value:.4f}' for name, value in scores.items())])
+        return '\n'.join([*above, table, ', '.join(f'{name} {value:.4f}' for name, value in scores.items())])
 
     def intervals(self, block: int = 1) -> pd.DataFrame:
         rows = {}
@@ -130,7 +130,7 @@ class Evaluation(Result):
 def evaluate(
     checkpoint: str | Path,  # a checkpoint, or a run's folder: its best
     data: str | Mapping[str, str] | None = None,  # None: the run's own
-    split: str = 'test',  # 'train', 'val' or 'test'
+    split: str = 'test',  # 'train', 'val' or 'test'; where there is no test split: 'val'
     overrides: Mapping[str, Any] | None = None,  # of the run's configuration
     out: str | Path | None = None,  # folder of the tables; None: RUN/evaluation/SPLIT
     memory: str | Path | None = None,  # as `GeoMemory.save` wrote it, instead of the checkpoint's
@@ -142,8 +142,15 @@ def evaluate(
     kind = kind_of(run.kind)
     cli = run.open(data, overrides)
     use_memory(cli.model.network, memory)
+    cli.datamodule.setup('test')
+    note, known = '', {name.partition('_')[0] for name in cli.datamodule.datasets}  # test_query: of photos
+    if split == 'test' and 'test' not in known and 'val' in known:
+        note, split = 'there is no test split: these are the scores of the validation split', 'val'
+        rank_zero_info(note)
     folder = Path(out) if out is not None else run.folder / 'evaluation' / split
-    return kind.evaluate(run, cli, split, folder)
+    result = kind.evaluate(run, cli, split, folder)
+    result.note = note
+    return result
 
 
 def split_loader(data: L.LightningDataModule, split: str):

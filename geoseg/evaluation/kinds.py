@@ -30,6 +30,7 @@ class Result:
     predictor: Predictor  # that was evaluated
     data: L.LightningDataModule  # on this
     split: str
+    note = ''  # what a reader must know of them
 
     def save(self):
         'Write the tables.'
@@ -37,7 +38,8 @@ class Result:
 
     def report(self) -> str:
         'What a terminal shows.'
-        return ', '.join(f'{name} {value:.4f}' for name, value in self.scores.items())
+        scores = ', '.join(f'{name} {value:.4f}' for name, value in self.scores.items())
+        return f'{self.note}\n{scores}' if self.note else scores
 
     def intervals(
         self,

@@ -23,7 +23,7 @@ from .postprocess import Postprocess
 from ..models.checkpoints import card_kind, read_checkpoint
 from ..models.predictor import Predictor, memory_used, use_memory
 from ..training.config import RecipeCLI, parse
-from ..training.run import Run, chosen_settings
+from ..training.run import Run, chosen_settings, run_folder
 
 # %% ../../nbs/inference/answer.ipynb #b917de6c
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Trained:
     @cached_property
     def run(self) -> Run | None:
         'The run of the checkpoint; None where its folder is not here.'
-        folder = self.path.parent.parent
+        folder = run_folder(self.path)
         return Run(folder, self.path) if (folder / 'config.yaml').is_file() else None
 
     @property
@@ -100,7 +100,7 @@ class Trained:
         'Task and data set, built.'
         if self.run is None:
             raise FileNotFoundError(f'{self.path}: its run is not here (no '
-                                    f'{self.path.parent.parent / "config.yaml"}); name files or a folder of them')
+                                    f'{run_folder(self.path) / "config.yaml"}); name files or a folder of them')
         return self.run.open(data, self.overrides)
 
     def settings(
