@@ -258,7 +258,7 @@ def test_every_face_of_a_folder_is_answered(trained, tmp_path):
     assert city.frame == mesh.frame and (city.faces == mesh.faces).all()
     assert np.loadtxt(folder / 'city.txt', int).tolist() == city.labels.tolist()
     assert len(plain.labels) == 50 and (folder / 'city.html').stat().st_size > 10_000
-    with pytest.raises(ValueError, match='neither memory, update, window'):
+    with pytest.raises(ValueError, match='window: not for meshes; they take write'):
         predict(trained.folder, window=64)
 
 

@@ -38,7 +38,10 @@ def place(tmp_path_factory):
     np.save(folder / 'array.npy', picture.astype(np.float32) / 255)
     (folder / 'own.yaml').write_text(yaml.safe_dump(RECIPE))
     say(folder, 'fit', '--recipe', 'own.yaml', f'out={folder}/runs')
-    return folder
+    yield folder
+    LAYOUTS.pop('beside')  # other tests do not know it
+    ANSWERS[:] = [answer for answer in ANSWERS if answer.__module__ != 'a_plugin']
+    del sys.modules['a_plugin']
 
 
 def say(folder, verb, *words, plugin=True):

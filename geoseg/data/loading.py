@@ -161,6 +161,7 @@ class LayoutData(L.LightningDataModule):
 
     layout = ''  # its name, in `world:LAYOUT` and in checkpoints
     kind = ''  # of the tasks that it feeds, as `Task.kind`
+    holds = ''  # what lies in its folders, in plural
     frame = None  # the `Frame` of positions; None where samples have no place
     extent = None  # sides of the training area, metres east-west and north-south; None where nothing has a place
 
@@ -197,6 +198,7 @@ class SegmentationData(LayoutData):
     'Base of the data modules that yield images, masks and places; one subclass a layout on disk.'
 
     kind = 'segmentation'
+    holds = 'pictures'
     channels = 3  # bands of an image
     collate = None  # samples -> batch; None: they are stacked
 

@@ -153,7 +153,7 @@ class Trained:
         return predictor
 
 # %% ../../nbs/inference/answer.ipynb #9164aff4
-ANSWERS: list[type['Answer']] = []  # in the order in which they are asked
+ANSWERS: list[type['Answer']] = []  # filled as classes are imported
 
 
 class Answer:
@@ -163,6 +163,7 @@ class Answer:
     name = ''  # of the data, in plural
     takes: Sequence[str] = ()  # options of `Request`
     layers: Sequence[str] = ()  # what `write` may name
+    last = False  # asked when no other class of the kind has an answer
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -249,7 +250,7 @@ def find_answer(
     request: Request,
 ) -> Answer:
     'The answer to a request, checked; `ConfigError` where nobody has one.'
-    fitting, data = [a for a in ANSWERS if a.kind == trained.kind], request.data
+    fitting, data = sorted((a for a in ANSWERS if a.kind == trained.kind), key=lambda a: a.last), request.data
     if not fitting:
         raise ConfigError(f'{trained.path}: no answer is known for {trained.kind!r}; give its class with --plugins')
     named = paths_of(data)

@@ -155,6 +155,7 @@ class PictureAnswer(Answer):
     name = 'pictures'
     takes = ('memory', 'update', 'window', 'overlap', 'tta', 'postprocess', 'write')
     layers = WRITTEN
+    last = True  # GeoTIFFs are pictures, too
 
     @classmethod
     def files(cls, data: Any, trained: Trained | None = None) -> dict[str, Path] | None:

@@ -175,7 +175,7 @@ def data_section(
     if new.layout == old.layout:
         new = old
     if new.kind != old.kind:
-        raise ValueError(f'data: {root} is of layout {new.layout}, for {new.kind}; this recipe is for {old.kind}')
+        raise ValueError(f'data: {root} is of layout {new.layout}; this recipe is for {old.holds or old.kind}')
     # what other layouts mean by a name may be something else: only what all have goes over
     shared = inspect.signature(SegmentationData.__init__).parameters
     arguments = {key: value for key, value in (current.get('init_args') or {}).items() if new is old or key in shared}

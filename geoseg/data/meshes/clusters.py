@@ -188,7 +188,7 @@ class MeshData(SegmentationData):
     'Meshes, prepared once, as samples of clusters.'
 
     layout = 'mesh'
-    kind = 'meshes'
+    kind = holds = 'meshes'
     collate = staticmethod(collate_meshes)
 
     def __init__(

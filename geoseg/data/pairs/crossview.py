@@ -239,6 +239,7 @@ class CrossViewData(LayoutData):
 
     layout = 'gta'
     kind = 'localization'
+    holds = 'photos with tiles'
     channels = 3  # bands of an image
 
     def __init__(
