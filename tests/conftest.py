@@ -1,22 +1,96 @@
-"""What all tests share: the scripts in tools/, and real data, which a fresh clone does not have."""
+"""What all tests share: the scripts in tools/, a tiny run of each recipe, and real data, which a fresh clone lacks."""
+import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+TESTS = Path(__file__).resolve().parent
 os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tools'))
+sys.path[:0] = [str(TESTS), str(TESTS.parent / 'tools')]
+
+import tiny  # noqa: E402
+import warm  # noqa: E402
 
 
 def pytest_configure(config):
     config.addinivalue_line('markers', 'real_data: needs ../shared/data; given to each test that asks for it')
+    config.addinivalue_line('markers', 'long: begins before the others, so that no process waits for it in the end')
+    if not hasattr(config, 'workerinput'):  # one server for all processes of the tests
+        server = warm.server()
+        server.__enter__()
+        config.add_cleanup(lambda: server.__exit__(None, None, None))
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         if 'real_data' in item.fixturenames:
             item.add_marker('real_data')
+    # two processes begin with a half each, and take from the other's end
+    long, short = ([item for item in items if bool(item.get_closest_marker('long')) == kind] for kind in (True, False))
+    middle = (len(items) + 1) // 2 - (len(long) + 1) // 2
+    items[:] = long[::2] + short[:middle] + long[1::2] + short[middle:]
+
+
+@pytest.fixture(scope='session')
+def once(tmp_path_factory):
+    "`once(name, make)`: a folder that `make` has filled, in the first process of the session that asks for it."
+    base = tmp_path_factory.getbasetemp()
+    base = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base) / 'once'
+    base.mkdir(exist_ok=True)
+
+    def folder(name, make):
+        path = base / name
+        with FileLock(base / f'{name}.lock'):
+            if not (base / f'{name}.made').exists():
+                shutil.rmtree(path, ignore_errors=True)
+                path.mkdir()
+                make(path)
+                (base / f'{name}.made').touch()
+        return path
+
+    return folder
+
+
+def files_of(folder: Path) -> dict[str, list]:
+    'Size and time of each file.'
+    stats = {str(p.relative_to(folder)): p.stat() for p in sorted(folder.rglob('*')) if p.is_file()}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+
+
+@pytest.fixture(scope='session')
+def tiny_run(once):
+    """`tiny_run(recipe)`: the folder of a run of this recipe with the settings of tests/tiny.py.
+
+    All tests share it: one that writes into it takes `own_run`, and evaluates and predicts to another folder.
+    """
+    known = {}
+
+    def make(recipe, out):
+        run = tiny.train(recipe, out).folder
+        (out / 'made.json').write_text(json.dumps({'run': run.name, 'files': files_of(run)}))
+
+    def folder(recipe: str) -> Path:
+        out = once(f'tiny-{recipe}', lambda out: make(recipe, out))
+        about = json.loads((out / 'made.json').read_text())
+        run = out / recipe / about['run']
+        known[run] = about['files']
+        return run
+
+    yield folder
+    for run, files in known.items():
+        now = files_of(run)
+        changed = [name for name in {**files, **now} if files.get(name) != now.get(name)]
+        assert not changed, f'a test wrote into the shared run of {run.parent.name}: {", ".join(changed)}'
+
+
+@pytest.fixture(scope='module')
+def own_run(tiny_run, tmp_path_factory):
+    "`own_run(recipe)`: a copy of the tiny run, of this call alone."
+    return lambda recipe: shutil.copytree(tiny_run(recipe), tmp_path_factory.mktemp('own') / recipe / 'run')
 
 
 @pytest.fixture(scope='session')
@@ -25,7 +99,7 @@ def real_data():
     from geoseg.data.shared import shared_data
 
     def folder(name: str) -> Path:
-        found = shared_data(name, start=Path(__file__).parent)
+        found = shared_data(name, start=TESTS)
         if found is None:
             pytest.skip(f'no real data: ../shared/data/{name} is absent')
         return found.resolve()
@@ -33,22 +107,16 @@ def real_data():
     return folder
 
 
-@pytest.fixture(scope='module')
-def trained(tmp_path_factory):
-    'The folder of a short run on pictures; of a module, since calibration writes into its checkpoint.'
-    import geoseg
-
-    settings = {'num_workers': 0, 'encoder': 'tu-resnet10t', 'decoder_channels': [16, 8, 8, 8, 8], 'warmup_epochs': 0,
-                'image_size': [64, 64], 'crop': [64, 64], 'save_top_k': 0, 'trainer.accelerator': 'cpu',
-                'trainer.enable_progress_bar': False}
-    return geoseg.train('unet', 'world:tiny', epochs=1, batch_size=8, lr=3e-3, out=tmp_path_factory.mktemp('run'),
-                        overrides=settings).folder
+@pytest.fixture
+def trained(tiny_run):
+    'The folder of a run on pictures.'
+    return tiny_run('unet')
 
 
 def pytest_terminal_summary(terminalreporter):
     def count(*outcomes):
         reports = (report for outcome in outcomes for report in terminalreporter.getreports(outcome))
-        return len({report.nodeid for report in reports if 'real_data' in report.keywords})
+        return len({report.nodeid for report in reports if 'real_data' in getattr(report, 'keywords', ())})
 
     ran, skipped = count('passed', 'failed', 'error'), count('skipped')
     terminalreporter.write_line(f'real data: {ran} ran, {skipped} skipped')

@@ -5,19 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import tiny
 import torch
 from PIL import Image
+from tiny import words
 
 from geoseg import cli
 from geoseg.data.world import world_data
 
-TINY = {'num_workers': 0, 'encoder': 'tu-resnet10t', 'decoder_channels': [16, 8, 8, 8, 8], 'warmup_epochs': 0,
-        'image_size': [32, 32], 'crop': [32, 32], 'save_top_k': 0, 'epochs': 1, 'batch_size': 4,
-        'trainer.accelerator': 'cpu', 'trainer.enable_progress_bar': False}
-
-
-def words(settings):
-    return [f'{key}={value}' for key, value in settings.items()]
+TINY = tiny.settings('unet', image_size=[32, 32], crop=[32, 32], epochs=1, batch_size=4)
 
 
 @pytest.fixture(autouse=True)
@@ -257,14 +253,6 @@ def test_pretrained_offline(fit, monkeypatch, here):
 
 
 # ---- checkpoints
-
-@pytest.fixture(scope='module')
-def trained(tmp_path_factory):
-    'The folder of a short run.'
-    from geoseg.training.runs import train
-    return train('unet', 'world:tiny', out=tmp_path_factory.mktemp('trained'),
-                 overrides=TINY | {'trainer.limit_train_batches': 1}).folder
-
 
 def test_resume_of_no_run(refused, here, trained):
     refused('fit', f'resume={here}', says=[f'{here}: not the folder of a run'])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import tiny
 import yaml
 
 import geoseg
@@ -14,27 +15,30 @@ from geoseg import cli
 from geoseg.data.world import world_data
 from geoseg.training.recipes import ConfigError, parse
 
-TINY = {'num_workers': 0, 'encoder': 'tu-resnet10t', 'decoder_channels': [16, 8, 8, 8, 8], 'warmup_epochs': 1,
-        'image_size': [32, 32], 'crop': [32, 32], 'save_top_k': 0, 'trainer.accelerator': 'cpu',
-        'trainer.enable_progress_bar': False}
-TINY_WORDS = [f'{key}={value}' for key, value in TINY.items()]
+TINY = tiny.settings('unet', image_size=[32, 32], crop=[32, 32])
 
 
 def geoseg_command(*arguments, folder):
     'The command in a process of its own.'
     environment = os.environ | {'CUDA_VISIBLE_DEVICES': '', 'OMP_NUM_THREADS': '1'}
-    return subprocess.run([sys.executable, '-m', 'geoseg.cli', *map(str, arguments)], cwd=folder, env=environment,
-                          capture_output=True, text=True, timeout=300)
+    command = [Path(sys.executable).with_name('geoseg'), *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
-@pytest.fixture(scope='module')
-def started(tmp_path_factory):
-    'A run that the command line made: what it printed, and its folder.'
-    folder = tmp_path_factory.mktemp('command')
-    done = geoseg_command('fit', '--recipe', 'unet', 'data=world:tiny', 'epochs=2', 'batch_size=8', '--lr', '1e-3',
-                          'seed=3', 'ema=0.9', *TINY_WORDS, folder=folder)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done, folder / done.stdout.strip()
+@pytest.fixture(scope='session')
+def started(once):
+    'What the command line printed when it made the tiny run, and the folder of the run. Not to be written into.'
+    def make(folder):
+        given = tiny.settings('unet')
+        rate = given.pop('lr')
+        done = geoseg_command('fit', '--recipe', 'unet', 'data=world:tiny', '--lr', rate, *tiny.words(given),
+                              folder=folder)
+        assert done.returncode == 0, done.stderr[-3000:]
+        (folder / 'printed.txt').write_text(done.stdout)
+
+    folder = once('command', make)
+    printed = (folder / 'printed.txt').read_text()
+    return printed, folder / printed.strip()
 
 
 def config_of(*arguments):
@@ -43,17 +47,16 @@ def config_of(*arguments):
     return parse([words.recipe, *words.configs], words.overrides).config
 
 
-def test_command_and_notebook_give_the_same_numbers(started, tmp_path):
-    run = geoseg.train('unet', 'world:tiny', epochs=2, batch_size=8, lr=1e-3, seed=3, out=tmp_path,
-                       overrides=TINY | {'ema': 0.9})
+def test_command_and_function_give_the_same_numbers(started, trained):
+    run = geoseg.Run(trained)
     for name in ('metrics.csv', 'per_class.csv'):
         assert (run.folder / name).read_bytes() == (started[1] / name).read_bytes(), name
     assert len(run.metrics) == 2
 
 
 def test_a_run_is_one_folder(started):
-    done, folder = started
-    assert done.stdout.strip() == str(folder.relative_to(folder.parents[2]))  # the folder, and nothing else
+    printed, folder = started
+    assert printed.strip() == str(folder.relative_to(folder.parents[2]))  # the folder, and nothing else
     assert folder.parent.parts[-2:] == ('runs', 'unet')
     names = {str(p.relative_to(folder)) for p in folder.rglob('*') if p.is_file() and p.parent.name != 'tensorboard'}
     assert names == {'config.yaml', 'metadata.json', 'metrics.csv', 'per_class.csv', 'log.txt', 'checkpoints/best.ckpt',
@@ -73,8 +76,8 @@ def test_its_configuration_runs_again(started, tmp_path, capsys):
     assert (again / 'metrics.csv').read_bytes() == (started[1] / 'metrics.csv').read_bytes()
 
 
-def test_evaluation(started, capsys):
-    folder = started[1]
+def test_evaluation(own_run, capsys):
+    folder = own_run('unet')
     for verb, split in (('validate', 'val'), ('test', 'test')):
         assert cli.main([verb, '--checkpoint', str(folder)]) == 0
         out = capsys.readouterr().out
@@ -87,22 +90,23 @@ def test_evaluation(started, capsys):
     assert evaluated == best  # the averaged weights, as in training
 
 
-def test_prediction(started, tmp_path, capsys):
-    assert cli.main(['predict', '--checkpoint', str(started[1]), f'out={tmp_path}/masks']) == 0
+def test_prediction(trained, tmp_path, capsys):
+    assert cli.main(['predict', '--checkpoint', str(trained), f'out={tmp_path}/masks']) == 0
     assert capsys.readouterr().out.strip() == f'{tmp_path}/masks'
     pictures = world_data('folders', size='tiny') / 'images/test'
     assert {p.name for p in tmp_path.rglob('*.png')} == {p.name for p in pictures.iterdir()}
     assert (tmp_path / 'masks/classes.txt').read_text().startswith('0 water')
 
 
-def test_evaluation_on_another_layout(started, capsys):
+def test_evaluation_on_another_layout(trained, tmp_path):
     data = world_data('geotagged', size='tiny')
-    assert cli.main(['test', '--checkpoint', str(started[1]), f'data={data}', 'limit_test_batches=1']) == 0
+    words = [f'data={data}', 'limit_test_batches=1', f'out={tmp_path}']
+    assert cli.main(['test', '--checkpoint', str(trained), *words]) == 0
 
 
 def test_resume_goes_on(started, tmp_path, capsys):
-    run = geoseg.train('unet', 'world:tiny', epochs=1, batch_size=8, out=tmp_path,
-                       overrides=TINY | {'trainer.limit_train_batches': 2, 'trainer.limit_val_batches': 1})
+    run = geoseg.train('unet', 'world:tiny', out=tmp_path, overrides=TINY | {
+        'epochs': 1, 'trainer.limit_train_batches': 2, 'trainer.limit_val_batches': 1})
     assert cli.main(['fit', f'resume={run.folder}', 'epochs=2']) == 0
     assert capsys.readouterr().out.strip() == str(run.folder)
     assert run.metrics['epoch'].tolist() == [0, 1]
@@ -219,11 +223,12 @@ def test_chips_of_rasters_keep_their_size():
 
 
 def test_inspect_and_profile_say_what_a_run_would_meet(tmp_path, capsys):
-    settings = ['data=world:tiny', *TINY_WORDS]
+    settings = ['data=world:tiny', *tiny.words(TINY)]
     assert cli.main(['inspect', '--recipe', 'unet', *settings, f'out={tmp_path}']) == 0
     said = capsys.readouterr().out
     assert 'building' in said and 'masks lie on their pictures' in said
     assert {p.name for p in tmp_path.iterdir()} == {'classes.csv', 'classes.png', 'split.csv'}
-    assert cli.main(['profile', '--recipe', 'unet', *settings, 'batch_size=2', 'steps=1']) == 0
+    settings = ['data=world:tiny', *tiny.words(TINY | {'batch_size': 2})]
+    assert cli.main(['profile', '--recipe', 'unet', *settings, 'steps=1']) == 0
     said = capsys.readouterr().out
     assert 'waiting for data' in said and 'kept for backward' in said and 'ms a step of 2 samples' in said

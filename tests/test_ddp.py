@@ -139,7 +139,7 @@ def write_as(rank: int, folder: str):
 
 
 def test_every_process_holds_the_same_memory(tmp_path):
-    torch.multiprocessing.spawn(write_as, (str(tmp_path),), 2)
+    torch.multiprocessing.start_processes(write_as, (str(tmp_path),), 2, start_method='fork')
     one, two = (torch.load(tmp_path / f'{rank}.pt') for rank in (0, 1))
     alone = GeoMemory(6, slots=3, radius=10.)
     for step, counts in enumerate(WRITES):

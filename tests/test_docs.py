@@ -1,35 +1,41 @@
 """The website, as far as it can be tried without Quarto."""
+import json
+
 import docs
 import pytest
 from docs import ROOT
 from readme import is_relative
 
 
-@pytest.fixture(scope='module')
-def site(tmp_path_factory):
+@pytest.fixture(scope='session')
+def site(once):
     "The folder in which the pages were processed, and what was wrong with them."
-    into = tmp_path_factory.mktemp('site')
-    return into, docs.process(ROOT, into)
+    into = once('site', lambda into: (into / 'wrong.json').write_text(json.dumps(docs.process(ROOT, into))))
+    return into, json.loads((into / 'wrong.json').read_text())
 
 
-@pytest.fixture(scope='module')
-def html(site):
+@pytest.fixture(scope='session')
+def html(site, once):
     "Each page as pandoc renders it, or the error."
     def render(page):
         try:
             return docs.render(site[0] / '_proc' / page)
         except (RuntimeError, FileNotFoundError) as error:
-            return error
+            return {'error': str(error)}
 
-    return {page: render(page) for page in docs.pages(site[0])}
+    def make(folder):
+        (folder / 'html.json').write_text(json.dumps({page: render(page) for page in docs.pages(site[0])}))
+
+    return json.loads((once('html', make) / 'html.json').read_text())
 
 
+@pytest.mark.long
 def test_pages_are_processed_without_a_complaint(site):
     assert not site[1], '\n'.join(site[1])
 
 
 def test_pandoc_renders_each_page(html):
-    errors = [f'{page}: {result}' for page, result in html.items() if isinstance(result, Exception)]
+    errors = [f'{page}: {result["error"]}' for page, result in html.items() if not isinstance(result, str)]
     assert not errors, '\n'.join(errors)
 
 

@@ -9,14 +9,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-import papermill
 import pytest
+import tiny
 import torch
 import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import Geod, Transformer
 from torch.nn import functional as F
+from warm import execute
 
 from geoseg.cli import main
 from geoseg.data.crossview import CrossViewData, ExclusiveBatchSampler, PairAugment
@@ -28,11 +29,9 @@ from geoseg.models.crossview import CrossView
 from geoseg.training.contrastive import WeightedInfoNCE
 from geoseg.training.localization import LocalizationTask
 from geoseg.training.recipes import parse
-from geoseg.training.runs import train
+from geoseg.training.runs import Run, train
 
-TINY = {'backbone': 'vit_tiny_patch16_224', 'image_size': 32,
-        'options': {'patch_size': 8, 'embed_dim': 24, 'depth': 2, 'num_heads': 2}, 'num_workers': 0,
-        'enable_progress_bar': False, 'accelerator': 'cpu'}
+TINY = tiny.settings('game4loc-same-area', every_n_epochs=None)
 
 
 @st.composite
@@ -138,10 +137,11 @@ def test_two_processes_train_like_one(tmp_path, monkeypatch):
 
     monkeypatch.setattr(LocalizationTask, 'training_step', noted)
     monkeypatch.setattr(LocalizationTask, 'on_before_optimizer_step', keep)
-    settings = TINY | {'model.init_args.optimizer.class_path': 'torch.optim.SGD', 'lr': 0.1, 'save_top_k': 0,
+    settings = TINY | {'model.init_args.optimizer.class_path': 'torch.optim.SGD', 'lr': 0.1, 'epochs': 1,
                        'trainer.limit_train_batches': 5, 'num_sanity_val_steps': 0, 'val_share': 0.3}
-    one, two = (train('game4loc-same-area', 'world:tiny', epochs=1, batch_size=4 // n, seed=3, out=tmp_path / 'runs',
-                      overrides=settings | {'trainer.devices': n, 'trainer.strategy': 'ddp_fork' if n > 1 else 'auto'})
+    one, two = (train('game4loc-same-area', 'world:tiny', out=tmp_path / 'runs',
+                      overrides=settings | {'batch_size': 4 // n, 'trainer.devices': n,
+                                            'trainer.strategy': 'ddp_fork' if n > 1 else 'auto'})
                 for n in (1, 2))
     tables = {key: pd.read_csv(tmp_path / f'{key}.csv', names=['batch', 'photo', 'tile'])
               for key in ('1-0', '2-0', '2-1')}
@@ -203,11 +203,9 @@ def test_a_broken_entry_is_named(root, tmp_path, change, said):
         read_pairs(path)
 
 
-@pytest.fixture(scope='module')
-def run(tmp_path_factory):
-    out = tmp_path_factory.mktemp('runs')
-    return train('game4loc-same-area', 'world:tiny', epochs=2, batch_size=3, seed=1, out=out,
-                 overrides=TINY | {'every_n_epochs': 1, 'save_top_k': 0})
+@pytest.fixture
+def run(tiny_run):
+    return Run(tiny_run('game4loc-same-area'))
 
 
 def test_a_resumed_run_ends_like_one_that_was_not_interrupted(run, tmp_path):
@@ -227,8 +225,8 @@ def test_a_run_starts_from_the_weights_of_a_file(run, root, tmp_path, monkeypatc
     torch.save({names[name]: value for name, value in trained.items()}, 'weights_e2_0.5000.pth')
     known = run.metrics.set_index('epoch').loc[run.best_epoch].filter(like='/val')
     for path in ('weights_e2_0.5000.pth', str(run.best)):
-        again = train('game4loc-same-area', 'world:tiny', epochs=1, batch_size=3, seed=1, lr=1e-30, out='runs',
-                      overrides=TINY | {'checkpoint_start': path, 'pretrained': True})  # downloads nothing
+        again = train('game4loc-same-area', 'world:tiny', lr=1e-30, out='runs',
+                      overrides=TINY | {'epochs': 1, 'checkpoint_start': path, 'pretrained': True})  # downloads nothing
         weights = torch.load(again.last, weights_only=True)['state_dict']
         assert all(torch.equal(weights[name], value) for name, value in trained.items())
         before = again.metrics.set_index('epoch').loc[-1].filter(like='/val')
@@ -236,8 +234,8 @@ def test_a_run_starts_from_the_weights_of_a_file(run, root, tmp_path, monkeypatc
         assert again.config['run']['checkpoint_start'] == path
     shutil.rmtree('runs')
     torch.save({'best': 0.5}, 'words.pth')
-    command = ['fit', '--recipe', 'game4loc-same-area', 'data=world:tiny', 'batch_size=3', 'epochs=1',
-               *(f'{key}={value}' for key, value in TINY.items() if key != 'options')]
+    command = ['fit', '--recipe', 'game4loc-same-area', 'data=world:tiny',
+               *(word for word in tiny.words(TINY) if not word.startswith('options='))]
     options, wide = (json.dumps(TINY['options'] | more) for more in ({}, {'embed_dim': 32}))
     for words, said in (
             ([f'options={options}', 'checkpoint_start=absent.pth'], 'absent.pth: no such checkpoint'),
@@ -271,11 +269,8 @@ def test_the_notebook_localizes(run, root, tmp_path):
     gps = pd.concat([pd.DataFrame(p.frame.to_gps(p.photo_xy), [photo.name for photo in p.photos], ['lat', 'long'])
                      for p in pairs])
     gps.to_csv(tmp_path / 'true.csv', index_label='filename')
-    notebook = Path(__file__).parents[1] / 'nbs/localize.ipynb'
-    done = papermill.execute_notebook(notebook, tmp_path / 'localize.ipynb', {
-        'checkpoint': str(run.folder), 'photos': str(root / 'drone/images'), 'tiles': str(root), 'k': 3,
-        'gps': str(tmp_path / 'true.csv'), 'out': str(tmp_path / 'places'), 'register': True},
-        cwd=notebook.parent, progress_bar=False)
+    done = execute('localize.ipynb', tmp_path, checkpoint=str(run.folder), photos=str(root / 'drone/images'),
+                   tiles=str(root), k=3, gps=str(tmp_path / 'true.csv'), out=str(tmp_path / 'places'), register=True)
     places = pd.read_csv(tmp_path / 'places/places.csv')
     best = places[places['rank'] == 1].set_index('photo')
     there = gps.loc[best.index]

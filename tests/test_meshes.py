@@ -1,32 +1,26 @@
 "Meshes as they come: odd ones, broken ones, large ones; a run that resumes, predicts and evaluates."
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
-import papermill
 import pytest
+import tiny
 import torch
+from warm import execute, run
 
 from geoseg.data.faces import MeshData, Preparation, face_features, prepare_mesh
 from geoseg.data.labels import LabelScheme
 from geoseg.data.meshes import Mesh, read_mesh, write_obj, write_ply
 from geoseg.data.world import world_data
 from geoseg.models.nomeformer import NoMeFormer, TexturedNoMeFormer
-from geoseg.training.runs import evaluate, predict, train
+from geoseg.training.runs import Run, evaluate, predict, train
 
-NBS = Path(__file__).parents[1] / 'nbs'
-SMALL = {'embedding_dim': 16, 'num_heads': 2, 'num_attention_blocks': 2, 'trainer.accelerator': 'cpu',
-         'cluster_size': 64, 'n_clusters': 8, 'batch_size': 4, 'trainer.enable_progress_bar': False}
 TWO = LabelScheme(['low', 'high'])
 
 
-@pytest.fixture(scope='module')
-def trained(tmp_path_factory):
+@pytest.fixture
+def trained(tiny_run):
     'A textured run on the tiny world.'
-    out = tmp_path_factory.mktemp('runs')
-    return train('nomeformer-texture', 'world:tiny', epochs=2, out=out,
-                 overrides=SMALL | {'texture_embed_dim': 8, 'max_texture_pixels': 8, 'cache': str(out / 'cache')})
+    return Run(tiny_run('nomeformer-texture'))
 
 
 def grid(n, name='grid', z=0.):
@@ -157,7 +151,7 @@ def test_another_content_or_setting_is_prepared_anew(tmp_path):
 
 
 def test_a_large_mesh_is_prepared_in_bounded_memory(tmp_path):
-    code = f'''
+    (tmp_path / 'prepare.py').write_text(f'''
 import resource, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
@@ -166,8 +160,9 @@ low = prepared(grid(20), Path({str(tmp_path)!r}))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 mesh = prepared(grid(240), Path({str(tmp_path)!r}))
 print(len(mesh), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 115.2)
-'''
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+''')
+    done = run(tmp_path / 'prepare.py')
+    assert done.returncode == 0, done.stderr
     clusters, kilobytes = done.stdout.split()[-2:]
     assert int(clusters) == 450
     assert float(kilobytes) < 1500  # of 1,000 faces, so that a million take less than 1.5 GB
@@ -201,17 +196,17 @@ def test_recipes_have_the_published_sizes(recipe):
 
 
 def test_rates_fall_over_half_of_a_run_and_stay(tmp_path):
-    run = train('nomeformer', 'world:tiny', epochs=4, out=tmp_path, lr=1e-3,
-                overrides=SMALL | {'trainer.limit_train_batches': 1, 'trainer.limit_val_batches': 1})
+    run = train('nomeformer', 'world:tiny', epochs=4, out=tmp_path, lr=1e-3, overrides=tiny.settings(
+        'nomeformer', epochs=None) | {'trainer.limit_train_batches': 1, 'trainer.limit_val_batches': 1})
     rates = run.metrics['lr'].to_numpy()  # of the stem at the end of an epoch: a quarter of lr, two blocks above it
     ends = np.array([(1e-6 / 1e-2 + (1 - 1e-6 / 1e-2) * f) for f in (0.5, 0, 0, 0)])
     np.testing.assert_allclose(rates, 1e-3 / 4 * ends, rtol=1e-6)
 
 
 def test_a_run_goes_on_bit_by_bit_and_by_itself(tmp_path):
-    settings = SMALL | {'trainer.limit_val_batches': 1, 'ema': 0.9, 'every_n_epochs': 1}
-    whole = train('nomeformer', 'world:tiny', epochs=2, out=tmp_path / 'whole', overrides=settings)
-    first = train('nomeformer', 'world:tiny', epochs=2, out=tmp_path / 'auto', resume='auto', overrides=settings)
+    settings = tiny.settings('nomeformer', ema=0.9, every_n_epochs=1) | {'trainer.limit_val_batches': 1}
+    whole = train('nomeformer', 'world:tiny', out=tmp_path / 'whole', overrides=settings)
+    first = train('nomeformer', 'world:tiny', out=tmp_path / 'auto', resume='auto', overrides=settings)
     kept = next((first.folder / 'checkpoints').glob('epoch000-*.ckpt'))
     kept.replace(first.last)
     again = train('nomeformer', out=tmp_path / 'auto', resume='auto')
@@ -238,8 +233,8 @@ def test_a_mesh_is_no_picture(tmp_path):
         parse(['unet'], {'data': str(world_data('mesh', size='tiny'))})
 
 
-def test_a_run_evaluates_each_face_once(trained):
-    result = evaluate(trained.folder)
+def test_a_run_evaluates_each_face_once(trained, tmp_path):
+    result = evaluate(trained.folder, out=tmp_path)
     kept = sum(m.meta['counts']['kept'] for m in result.data.prepared['test'])
     assert result.confusion.sum() == kept
     assert np.isfinite(result.loss) and len(result.blocks()) == len(result.names)
@@ -267,10 +262,9 @@ def test_every_face_of_a_folder_is_answered(trained, tmp_path):
     ('predict.ipynb', {})])
 def test_notebooks_take_meshes(trained, tmp_path, notebook, parameters):
     if notebook == 'train.ipynb':
-        parameters = parameters | {'overrides': SMALL}
+        parameters = parameters | {'overrides': tiny.settings('nomeformer', epochs=None)}
     else:
         parameters = {'checkpoint': str(trained.folder)}
-    parameters = parameters | {'out': str(tmp_path / 'out')}
-    papermill.execute_notebook(NBS / notebook, tmp_path / notebook, parameters, cwd=NBS, progress_bar=False)
+    execute(notebook, tmp_path, out=str(tmp_path / 'out'), **parameters)
     figures = {'train.ipynb': 'predictions.png', 'evaluate.ipynb': 'worst.png', 'predict.ipynb': '*.ply'}
     assert list((tmp_path / 'out').rglob(figures[notebook]))

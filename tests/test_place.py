@@ -5,6 +5,7 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import pytest
+import tiny
 import torch
 from torch.utils.data import default_collate
 
@@ -14,18 +15,16 @@ from geoseg.models.geosegformer import GeoSegFormer
 from geoseg.training import runs
 from geoseg.training.contrastive import ImagePlaceLoss
 from geoseg.training.recipes import ConfigError, parse
-from geoseg.training.runs import evaluate, open_checkpoint, predict, train
+from geoseg.training.runs import Run, evaluate, open_checkpoint, predict, train
 from geoseg.training.tasks import Predictor
 
-TINY = {'feature_dim': 16, 'num_workers': 0, 'warmup_epochs': 0.5, 'trainer.accelerator': 'cpu', 'batch_size': 4,
-        'trainer.enable_progress_bar': False}
+TINY = tiny.settings('geosegformer', image_size=None, epochs=None, seed=None, save_top_k=None)
 
 
-@pytest.fixture(scope='module')
-def photos(tmp_path_factory):
+@pytest.fixture
+def photos(tiny_run):
     'A run on the geotagged photos of the tiny world.'
-    return train('geosegformer', 'world:tiny', epochs=2, seed=1, out=tmp_path_factory.mktemp('photos'),
-                 overrides=TINY | {'image_size': [64, 96]})
+    return Run(tiny_run('geosegformer'))
 
 
 def test_photos_are_trained_on_and_the_place_matters(photos):
@@ -67,7 +66,7 @@ def test_rasters_have_a_place_for_each_cell(tmp_path):
         'chip': 64, 'scales': [8., 64.], 'dihedral': 1.0, 'chips_per_epoch': 16, 'ema': 0.9, 'patience': 3})
     sample = run.data().datasets['val'][0]
     assert sample['image'].shape == (3, 64, 64) and sample['xy'].shape == (16, 16, 2)
-    result = evaluate(run.folder)
+    result = evaluate(run.folder, out=tmp_path / 'scores')
     assert np.isfinite(result.loss) and result.confusion.sum() > 0
     assert run.data().extent == pytest.approx((256, 256))
 
@@ -133,11 +132,12 @@ REMEMBERING = TINY | {'chip': 64, 'scales': [8., 64.], 'chips_per_epoch': 24, 'm
                       'memory_dim': 16, 'memory_warmup_epochs': 1, 'ema': 0.9}
 
 
-@pytest.fixture(scope='module')
-def remembering(tmp_path_factory):
-    'A run with a memory.'
-    return train('geosegformer', 'world:raster:tiny', epochs=3, seed=2, out=tmp_path_factory.mktemp('memory'),
-                 overrides=REMEMBERING)
+@pytest.fixture(scope='session')
+def remembering(once):
+    'A run with a memory. Not to be written into.'
+    out = once('remembering', lambda out: train('geosegformer', 'world:raster:tiny', epochs=3, seed=2, out=out,
+                                                overrides=REMEMBERING))
+    return Run(next((out / 'geosegformer').iterdir()))
 
 
 def test_a_run_recalls_what_it_has_seen(remembering):

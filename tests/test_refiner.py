@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+import tiny
 import torch
 
 import geoseg
@@ -24,9 +25,8 @@ from geoseg.training.refinement import RefinerTask, stop_labels
 from geoseg.training.runs import change_card
 from geoseg.training.tasks import Predictor
 
-SMALL = {'width': 16, 'patch': 32, 'num_workers': 0, 'warmup_epochs': 0.5, 'every_n_epochs': 0, 'batch_size': 4,
-         'trainer.limit_train_batches': 4, 'trainer.accelerator': 'cpu', 'trainer.enable_progress_bar': False}
-WORDS = [f'{key}={value}' for key, value in SMALL.items()]
+SMALL = tiny.settings('deepglobe-trm', val_share=None, ema=None, latent=None, lr=None, epochs=None, seed=None)
+SMALL |= {'every_n_epochs': 0}
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -40,10 +40,9 @@ def cache(tmp_path_factory):
         yield folder
 
 
-@pytest.fixture(scope='module')
-def run(tmp_path_factory):
-    return geoseg.train('deepglobe-trm', 'world:tiny', epochs=2, lr=2e-3, out=tmp_path_factory.mktemp('runs'),
-                        overrides=SMALL | {'val_share': 0.4, 'ema': 0.9, 'latent': True, 'every_n_epochs': 1})
+@pytest.fixture
+def run(tiny_run):
+    return geoseg.Run(tiny_run('deepglobe-trm'))
 
 
 def test_a_run_leaves_the_published_table(run):
@@ -56,8 +55,7 @@ def test_a_run_leaves_the_published_table(run):
 
 def test_a_killed_run_goes_on_to_the_last_bit(run, tmp_path):
     "Its newest checkpoint is that of the first epoch."
-    first = geoseg.train('deepglobe-trm', 'world:tiny', epochs=2, lr=2e-3, out=tmp_path,
-                         overrides=SMALL | {'val_share': 0.4, 'ema': 0.9, 'latent': True, 'every_n_epochs': 1})
+    first = tiny.train('deepglobe-trm', tmp_path)
     for path in (first.folder / 'checkpoints').glob('epoch001*'):
         path.unlink()
     begun = next((first.folder / 'checkpoints').glob('epoch000*'))
@@ -99,8 +97,8 @@ def test_the_calibrated_threshold_is_used_unless_another_is_given(run, tmp_path)
     assert all(torch.equal(x, new['state_dict'][name]) for name, x in old['state_dict'].items())
 
 
-def test_evaluation_counts_every_patch(run):
-    result = geoseg.evaluate(run.folder, split='val')
+def test_evaluation_counts_every_patch(run, tmp_path):
+    result = geoseg.evaluate(run.folder, split='val', out=tmp_path)
     assert result.scores['mIoU'] == run.metrics['mIoU/val'].max()
     assert 2 <= result.scores['Steps'] <= 6
     labelled = run.data().class_counts('val')[:, :-1].sum()
@@ -203,7 +201,8 @@ def test_validation_is_drawn_by_image_and_seed():
     assert chosen[0] != chosen[1]
 
 
-def test_the_verbs(run, tmp_path, capfd, cache):
+def test_the_verbs(own_run, tmp_path, capfd, cache):
+    run = geoseg.Run(own_run('deepglobe-trm'))
     checkpoint = ['--checkpoint', str(run.folder)]
     assert cli.main(['prepare', '--recipe', 'deepglobe-trm', 'data=world:tiny', 'patch=32', 'force=true']) == 0
     folder = Path(capfd.readouterr().out.strip())
@@ -231,7 +230,7 @@ def test_a_sweep_on_a_cluster(tmp_path, capsys, monkeypatch):
     from distributed import LocalCluster
     monkeypatch.chdir(Path(__file__).parents[1])
     words = ['sweep', '--recipe', 'deepglobe-trm', 'data=world:tiny', 'epochs=1', 'seeds=[3]', f'out={tmp_path}',
-             'grid={t_max: [2]}', *WORDS]
+             'grid={t_max: [2]}', *tiny.words(SMALL)]
     with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
         assert cli.main([*words, f'address={cluster.scheduler_address}']) == 0
     first = capsys.readouterr().out

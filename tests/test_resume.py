@@ -1,20 +1,19 @@
 "A run that is killed and resumed ends exactly like one that never was."
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+import warm
 
 KILLS = 10
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('workers', [0, 2])
 def test_killed_runs_end_the_same(tmp_path, workers):
     driver = Path(__file__).with_name('kill_run.py')
-    done = subprocess.run([sys.executable, driver, tmp_path, str(workers), str(KILLS), '7'],
-                          capture_output=True, text=True, timeout=1200)
+    done = warm.run(driver, tmp_path, workers, KILLS, 7, timeout=1200)
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(done.stdout.splitlines()[-1])
     whole, cut, struck = Path(result['whole']), Path(result['cut']), result['struck']

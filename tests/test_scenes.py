@@ -2,6 +2,7 @@
 import math
 
 import pytest
+import tiny
 import torch
 from torch.optim.lr_scheduler import OneCycleLR
 
@@ -13,8 +14,6 @@ NANO = {'wildscenes-deeplabv3': {'backbone': 'nano'},
         'wildscenes-fcn': {'backbone': 'nano'},
         'wildscenes-unet': {'encoder': 'tu-resnet10t', 'decoder_channels': [16, 8, 8, 8, 8]},
         'wildscenes-mask2former': {'size': 'nano', 'pretrained': False, 'trainable_layers': 2}}
-SMALL = {'batch_size': 4, 'num_workers': 0, 'image_size': [32, 32], 'trainer.accelerator': 'cpu',
-         'trainer.limit_train_batches': 3}
 MASK2FORMER = {'method 1': {}, 'method 2': {'method': 2, 'image_size': [48, 48], 'crop': [32, 32]},
                'query': {'head': 'query'}}
 CASES = [(name, {}) for name in NANO if name != 'wildscenes-mask2former'] + [
@@ -22,14 +21,14 @@ CASES = [(name, {}) for name in NANO if name != 'wildscenes-mask2former'] + [
 
 
 @pytest.mark.parametrize('recipe, changes', CASES, ids=['deeplabv3', 'fcn', 'unet', *MASK2FORMER])
-def test_a_recipe_from_end_to_end(recipe, changes, tmp_path):
-    run = geoseg.train(recipe, 'world:tiny', epochs=1, out=tmp_path, overrides=NANO[recipe] | SMALL | changes)
+def test_a_recipe_from_end_to_end(recipe, changes, tiny_run, tmp_path):
+    run = tiny.train(recipe, tmp_path, **changes) if changes else geoseg.Run(tiny_run(recipe))
     assert len(run.metrics) == 1 and run.metrics.notna().all(axis=None)
     assert run.best.is_file() and run.last.is_file()
-    scores = geoseg.evaluate(run.folder, split='val')
+    scores = geoseg.evaluate(run.folder, split='val', out=tmp_path / 'scores')
     best = run.metrics.iloc[0]
     assert (scores.loss, scores.scores['mIoU']) == (best['Loss/val'], best['mIoU/val'])
-    masks = sorted(geoseg.predict(run.folder).rglob('*.png'))
+    masks = sorted(geoseg.predict(run.folder, out=tmp_path / 'masks').rglob('*.png'))
     assert len(masks) == len(run.data().datasets['test'])
     log, frozen = (run.folder / 'log.txt').read_text(), recipe == 'wildscenes-mask2former'
     assert ('frozen but for net.' in log) == frozen

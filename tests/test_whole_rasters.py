@@ -1,19 +1,17 @@
 """GeoTIFFs of any size through trained networks, from a checkpoint to rasters and polygons; temperatures."""
 import functools
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
-import papermill
 import pytest
 import rasterio
 import torch
 from rasterio.features import rasterize
-from rasterio.transform import from_origin
 from torch import nn
+from warm import execute, run
 
 import geoseg
 from geoseg import cli
@@ -26,8 +24,6 @@ from geoseg.inference import rasters
 from geoseg.inference.rasters import find_rasters, middle_frame, predict_raster
 from geoseg.models.refiner import TRMSeg
 from geoseg.training.tasks import Predictor
-
-NBS = Path(__file__).parents[1] / 'nbs'
 
 
 @pytest.fixture(scope='module')
@@ -169,7 +165,7 @@ def test_windows_of_a_network_that_halts_share_their_places(scene, tmp_path, mon
 
 def test_killed_and_taken_up_again(trained, scene, tmp_path):
     script = Path(__file__).with_name('kill_prediction.py')
-    done = subprocess.run([sys.executable, script, trained, scene, tmp_path], capture_output=True, text=True)
+    done = run(script, trained, scene, tmp_path)
     assert done.returncode == 0, done.stderr
     kills = json.loads(done.stdout.splitlines()[-1])
     assert all(kill['killed'] and not kill['whole'] for kill in kills), kills
@@ -183,20 +179,11 @@ def test_killed_and_taken_up_again(trained, scene, tmp_path):
     assert {p.name for p in (tmp_path / 'cut').iterdir()} == {p.name for p in (tmp_path / 'whole').iterdir()}
 
 
+@pytest.mark.skipif(sys.platform != 'linux', reason='peaks are told apart on Linux alone')
 def test_memory_does_not_grow_with_the_raster(tmp_path):
-    torch.manual_seed(0)
-    scheme = LabelScheme(['a', 'b', 'c', 'd'], np.arange(12).reshape(4, 3))
-    predictor, peaks = Predictor(Counter(), scheme, device='cpu'), []
-    if sys.platform != 'linux':
-        pytest.skip('peaks are told apart on Linux alone')
-    for side in (1024, 2048, 4096):  # the first warms up
-        path = tmp_path / f'{side}.tif'
-        with rasterio.open(path, 'w', driver='GTiff', width=side, height=side, count=3, dtype='uint8', tiled=True,
-                           crs='EPSG:32633', transform=from_origin(4e5, 5.2e6, 2, 2), compress='deflate') as f:
-            for row in range(0, side, 256):
-                f.write(np.full((3, 256, side), row % 251, np.uint8), window=rasterio.windows.Window(0, row, side, 256))
-        [a] = find_rasters(path)
-        peaks.append(predict_raster(predictor, a, tmp_path, window=512, overlap=64, panel=1024)['peak MiB'])
+    done = run(Path(__file__).with_name('predict_large.py'), tmp_path)  # a process that nothing else has enlarged
+    assert done.returncode == 0, done.stderr
+    peaks = json.loads(done.stdout.splitlines()[-1])
     # caches fill, by 2 × 20 MiB at most; the classes alone are 12 MiB more, the picture 36, the probabilities 192
     assert peaks[2] - peaks[1] < 90, peaks
 
@@ -243,11 +230,11 @@ def test_what_cannot_be_done_is_said_before_work(trained, scene, tmp_path, monke
     assert not (tmp_path / 'maps').exists()
 
 
-def test_notebooks_show_rasters_and_calibration(trained, scene, tmp_path):
+def test_notebooks_show_rasters_and_calibration(own_run, scene, tmp_path):
+    trained = own_run('unet')
     found = calibrate(trained)
     assert geoseg.Run(trained).predictor().temperature == found.temperature != 1
     for name, parameters in {'predict': {'data': str(scene), 'out': str(tmp_path / 'maps'), 'window': 128},
                              'evaluate': {'out': str(tmp_path / 'scores')}}.items():
-        papermill.execute_notebook(NBS / f'{name}.ipynb', tmp_path / f'{name}.ipynb',
-                                   {'checkpoint': str(trained)} | parameters, cwd=NBS, progress_bar=False)
+        execute(f'{name}.ipynb', tmp_path, checkpoint=str(trained), **parameters)
     assert (tmp_path / 'maps/scene_classes.tif').is_file() and (tmp_path / 'scores/reliability.png').is_file()

@@ -1,0 +1,51 @@
+"""The smallest settings of each recipe with which a run does everything once; made and shared by `tiny_run`."""
+from typing import Any
+
+COMMON = {'num_workers': 0, 'epochs': 2, 'batch_size': 4, 'warmup_epochs': 0.5, 'save_top_k': 0, 'seed': 3,
+          'trainer.accelerator': 'cpu', 'trainer.enable_progress_bar': False}
+ENCODER = {'encoder': 'tu-resnet10t', 'decoder_channels': [16, 8, 8, 8, 8]}
+SCENES = {'epochs': 1, 'image_size': [32, 32], 'trainer.limit_train_batches': 3}
+CYCLE = SCENES | {'warmup_epochs': None}  # the rate follows one cycle, without such a setting
+MESHES = {'embedding_dim': 16, 'num_heads': 2, 'num_attention_blocks': 2, 'cluster_size': 64, 'n_clusters': 8,
+          'warmup_epochs': None}
+CROSS_VIEW = {'backbone': 'vit_tiny_patch16_224', 'image_size': 32, 'batch_size': 3, 'every_n_epochs': 1,
+              'options': {'patch_size': 8, 'embed_dim': 24, 'depth': 2, 'num_heads': 2}}
+
+DATA = 'world:tiny'
+SETTINGS = {
+    'deepglobe-trm': {'width': 16, 'patch': 32, 'lr': 2e-3, 'val_share': 0.4, 'ema': 0.9, 'latent': True,
+                      'every_n_epochs': 1, 'trainer.limit_train_batches': 4},
+    'game4loc-cross-area': CROSS_VIEW,
+    'game4loc-same-area': CROSS_VIEW,
+    'geosegformer': {'feature_dim': 16, 'image_size': [64, 96]},
+    'nomeformer': MESHES,
+    'nomeformer-texture': MESHES | {'texture_embed_dim': 8, 'max_texture_pixels': 8},
+    'unet': ENCODER | {'image_size': [64, 64], 'crop': [64, 64], 'batch_size': 8, 'lr': 3e-3, 'ema': 0.9},
+    'wildscenes-deeplabv3': CYCLE | {'backbone': 'nano'},
+    'wildscenes-fcn': CYCLE | {'backbone': 'nano'},
+    'wildscenes-mask2former': SCENES | {'size': 'nano', 'pretrained': False, 'trainable_layers': 2,
+                                        'warmup_epochs': None},
+    'wildscenes-unet': CYCLE | ENCODER,
+}
+
+
+def settings(
+    recipe: str,
+    **changes,  # other values; None leaves a setting to the recipe
+) -> dict[str, Any]:  # overrides
+    'Tiny settings of a recipe.'
+    if recipe not in SETTINGS:
+        raise LookupError(f'the recipe {recipe!r} has no tiny settings: add them to tests/tiny.py')
+    merged = COMMON | SETTINGS[recipe] | changes
+    return {key: value for key, value in merged.items() if value is not None}
+
+
+def words(given: dict[str, Any]) -> list[str]:
+    'The same on the command line.'
+    return [f'{key}={value}' for key, value in given.items()]
+
+
+def train(recipe: str, out, data: str = DATA, **changes):  # -> Run
+    'A tiny run of a recipe, trained now.'
+    import geoseg
+    return geoseg.train(recipe, data, out=out, overrides=settings(recipe, **changes))
