@@ -5,7 +5,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
-NOTEBOOKS := train evaluate predict localize sweep benchmarks index
 # one thread a process: two notebooks run side by side, and results do not depend on the number of cores
 export NO_ALBUMENTATIONS_UPDATE := 1
 # threads that wait sleep: spinning ones, which is the default, make a busy machine ten times slower
@@ -37,11 +36,11 @@ check: env
 	$(BIN)/ruff check .
 	$(BIN)/python tools/check.py
 
-# every notebook that defines a module runs from top to bottom; `make test` runs them among the tests
+# every notebook that defines a module runs from top to bottom
 notebooks: env
-	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing \
-	  --skip_file_re '^($(subst $() ,|,$(NOTEBOOKS)))\.ipynb$$' --skip_folder_re '^(tutorials|[_.].*)$$'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/test_modules.py
 
+# all tests, those notebooks among them
 pytest: env
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests
 

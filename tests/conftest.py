@@ -55,12 +55,6 @@ def once(tmp_path_factory):
     return folder
 
 
-def files_of(folder: Path) -> dict[str, list]:
-    'Size and time of each file.'
-    stats = {str(p.relative_to(folder)): p.stat() for p in sorted(folder.rglob('*')) if p.is_file()}
-    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
-
-
 @pytest.fixture(scope='session')
 def tiny_run(once):
     """`tiny_run(recipe)`: the folder of a run of this recipe with the settings of tests/tiny.py.
@@ -71,7 +65,7 @@ def tiny_run(once):
 
     def make(recipe, out):
         run = tiny.train(recipe, out).folder
-        (out / 'made.json').write_text(json.dumps({'run': run.name, 'files': files_of(run)}))
+        (out / 'made.json').write_text(json.dumps({'run': run.name, 'files': tiny.files_of(run)}))
 
     def folder(recipe: str) -> Path:
         out = once(f'tiny-{recipe}', lambda out: make(recipe, out))
@@ -82,7 +76,7 @@ def tiny_run(once):
 
     yield folder
     for run, files in known.items():
-        now = files_of(run)
+        now = tiny.files_of(run)
         changed = [name for name in {**files, **now} if files.get(name) != now.get(name)]
         assert not changed, f'a test wrote into the shared run of {run.parent.name}: {", ".join(changed)}'
 
@@ -111,6 +105,36 @@ def real_data():
 def trained(tiny_run):
     'The folder of a run on pictures.'
     return tiny_run('unet')
+
+
+@pytest.fixture(scope='module')
+def cache(tmp_path_factory):
+    "Worlds as they are kept; index and store of patches in a folder of the tests."
+    from geoseg.core.files import cache_folder
+    from geoseg.world.layouts import world_data
+    world_data('deepglobe', size='tiny')
+    home, folder = cache_folder(), tmp_path_factory.mktemp('cache')
+    (folder / 'world').symlink_to(home / 'world')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('GEOSEG_CACHE', str(folder))
+        yield folder
+
+
+@pytest.fixture(scope='module')
+def scene(tmp_path_factory):
+    'A GeoTIFF with a corner without data, in tiles of 128 pixels.'
+    import numpy as np
+    import rasterio
+
+    from geoseg.world.layouts import world_data
+    path, first = tmp_path_factory.mktemp('scene') / 'scene.tif', sorted(world_data('raster', size='tiny').glob('*_i*'))
+    with rasterio.open(first[0]) as f:
+        pixels, profile = np.tile(f.read(), (1, 2, 2))[:, :300, :410].clip(1), f.profile
+    pixels[:, :40, 350:] = 0
+    profile |= {'width': 410, 'height': 300, 'nodata': 0, 'tiled': True, 'blockxsize': 128, 'blockysize': 128}
+    with rasterio.open(path, 'w', **profile) as f:
+        f.write(pixels)
+    return path
 
 
 def pytest_terminal_summary(terminalreporter):

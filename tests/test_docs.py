@@ -29,6 +29,7 @@ def html(site, once):
     return json.loads((once('html', make) / 'html.json').read_text())
 
 
+@pytest.mark.long
 def test_pages_are_processed_without_a_complaint(site):
     assert not site[1], '\n'.join(site[1])
 

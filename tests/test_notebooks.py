@@ -1,9 +1,14 @@
 "The parameterised notebooks and the tutorials run from papermill, as a user runs them."
+import inspect
+import json
+
 import papermill
 import pytest
 import tiny
 from warm import NBS, execute
 
+import geoseg
+from geoseg.evaluation.calibration import calibrate
 from geoseg.training.run import Run
 
 
@@ -65,3 +70,43 @@ LONG = sorted(str(p.relative_to(NBS)) for p in (*NBS.glob('tutorials/*.ipynb'), 
 @pytest.mark.parametrize('notebook', LONG)
 def test_long_notebooks_run_quickly(tmp_path, notebook):
     execute(notebook, tmp_path, quick=True)
+
+
+@pytest.fixture
+def on_meshes(tiny_run):
+    'A textured run on the tiny world.'
+    return Run(tiny_run('nomeformer-texture'))
+
+
+@pytest.mark.parametrize(('notebook', 'parameters'), [
+    ('train.ipynb', {'recipe': 'nomeformer', 'data': 'world:tiny', 'epochs': 1}), ('evaluate.ipynb', {}),
+    ('predict.ipynb', {})])
+def test_notebooks_take_meshes(on_meshes, tmp_path, notebook, parameters):
+    if notebook == 'train.ipynb':
+        parameters = parameters | {'overrides': tiny.settings('nomeformer', epochs=None)}
+    else:
+        parameters = {'checkpoint': str(on_meshes.folder)}
+    execute(notebook, tmp_path, out=str(tmp_path / 'out'), **parameters)
+    figures = {'train.ipynb': 'predictions.png', 'evaluate.ipynb': 'worst.png', 'predict.ipynb': '*.ply'}
+    assert list((tmp_path / 'out').rglob(figures[notebook]))
+
+
+def test_notebook_and_function_have_the_same_parameters():
+    cells = json.loads((NBS / 'predict.ipynb').read_text())['cells']
+    [source] = [''.join(c['source']) for c in cells if 'parameters' in c['metadata'].get('tags', [])]
+    given = {}
+    exec(source, given)  # our own notebook
+    given.pop('__builtins__')
+    theirs = {name: p.default for name, p in inspect.signature(geoseg.predict).parameters.items()}
+    assert set(given) == set(theirs)
+    assert all(bool(given[name]) == bool(theirs[name]) for name in given if name != 'checkpoint')
+
+
+def test_notebooks_show_rasters_and_calibration(own_run, scene, tmp_path):
+    trained = own_run('unet')
+    found = calibrate(trained)
+    assert geoseg.Run(trained).predictor().temperature == found.temperature != 1
+    for name, parameters in {'predict': {'data': str(scene), 'out': str(tmp_path / 'maps'), 'window': 128},
+                             'evaluate': {'out': str(tmp_path / 'scores')}}.items():
+        execute(f'{name}.ipynb', tmp_path, checkpoint=str(trained), **parameters)
+    assert (tmp_path / 'maps/scene_classes.tif').is_file() and (tmp_path / 'scores/reliability.png').is_file()

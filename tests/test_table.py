@@ -7,6 +7,7 @@ import contextlib
 import csv
 import io
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -161,6 +162,6 @@ def test_the_page_shows_the_table():
 
 def test_a_refusal_that_is_not_listed_fails(monkeypatch):
     for error, listed in (('no', None), (None, 'for a reason')):
-        monkeypatch.setattr('test_table.refusal', lambda verb, recipe, listed=listed: listed)
+        monkeypatch.setattr(sys.modules[__name__], 'refusal', lambda verb, recipe, listed=listed: listed)
         with pytest.raises(AssertionError):
             judge('fit', 'unet', error)

@@ -3,7 +3,6 @@ import os
 
 import pytest
 import tiny
-from conftest import files_of
 
 import geoseg
 
@@ -36,6 +35,6 @@ def raise_(error):
 
 def test_a_file_that_was_written_to_is_seen(tmp_path):
     (tmp_path / 'a').write_text('1')
-    before = files_of(tmp_path)
+    before = tiny.files_of(tmp_path)
     os.utime(tmp_path / 'a', ns=(0, 1))
-    assert files_of(tmp_path) != before
+    assert tiny.files_of(tmp_path) != before

@@ -1,4 +1,5 @@
 """The smallest settings of each recipe with which a run does everything once; made and shared by `tiny_run`."""
+from pathlib import Path
 from typing import Any
 
 COMMON = {'num_workers': 0, 'epochs': 2, 'batch_size': 4, 'warmup_epochs': 0.5, 'save_top_k': 0, 'seed': 3,
@@ -49,3 +50,9 @@ def train(recipe: str, out, data: str = DATA, **changes):  # -> Run
     'A tiny run of a recipe, trained now.'
     import geoseg
     return geoseg.train(recipe, data, out=out, overrides=settings(recipe, **changes))
+
+
+def files_of(folder: Path) -> dict[str, list]:
+    'Size and time of each file.'
+    stats = {str(p.relative_to(folder)): p.stat() for p in sorted(folder.rglob('*')) if p.is_file()}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}

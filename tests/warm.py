@@ -16,7 +16,8 @@ from pathlib import Path
 
 ADDRESS = 'GEOSEG_TESTS_WARM'  # environment variable: where the server listens
 INLINE = 'module://matplotlib_inline.backend_inline'
-NBS = Path(__file__).resolve().parent.parent / 'nbs'
+TESTS = Path(__file__).resolve().parent
+NBS = TESTS.parent / 'nbs'
 
 
 # ---- of tests

@@ -1,25 +1,20 @@
 """Predictions as files: at the size of the pictures, however they were looked at, and nothing begun on bad input."""
-import inspect
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
-import torch
 from PIL import Image
 
 import geoseg
 from geoseg import cli
-from geoseg.core.errors import ConfigError
 from geoseg.data.labels import LabelScheme, read_mask
 from geoseg.inference.postprocess import Postprocess
-from geoseg.models.predictor import Predictor
-from geoseg.training.config import parse
+from geoseg.models.refiner import TRMSeg
 from geoseg.world.layouts import world_data
 
-NBS = Path(__file__).parents[1] / 'nbs'
+pytestmark = pytest.mark.usefixtures('cache')
 
 
 @pytest.fixture(scope='module')
@@ -35,6 +30,11 @@ def odd(tmp_path_factory):
 
 def read(folder, name):
     return np.asarray(Image.open(folder / f'{name}.png'))
+
+
+@pytest.fixture
+def run(tiny_run):
+    return geoseg.Run(tiny_run('deepglobe-trm'))
 
 
 def test_masks_are_what_evaluation_counts(trained, tmp_path):
@@ -148,37 +148,13 @@ def test_words_of_the_command_line(trained, capsys):
         assert says in capsys.readouterr().err
 
 
-def test_notebook_and_function_have_the_same_parameters():
-    cells = json.loads((NBS / 'predict.ipynb').read_text())['cells']
-    [source] = [''.join(c['source']) for c in cells if 'parameters' in c['metadata'].get('tags', [])]
-    given = {}
-    exec(source, given)  # our own notebook
-    given.pop('__builtins__')
-    theirs = {name: p.default for name, p in inspect.signature(geoseg.predict).parameters.items()}
-    assert set(given) == set(theirs)
-    assert all(bool(given[name]) == bool(theirs[name]) for name in given if name != 'checkpoint')
-
-
-def test_runs_are_compared_on_the_same_pixels(trained, tmp_path):
-    from geoseg.evaluation.evaluate import compare
-    one = geoseg.evaluate(trained, out=tmp_path / 'one')
-    small = geoseg.evaluate(trained, out=tmp_path / 'small', overrides={'image_size': [32, 32]})
-    table = compare({'one': one, 'again': one}, block=2)
-    assert table.loc['again', 'mIoU'] == pytest.approx(one.scores['mIoU'], abs=1e-6)
-    with pytest.raises(ConfigError, match='small was evaluated on other pixels than one in 24 of 24 images'):
-        compare({'one': one, 'small': small})
-
-
-@pytest.mark.parametrize('recipe', [name for name in geoseg.recipes()
-                                    if not name.startswith(('nomeformer', 'game4loc'))])
-def test_every_network_takes_any_size(recipe):
-    built = parse([recipe], {'data': 'world:tiny', 'num_workers': 0})
-    if 'pretrained' in built.config.model.init_args.network.init_args:
-        built.config.model.init_args.network.init_args.pretrained = False
-    built.build()
-    predictor = Predictor(built.model.network, built.datamodule.scheme, device='cpu')
-    batch = {'image': torch.randn(1, built.datamodule.channels, 75, 50), 'xy': torch.full((1, 2), torch.nan),
-             'gps': torch.full((1, 2), torch.nan, dtype=torch.float64), 'source': torch.zeros(1, dtype=torch.int64),
-             'time': torch.full((1,), torch.nan, dtype=torch.float64)}
-    logits = predictor.logits(batch)
-    assert logits.shape == (1, built.datamodule.num_classes, 75, 50) and logits.isfinite().all()
+def test_prediction_halts_and_answers_as_all_steps_do(run, tmp_path, monkeypatch):
+    "Whole pictures through windows; with tau 0 two steps a window are computed, with tau above 1 six."
+    pictures, computed = len(run.data().datasets['predict']), []
+    step = TRMSeg.step
+    monkeypatch.setattr(TRMSeg, 'step', lambda net, *args: computed.append(len(args[0])) or step(net, *args))
+    for tau, steps in ((0.0, 2), (1.1, 6)):
+        computed.clear()
+        folder = geoseg.predict(run.folder, out=tmp_path / f'{tau}', overrides={'tau': tau}, window=64, overlap=0)
+        assert len(list(folder.rglob('*.png'))) == pictures
+        assert sum(computed) == pictures * 4 * steps  # 128 x 128 pixels are four windows

@@ -13,9 +13,7 @@ from geoseg.core.errors import ConfigError
 from geoseg.evaluation.evaluate import evaluate
 from geoseg.geo.memory import GeoMemory
 from geoseg.inference.predict import predict
-from geoseg.models.geosegformer import GeoSegFormer
 from geoseg.models.predictor import Predictor
-from geoseg.tasks.contrastive import ImagePlaceLoss
 from geoseg.training import train as training
 from geoseg.training.config import parse
 from geoseg.training.run import Run
@@ -23,12 +21,23 @@ from geoseg.training.train import train
 from geoseg.world.layouts import world_data
 
 TINY = tiny.settings('geosegformer', image_size=None, epochs=None, seed=None, save_top_k=None)
+REMEMBERING = TINY | {'chip': 64, 'scales': [8., 64.], 'chips_per_epoch': 24, 'memory_size': 24, 'spatial_radius': 6.,
+                      'memory_dim': 16, 'memory_warmup_epochs': 1, 'ema': 0.9}
+CPU = {'num_workers': 0, 'trainer.accelerator': 'cpu', 'trainer.enable_progress_bar': False}
 
 
 @pytest.fixture
 def photos(tiny_run):
     'A run on the geotagged photos of the tiny world.'
     return Run(tiny_run('geosegformer'))
+
+
+@pytest.fixture(scope='session')
+def remembering(once):
+    'A run with a memory. Not to be written into.'
+    out = once('remembering', lambda out: train('geosegformer', 'world:raster:tiny', epochs=3, seed=2, out=out,
+                                                overrides=REMEMBERING))
+    return Run(next((out / 'geosegformer').iterdir()))
 
 
 def test_photos_are_trained_on_and_the_place_matters(photos):
@@ -84,65 +93,6 @@ def test_resumed_with_place_dropout_it_ends_the_same(tmp_path):
     assert (again.folder / 'metrics.csv').read_bytes() == (whole.folder / 'metrics.csv').read_bytes()
     one, two = (torch.load(run.last, weights_only=True)['state_dict'] for run in (whole, again))
     assert all(torch.equal(one[name], two[name]) for name in one)
-
-
-def test_one_rate_or_one_for_each_part():
-    rates = parse(['geosegformer']).config.model.init_args
-    assert (rates.lr_backbone, rates.lr_head, rates.lr_gps, rates.lr_fusion) == (6e-5, 6e-4, 3e-4, 6e-4)
-    single = parse(['geosegformer'], {'lr': 1e-3}).config.model.init_args
-    assert single.lr_backbone is None and single.lr_fusion is None and single.optimizer.init_args.lr == 1e-3
-    for given in ({'lr': 1e-3, 'lr_gps': 1e-4}, {'model.init_args.optimizer.init_args.lr': 1e-3, 'lr_gps': 1e-4}):
-        with pytest.raises(ConfigError, match='lr together with lr_gps'):
-            parse(['geosegformer'], given)
-    file = {'model': {'init_args': {'lr_head': 1e-3, 'optimizer': {'init_args': {'lr': 1e-4}}}}}
-    with pytest.raises(ConfigError, match='lr together with lr_head'):
-        parse(['geosegformer', file])
-    network = {'lr_gps': 1e-4, 'fusion_method': 'none'}
-    assert parse(['geosegformer'], network).config.model.init_args.lr_gps == 1e-4
-
-
-def test_the_world_in_a_layout_and_a_size():
-    for words, layout in (('world:raster:tiny', 'rasters.chips.RasterData'),
-                          ('world:tiny', 'pictures.images.GeotaggedData'),
-                          ('world:tiny:wildscenes', 'pictures.images.WildscenesData')):
-        assert parse(['geosegformer'], {'data': words}).config.data.class_path == f'geoseg.data.{layout}'
-    with pytest.raises(ValueError, match='gigantic'):
-        parse(['geosegformer'], {'data': 'world:gigantic'})
-
-
-def test_unknown_settings_of_place_are_named():
-    for key, value, says in (('fusion_method', 'multiply', "'add', 'concat', 'attention' or 'none'"),
-                             ('location', 'cube', "'fourier' or 'sphere'"), ('model_size', 'b9', 'b0, b1'),
-                             ('spatial_unit', 'miles', "'extent' or 'metres'")):
-        cli = parse(['geosegformer'], {'data': 'world:tiny', key: value})
-        with pytest.raises(ValueError, match=says):
-            cli.build()
-
-
-@pytest.mark.parametrize('size', ['b0', 'b1', 'b2', 'b3', 'b4', 'b5'])
-def test_every_size_takes_a_step(size):
-    torch.manual_seed(0)
-    network = GeoSegFormer(15, model_size=size).train()
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-4)
-    before = network.backbone.stages[3].blocks[-1].mlp.fc2.weight.detach().clone()
-    output = network(torch.randn(2, 3, 64, 64), torch.rand(2, 16, 16, 2) * 1000)
-    loss = torch.nn.functional.cross_entropy(output['logits'], torch.randint(0, 15, (2, 64, 64)))
-    loss = loss + ImagePlaceLoss()(output['image_embedding'], output['place_embedding'], output['place'])
-    loss.backward()
-    optimizer.step()
-    assert loss.isfinite() and not torch.equal(before, network.backbone.stages[3].blocks[-1].mlp.fc2.weight)
-
-
-REMEMBERING = TINY | {'chip': 64, 'scales': [8., 64.], 'chips_per_epoch': 24, 'memory_size': 24, 'spatial_radius': 6.,
-                      'memory_dim': 16, 'memory_warmup_epochs': 1, 'ema': 0.9}
-
-
-@pytest.fixture(scope='session')
-def remembering(once):
-    'A run with a memory. Not to be written into.'
-    out = once('remembering', lambda out: train('geosegformer', 'world:raster:tiny', epochs=3, seed=2, out=out,
-                                                overrides=REMEMBERING))
-    return Run(next((out / 'geosegformer').iterdir()))
 
 
 def test_a_run_recalls_what_it_has_seen(remembering):
@@ -231,3 +181,15 @@ def test_resumed_within_an_epoch_it_remembers_the_same(remembering, tmp_path):
     one, two = (torch.load(run.last, weights_only=True)['state_dict'] for run in (remembering, again))
     assert one.keys() == two.keys() and any('memory_features' in name for name in one)
     assert all(torch.equal(one[name].nan_to_num(), two[name].nan_to_num()) for name in one)
+
+
+def test_a_place_aware_recipe_on_wildscenes(tmp_path):
+    run = train('geosegformer', 'world:wildscenes:tiny', epochs=2, batch_size=4, out=tmp_path, overrides=CPU | {
+        'image_size': [64, 64], 'feature_dim': 32, 'location_dim': 16, 'scales': [8.0, 64.0], 'memory_dim': 16,
+        'memory_warmup_epochs': 1, 'warmup_epochs': 0, 'spatial_radius': 40.0})
+    source, predictor = run.data(), run.predictor()
+    assert source.frame.name == 'wildscenes_V' and predictor.memory.frame == source.frame
+    assert len(predictor.memory) and run.metrics['Recalled/val'].iloc[-1] > 0  # a traverse recalls the other
+    assert np.isfinite(evaluate(run.folder).scores['mIoU'])
+    with pytest.raises(ValueError, match='frame wildscenes_V: metres of a place that is not known on the globe'):
+        evaluate(run.folder, data='world:geotagged:tiny')

@@ -11,7 +11,7 @@ import rasterio
 import torch
 from rasterio.features import rasterize
 from torch import nn
-from warm import execute, run
+from warm import run
 
 import geoseg
 from geoseg import cli
@@ -20,26 +20,11 @@ from geoseg.data.labels import LabelScheme
 from geoseg.data.rasters.chips import RasterChips
 from geoseg.data.rasters.reader import Reader
 from geoseg.data.rasters.regions import Area
-from geoseg.evaluation.calibration import calibrate
 from geoseg.inference.rasters import stream
 from geoseg.inference.rasters.rasters import find_rasters, predict_raster
 from geoseg.inference.rasters.windows import RasterWindows, ValidReader, middle_frame
 from geoseg.models.predictor import Predictor
 from geoseg.models.refiner import TRMSeg
-from geoseg.world.layouts import world_data
-
-
-@pytest.fixture(scope='module')
-def scene(tmp_path_factory):
-    'A GeoTIFF with a corner without data, in tiles of 128 pixels.'
-    path, first = tmp_path_factory.mktemp('scene') / 'scene.tif', sorted(world_data('raster', size='tiny').glob('*_i*'))
-    with rasterio.open(first[0]) as f:
-        pixels, profile = np.tile(f.read(), (1, 2, 2))[:, :300, :410].clip(1), f.profile
-    pixels[:, :40, 350:] = 0
-    profile |= {'width': 410, 'height': 300, 'nodata': 0, 'tiled': True, 'blockxsize': 128, 'blockysize': 128}
-    with rasterio.open(path, 'w', **profile) as f:
-        f.write(pixels)
-    return path
 
 
 def read(path):
@@ -231,13 +216,3 @@ def test_what_cannot_be_done_is_said_before_work(trained, scene, tmp_path, monke
     with pytest.raises((ValueError, OSError), match=says):
         geoseg.predict(trained, **{'out': tmp_path / 'maps'} | options | {'data': data})
     assert not (tmp_path / 'maps').exists()
-
-
-def test_notebooks_show_rasters_and_calibration(own_run, scene, tmp_path):
-    trained = own_run('unet')
-    found = calibrate(trained)
-    assert geoseg.Run(trained).predictor().temperature == found.temperature != 1
-    for name, parameters in {'predict': {'data': str(scene), 'out': str(tmp_path / 'maps'), 'window': 128},
-                             'evaluate': {'out': str(tmp_path / 'scores')}}.items():
-        execute(f'{name}.ipynb', tmp_path, checkpoint=str(trained), **parameters)
-    assert (tmp_path / 'maps/scene_classes.tif').is_file() and (tmp_path / 'scores/reliability.png').is_file()

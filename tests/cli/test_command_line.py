@@ -120,8 +120,6 @@ def test_a_mistake_is_one_line(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# ---- what the words mean
-
 def test_settings():
     config = config_of('--recipe', 'unet', 'lr=1e-3', '--trainer.max_epochs', '2', 'seed=7', 'decoder_channels=[16, 8]',
                        'crop=null', '--color_jitter=null', 'monitor=F1', '--model.init_args.schedule', 'null',

@@ -1,31 +1,20 @@
-"Meshes as they come: odd ones, broken ones, large ones; a run that resumes, predicts and evaluates."
+"Meshes as they come: odd ones, broken ones, large ones."
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
-import torch
-from warm import execute, run
+import warm
+from warm import TESTS
 
 from geoseg.data.labels import LabelScheme
 from geoseg.data.meshes.clusters import MeshData
 from geoseg.data.meshes.features import face_features
-from geoseg.data.meshes.files import Mesh, read_mesh, write_obj, write_ply
+from geoseg.data.meshes.files import Mesh, read_mesh, write_ply
 from geoseg.data.meshes.prepared import Preparation, prepare_mesh
-from geoseg.evaluation.evaluate import evaluate
-from geoseg.inference.predict import predict
 from geoseg.models.nomeformer import NoMeFormer, TexturedNoMeFormer
-from geoseg.training.run import Run
-from geoseg.training.train import train
 from geoseg.world.layouts import world_data
 
 TWO = LabelScheme(['low', 'high'])
-
-
-@pytest.fixture
-def trained(tiny_run):
-    'A textured run on the tiny world.'
-    return Run(tiny_run('nomeformer-texture'))
 
 
 def grid(n, name='grid', z=0.):
@@ -158,7 +147,7 @@ def test_another_content_or_setting_is_prepared_anew(tmp_path):
 def test_a_large_mesh_is_prepared_in_bounded_memory(tmp_path):
     (tmp_path / 'prepare.py').write_text(f'''
 import resource, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path[:0] = {[str(Path(__file__).parent), str(TESTS)]!r}
 from pathlib import Path
 from test_meshes import grid, prepared
 low = prepared(grid(20), Path({str(tmp_path)!r}))
@@ -166,7 +155,7 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 mesh = prepared(grid(240), Path({str(tmp_path)!r}))
 print(len(mesh), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 115.2)
 ''')
-    done = run(tmp_path / 'prepare.py')
+    done = warm.run(tmp_path / 'prepare.py')
     assert done.returncode == 0, done.stderr
     clusters, kilobytes = done.stdout.split()[-2:]
     assert int(clusters) == 450
@@ -181,95 +170,3 @@ def test_coordinates_of_a_city_keep_their_centimetres(tmp_path):
     assert found.meta['counts']['kept'] == 32
     edges = face_features(np.asarray(found.triangles), np.zeros(3), np.zeros(3))[:, 19:22]
     np.testing.assert_allclose(np.sort(edges, 1), np.tile([0.01, 0.01, 0.01 * 2 ** 0.5], (32, 1)), rtol=1e-3)
-
-
-@pytest.mark.parametrize('recipe', ['nomeformer', 'nomeformer-texture'])
-def test_recipes_have_the_published_sizes(recipe):
-    from geoseg.training.config import parse
-    cli = parse([recipe], {'data': 'world:tiny', 'trainer.accelerator': 'cpu'})
-    cli.build()
-    network, task = cli.model.network, cli.model
-    assert (network.encoder.summary.numel(), len(network.encoder.blocks), network.encoder.heads) == (256, 4, 4)
-    assert (cli.datamodule.n_clusters, cli.datamodule.batch_size) == (16, 8)
-    rates = {g['name'].partition('/no')[0]: g['lr'] for g in task.groups(1e-3, 1e-4)}
-    assert rates['head'] == pytest.approx(1e-2) and rates['rest/layer 4'] == pytest.approx(1e-3)
-    assert rates['rest/layer 0'] == pytest.approx(1e-3 / 16)
-    assert cli.config.run.ema == 0.9999 and cli.config.run.monitor == 'F1/val'
-    if recipe == 'nomeformer-texture':
-        assert (network.fusion_method, network.encoder.project.in_features) == ('gated', 128)
-        assert cli.datamodule.settings.pixels == 64
-
-
-def test_rates_fall_over_half_of_a_run_and_stay(tmp_path):
-    run = train('nomeformer', 'world:tiny', epochs=4, out=tmp_path, lr=1e-3, overrides=tiny.settings(
-        'nomeformer', epochs=None) | {'trainer.limit_train_batches': 1, 'trainer.limit_val_batches': 1})
-    rates = run.metrics['lr'].to_numpy()  # of the stem at the end of an epoch: a quarter of lr, two blocks above it
-    ends = np.array([(1e-6 / 1e-2 + (1 - 1e-6 / 1e-2) * f) for f in (0.5, 0, 0, 0)])
-    np.testing.assert_allclose(rates, 1e-3 / 4 * ends, rtol=1e-6)
-
-
-def test_a_run_goes_on_bit_by_bit_and_by_itself(tmp_path):
-    settings = tiny.settings('nomeformer', ema=0.9, every_n_epochs=1) | {'trainer.limit_val_batches': 1}
-    whole = train('nomeformer', 'world:tiny', out=tmp_path / 'whole', overrides=settings)
-    first = train('nomeformer', 'world:tiny', out=tmp_path / 'auto', resume='auto', overrides=settings)
-    kept = next((first.folder / 'checkpoints').glob('epoch000-*.ckpt'))
-    kept.replace(first.last)
-    again = train('nomeformer', out=tmp_path / 'auto', resume='auto')
-    assert again.folder == first.folder
-    assert (again.folder / 'metrics.csv').read_bytes() == (whole.folder / 'metrics.csv').read_bytes()
-    weights = [torch.load(r.last, weights_only=True)['state_dict'] for r in (whole, again)]
-    assert all(torch.equal(v, weights[1][k]) for k, v in weights[0].items())
-
-
-def test_an_encoder_is_taken_over_and_frozen(trained, tmp_path):
-    network = TexturedNoMeFormer(5, 25, 16, 2, 2, texture_embed_dim=8, pretrained=str(trained.folder),
-                                 unfrozen_blocks=1)
-    theirs = trained.predictor('cpu').network
-    assert torch.equal(network.encoder.summary, theirs.encoder.summary) and torch.equal(network.mean, theirs.mean)
-    assert not torch.equal(network.head[1].weight, theirs.head[1].weight)
-    assert {n.split('.')[1] for n, p in network.encoder.named_parameters() if p.requires_grad} == {'1'}
-    with pytest.raises(ValueError, match='its encoder does not fit'):
-        NoMeFormer(5, 25, 32, 2, 2, pretrained=str(trained.folder))
-
-
-def test_a_mesh_is_no_picture(tmp_path):
-    from geoseg.training.config import parse
-    with pytest.raises(ValueError, match='is of layout mesh; this recipe is for pictures'):
-        parse(['unet'], {'data': str(world_data('mesh', size='tiny'))})
-
-
-def test_a_run_evaluates_each_face_once(trained, tmp_path):
-    result = evaluate(trained.folder, out=tmp_path)
-    kept = sum(m.meta['counts']['kept'] for m in result.data.prepared['test'])
-    assert result.confusion.sum() == kept
-    assert np.isfinite(result.loss) and len(result.blocks()) == len(result.names)
-
-
-def test_every_face_of_a_folder_is_answered(trained, tmp_path):
-    source = world_data('mesh', size='tiny') / 'test' / 'tile_02_01.obj'
-    mesh = read_mesh(source)
-    mesh.labels = None
-    (tmp_path / 'new' / 'deep').mkdir(parents=True)
-    write_obj(tmp_path / 'new' / 'city.obj', mesh)
-    write_ply(tmp_path / 'new' / 'deep' / 'plain.ply', grid(5))
-    folder = predict(trained.folder, {'predict': str(tmp_path / 'new')}, tmp_path / 'out', write=['page'])
-    city, plain = (read_mesh(folder / name) for name in ('city.ply', 'deep/plain.ply'))
-    assert len(city.labels) == len(mesh.faces) and set(city.labels) <= set(range(5))
-    assert city.frame == mesh.frame and (city.faces == mesh.faces).all()
-    assert np.loadtxt(folder / 'city.txt', int).tolist() == city.labels.tolist()
-    assert len(plain.labels) == 50 and (folder / 'city.html').stat().st_size > 10_000
-    with pytest.raises(ValueError, match='window: not for meshes; they take write'):
-        predict(trained.folder, window=64)
-
-
-@pytest.mark.parametrize(('notebook', 'parameters'), [
-    ('train.ipynb', {'recipe': 'nomeformer', 'data': 'world:tiny', 'epochs': 1}), ('evaluate.ipynb', {}),
-    ('predict.ipynb', {})])
-def test_notebooks_take_meshes(trained, tmp_path, notebook, parameters):
-    if notebook == 'train.ipynb':
-        parameters = parameters | {'overrides': tiny.settings('nomeformer', epochs=None)}
-    else:
-        parameters = {'checkpoint': str(trained.folder)}
-    execute(notebook, tmp_path, out=str(tmp_path / 'out'), **parameters)
-    figures = {'train.ipynb': 'predictions.png', 'evaluate.ipynb': 'worst.png', 'predict.ipynb': '*.ply'}
-    assert list((tmp_path / 'out').rglob(figures[notebook]))

@@ -10,6 +10,7 @@ import geoseg
 from geoseg.core.errors import ConfigError
 from geoseg.tasks.optim import Cosine, Plateau
 from geoseg.training.config import parse
+from geoseg.world.layouts import world_data
 
 NANO = {'wildscenes-deeplabv3': {'backbone': 'nano'},
         'wildscenes-fcn': {'backbone': 'nano'},
@@ -126,3 +127,69 @@ def test_a_file_chooses_a_method(tmp_path):
     config = parse(['wildscenes-mask2former', more]).config
     assert config.run.method == 2 and config.trainer.gradient_clip_val == 0.1
     assert config.model.init_args.loss.init_args.weights == [0.75, 0.25]
+
+
+def test_recipes_are_those_published():
+    for name, epochs, turned in (('game4loc-cross-area', 5, True), ('game4loc-same-area', 20, False)):
+        config = parse([name]).config
+        data, model = config.data.init_args, config.model.init_args
+        assert (config.trainer.max_epochs, data.augment.rotate) == (epochs, turned)
+        assert (data.batch_size, model.optimizer.init_args.lr, model.loss.init_args.k) == (64, 1e-4, 5.0)
+        assert (config.trainer.gradient_clip_val, config.trainer.gradient_clip_algorithm) == (100.0, 'value')
+        assert model.schedule.init_args.warmup_epochs == 0.1 and config.run.monitor == 'Recall@1/val'
+
+
+@pytest.mark.parametrize('recipe', ['nomeformer', 'nomeformer-texture'])
+def test_recipes_have_the_published_sizes(recipe):
+    from geoseg.training.config import parse
+    cli = parse([recipe], {'data': 'world:tiny', 'trainer.accelerator': 'cpu'})
+    cli.build()
+    network, task = cli.model.network, cli.model
+    assert (network.encoder.summary.numel(), len(network.encoder.blocks), network.encoder.heads) == (256, 4, 4)
+    assert (cli.datamodule.n_clusters, cli.datamodule.batch_size) == (16, 8)
+    rates = {g['name'].partition('/no')[0]: g['lr'] for g in task.groups(1e-3, 1e-4)}
+    assert rates['head'] == pytest.approx(1e-2) and rates['rest/layer 4'] == pytest.approx(1e-3)
+    assert rates['rest/layer 0'] == pytest.approx(1e-3 / 16)
+    assert cli.config.run.ema == 0.9999 and cli.config.run.monitor == 'F1/val'
+    if recipe == 'nomeformer-texture':
+        assert (network.fusion_method, network.encoder.project.in_features) == ('gated', 128)
+        assert cli.datamodule.settings.pixels == 64
+
+
+def test_a_mesh_is_no_picture(tmp_path):
+    from geoseg.training.config import parse
+    with pytest.raises(ValueError, match='is of layout mesh; this recipe is for pictures'):
+        parse(['unet'], {'data': str(world_data('mesh', size='tiny'))})
+
+
+def test_one_rate_or_one_for_each_part():
+    rates = parse(['geosegformer']).config.model.init_args
+    assert (rates.lr_backbone, rates.lr_head, rates.lr_gps, rates.lr_fusion) == (6e-5, 6e-4, 3e-4, 6e-4)
+    single = parse(['geosegformer'], {'lr': 1e-3}).config.model.init_args
+    assert single.lr_backbone is None and single.lr_fusion is None and single.optimizer.init_args.lr == 1e-3
+    for given in ({'lr': 1e-3, 'lr_gps': 1e-4}, {'model.init_args.optimizer.init_args.lr': 1e-3, 'lr_gps': 1e-4}):
+        with pytest.raises(ConfigError, match='lr together with lr_gps'):
+            parse(['geosegformer'], given)
+    file = {'model': {'init_args': {'lr_head': 1e-3, 'optimizer': {'init_args': {'lr': 1e-4}}}}}
+    with pytest.raises(ConfigError, match='lr together with lr_head'):
+        parse(['geosegformer', file])
+    network = {'lr_gps': 1e-4, 'fusion_method': 'none'}
+    assert parse(['geosegformer'], network).config.model.init_args.lr_gps == 1e-4
+
+
+def test_the_world_in_a_layout_and_a_size():
+    for words, layout in (('world:raster:tiny', 'rasters.chips.RasterData'),
+                          ('world:tiny', 'pictures.images.GeotaggedData'),
+                          ('world:tiny:wildscenes', 'pictures.images.WildscenesData')):
+        assert parse(['geosegformer'], {'data': words}).config.data.class_path == f'geoseg.data.{layout}'
+    with pytest.raises(ValueError, match='gigantic'):
+        parse(['geosegformer'], {'data': 'world:gigantic'})
+
+
+def test_unknown_settings_of_place_are_named():
+    for key, value, says in (('fusion_method', 'multiply', "'add', 'concat', 'attention' or 'none'"),
+                             ('location', 'cube', "'fourier' or 'sphere'"), ('model_size', 'b9', 'b0, b1'),
+                             ('spatial_unit', 'miles', "'extent' or 'metres'")):
+        cli = parse(['geosegformer'], {'data': 'world:tiny', key: value})
+        with pytest.raises(ValueError, match=says):
+            cli.build()

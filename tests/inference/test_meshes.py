@@ -1,0 +1,39 @@
+"Every face is answered."
+import numpy as np
+import pytest
+
+from geoseg.data.meshes.files import Mesh, read_mesh, write_obj, write_ply
+from geoseg.inference.predict import predict
+from geoseg.training.run import Run
+from geoseg.world.layouts import world_data
+
+
+@pytest.fixture
+def on_meshes(tiny_run):
+    'A textured run on the tiny world.'
+    return Run(tiny_run('nomeformer-texture'))
+
+
+def grid(n, name='grid', z=0.):
+    'A square of 2 n² faces with labels.'
+    x, y = (a.ravel() for a in np.meshgrid(np.arange(n + 1.), np.arange(n + 1.)))
+    i = (np.arange(n)[:, None] * (n + 1) + np.arange(n)).ravel()
+    faces = np.concatenate([np.stack([i, i + 1, i + n + 2], 1), np.stack([i, i + n + 2, i + n + 1], 1)])
+    return Mesh(np.stack([x, y, 0 * x + z], 1), faces, np.arange(len(faces)) % 2, name=name)
+
+
+def test_every_face_of_a_folder_is_answered(on_meshes, tmp_path):
+    source = world_data('mesh', size='tiny') / 'test' / 'tile_02_01.obj'
+    mesh = read_mesh(source)
+    mesh.labels = None
+    (tmp_path / 'new' / 'deep').mkdir(parents=True)
+    write_obj(tmp_path / 'new' / 'city.obj', mesh)
+    write_ply(tmp_path / 'new' / 'deep' / 'plain.ply', grid(5))
+    folder = predict(on_meshes.folder, {'predict': str(tmp_path / 'new')}, tmp_path / 'out', write=['page'])
+    city, plain = (read_mesh(folder / name) for name in ('city.ply', 'deep/plain.ply'))
+    assert len(city.labels) == len(mesh.faces) and set(city.labels) <= set(range(5))
+    assert city.frame == mesh.frame and (city.faces == mesh.faces).all()
+    assert np.loadtxt(folder / 'city.txt', int).tolist() == city.labels.tolist()
+    assert len(plain.labels) == 50 and (folder / 'city.html').stat().st_size > 10_000
+    with pytest.raises(ValueError, match='window: not for meshes; they take write'):
+        predict(on_meshes.folder, window=64)
