@@ -24,8 +24,8 @@ SETTINGS = {
     'unet': ENCODER | {'image_size': [64, 64], 'crop': [64, 64], 'batch_size': 8, 'lr': 3e-3, 'ema': 0.9},
     'wildscenes-deeplabv3': CYCLE | {'backbone': 'nano'},
     'wildscenes-fcn': CYCLE | {'backbone': 'nano'},
-    'wildscenes-mask2former': SCENES | {'size': 'nano', 'pretrained': False, 'trainable_layers': 2,
-                                        'warmup_epochs': None},
+    'wildscenes-mask2former': SCENES | {'image_size': [64, 64], 'size': 'nano', 'pretrained': False,
+                                        'trainable_layers': 2, 'warmup_epochs': None},
     'wildscenes-unet': CYCLE | ENCODER,
 }
 
