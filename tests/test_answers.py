@@ -92,3 +92,14 @@ def test_two_inputs_of_one_name_are_an_error(alone, tmp_path):
         Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / f'same.{suffix}')
     with pytest.raises(ValueError, match='would have the name'):
         geoseg.predict(alone('unet'), [tmp_path / 'same.png', tmp_path / 'same.jpg'], tmp_path / 'out')
+
+
+def test_pictures_are_not_overwritten_with_their_masks(alone, tmp_path):
+    picture = tmp_path / 'photos' / 'a.png'
+    picture.parent.mkdir()
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(picture)
+    before = picture.read_bytes()
+    for data in (picture, picture.parent, {'predict': str(picture.parent)}):
+        with pytest.raises(ConfigError, match='would be overwritten'):
+            geoseg.predict(alone('unet'), data, picture.parent)
+    assert [p.name for p in picture.parent.iterdir()] == ['a.png'] and picture.read_bytes() == before

@@ -171,6 +171,9 @@ class PictureAnswer(Answer):
         check_views(ask.window, ask.overlap, ask.tta)
         if ask.update and (ask.window or len(ask.tta)):
             raise ConfigError('update remembers a picture as it is seen, once: not with window or tta')
+        for name, path in (self.found or {}).items():
+            if (self.folder / f'{name}.png').resolve() == path.resolve():
+                raise ConfigError(f'out: {path} would be overwritten with its mask; choose another folder')
 
     def source(self) -> tuple[Predictor, SegmentationData]:
         'The network and the pictures.'
