@@ -29,7 +29,7 @@ from ..data.labels import LabelScheme
 from ..data.loading import SegmentationData
 from ..data.splits import SPLITS, write_split
 from .evaluate_places import LocalizationKind  # noqa: F401  imported to be known
-from .kinds import Kind, Result, kind_of, noise
+from .kinds import Kind, Result, kind_of
 from ..metrics.segmentation import (block_ids, bootstrap_interval, class_intervals, image_scores,
                                          metrics_from_confusion, paired_test, per_class_table, plot_confusion)
 from ..models.predictor import Predictor, memory_used, use_memory
@@ -237,7 +237,7 @@ class SegmentationKind(Kind):
         return classes | {'channels': len(bands) if bands else 3}
 
     def example(self, network: nn.Module, settings, channels: int, size: int, batch: int) -> dict[str, Tensor]:
-        return {'image': noise(batch, channels, size, size)}
+        return {'image': torch.rand(batch, channels, size, size)}
 
     def answers(self, predictor: Predictor, data, split: str) -> Iterator[list[tuple[Tensor, Tensor]]]:
         for batch in split_loader(data, split)():
@@ -271,10 +271,10 @@ class MeshKind(SegmentationKind):
 
     def example(self, network: nn.Module, settings, channels: int, size: int, batch: int) -> dict[str, Tensor]:
         shape = batch, settings.get('n_clusters', 16), settings.get('cluster_size', 256)
-        inputs = {'faces': noise(*shape, channels), 'valid': torch.ones(shape, dtype=torch.bool)}
+        inputs = {'faces': torch.rand(*shape, channels), 'valid': torch.ones(shape, dtype=torch.bool)}
         if 'pixels' in network_reads(network):
             pixels = settings.get('max_texture_pixels', 64)
-            inputs |= {'pixels': 2 * noise(*shape, pixels, 3) - 1, 'pixel_at': noise(*shape, pixels, 2) / 2,
+            inputs |= {'pixels': 2 * torch.rand(*shape, pixels, 3) - 1, 'pixel_at': torch.rand(*shape, pixels, 2) / 2,
                        'pixel_mask': torch.ones(*shape, pixels, dtype=torch.bool)}
         return inputs
 

@@ -21,7 +21,7 @@ from ..core.errors import ConfigError
 from ..core.files import make_folder, write_whole
 from ..data.pairs.crossview import CrossViewData
 from ..data.pairs.pairs import Pairs
-from .kinds import Kind, Result, noise
+from .kinds import Kind, Result
 from ..inference.places.localize import Localizer
 from ..metrics.retrieval import Retrieval, query_scores, retrieve, score_table
 from ..metrics.segmentation import block_ids, paired_test
@@ -150,7 +150,7 @@ class LocalizationKind(Kind):
     def example(self, network: nn.Module, settings, channels: int, size: int, batch: int) -> dict[str, Tensor]:
         side = (settings.get('augment') or {}).get('image_size') or size
         side = side if isinstance(side, int) else side[0]
-        return {role: noise(batch, channels, side, side) for role in ('query', 'gallery')}
+        return {role: torch.rand(batch, channels, side, side) for role in ('query', 'gallery')}
 
     def answers(self, predictor: Predictor, data, split: str) -> Iterator[list[tuple[Tensor, Tensor]]]:
         localizer = Localizer(predictor.network, data.augment, batch_size=data.batch_size,

@@ -14,6 +14,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ..core.errors import ConfigError
+from ..core.plugins import register
 from ..metrics.retrieval import Retrieval, retrieve
 from ..models.predictor import Predictor
 from .localization import plot_first_tiles
@@ -31,8 +32,7 @@ class Drawing:
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        if cls.kind and not (cls.kind in DRAWINGS and cls.__module__ == '__main__'):  # a notebook defines it again
-            DRAWINGS[cls.kind] = cls
+        register(DRAWINGS, cls.kind, cls)
 
     def size(
         self,
@@ -72,20 +72,18 @@ class SegmentationDrawing(Drawing):
     'Image, truth, prediction and errors.'
 
     kind = 'segmentation'
+    plot = staticmethod(plot_predictions)
 
     def predictions(self, predictor: Predictor, data, split: str, indices=None, titles=None) -> Figure:
         indices = self.spread(data, split) if indices is None else indices
-        return plot_predictions(predictor, data.datasets[split], indices, titles)
+        return self.plot(predictor, data.datasets[split], indices, titles)
 
 
-class MeshDrawing(Drawing):
+class MeshDrawing(SegmentationDrawing):
     'Texture, truth, prediction and errors.'
 
     kind = 'meshes'
-
-    def predictions(self, predictor: Predictor, data, split: str, indices=None, titles=None) -> Figure:
-        indices = self.spread(data, split) if indices is None else indices
-        return plot_mesh_predictions(predictor, data.datasets[split], indices, titles)
+    plot = staticmethod(plot_mesh_predictions)
 
 
 class LocalizationDrawing(Drawing):
