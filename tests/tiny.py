@@ -15,7 +15,7 @@ CROSS_VIEW = {'backbone': 'vit_tiny_patch16_224', 'image_size': 32, 'batch_size'
 DATA = 'world:tiny'
 SETTINGS = {
     'deepglobe-trm': {'width': 16, 'patch': 32, 'lr': 2e-3, 'val_share': 0.4, 'ema': 0.9, 'latent': True,
-                      'every_n_epochs': 1, 'trainer.limit_train_batches': 4},
+                      'by': 'step', 'every_n_epochs': 1, 'trainer.limit_train_batches': 4},
     'game4loc-cross-area': CROSS_VIEW,
     'game4loc-same-area': CROSS_VIEW,
     'geosegformer': {'feature_dim': 16, 'image_size': [64, 96]},

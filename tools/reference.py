@@ -57,7 +57,7 @@ class Tiny:
 EACH = ('epochs=2 num_workers=0 trainer.accelerator=cpu trainer.enable_progress_bar=false '
         'trainer.limit_train_batches=3')
 UNET = 'encoder=tu-resnet10t decoder_channels=[16,8,8,8,8]'
-SCENES = 'batch_size=4 image_size=[32,32]'
+SCENES = 'batch_size=4 image_size=[32,32] rotation=0 blur=0'
 PLACES = ('backbone=vit_tiny_patch16_224 image_size=32 batch_size=3 '
           'options={"patch_size":8,"embed_dim":24,"depth":2,"num_heads":2}')
 LOCALIZE = 'localize photos={photos} tiles={map} gallery={out}/gallery k=3',
@@ -65,7 +65,7 @@ MESHES = 'embedding_dim=16 num_heads=2 num_attention_blocks=2 cluster_size=64 n_
 MEMORY = 'feature_dim=16 memory_dim=16 warmup_epochs=0.5 memory_warmup_epochs=1 batch_size=4 scales=[8,64]'
 SCENE = 'predict data={raster} window=128 write=[probabilities,uncertainty,polygons,geojson]'
 RUNS = {
-    'deepglobe-trm': Tiny('deepglobe-trm', 'width=16 patch=32 warmup_epochs=0.5 batch_size=4 val_share=0.4',
+    'deepglobe-trm': Tiny('deepglobe-trm', 'width=16 patch=32 warmup_epochs=0.5 by=step batch_size=4 val_share=0.4',
                           ('validate', 'halt-cal by=sample'), ('predict', 'predict window=64 overlap=0')),
     'game4loc-cross-area': Tiny('game4loc-cross-area', PLACES, prediction=LOCALIZE),
     'game4loc-same-area': Tiny('game4loc-same-area', PLACES, prediction=LOCALIZE),
@@ -82,7 +82,8 @@ RUNS = {
                  ('predict write=[color,overlay,probabilities]', 'predict data={pictures} tta=[horizontal]', SCENE)),
     'wildscenes-deeplabv3': Tiny('wildscenes-deeplabv3', f'{SCENES} backbone=nano'),
     'wildscenes-fcn': Tiny('wildscenes-fcn', f'{SCENES} backbone=nano'),
-    'wildscenes-mask2former': Tiny('wildscenes-mask2former', f'{SCENES} size=nano pretrained=false trainable_layers=2'),
+    'wildscenes-mask2former': Tiny('wildscenes-mask2former', f'{SCENES} size=nano pretrained=false trainable_layers=2 '
+                                   'trainer.gradient_clip_val=0'),
     'wildscenes-unet': Tiny('wildscenes-unet', f'{SCENES} {UNET}'),
 }
 

@@ -279,7 +279,7 @@ class WarmupCosine(Schedule):
             raise ValueError(f"by={by!r}: expected 'step' or 'epoch'")
         if warmup_epochs < 0 or (by == 'epoch' and warmup_epochs != int(warmup_epochs)):
             raise ValueError(f'warmup_epochs={warmup_epochs}: expected 0 or more, '
-                             "and whole epochs where by='epoch'")
+                             "and whole epochs where by='epoch' (by='step' takes parts of one)")
         self.warmup_epochs, self.by, self.min_lr = warmup_epochs, by, min_lr
 
     @property

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CLASS_NAME', 'short_paths', 'default_values', 'known_defaults', 'load_class', 'differing', 'reduced', 'augment_class',
-           'deciding', 'with_changes', 'run_key', 'named_classes', 'unknown_defaults', 'Ledger']
+           'deciding', 'with_changes', 'run_key', 'named_classes', 'unknown_defaults', 'Ledger', 'restated']
 
 # %% ../../nbs/training/ledger.ipynb #0ebad60d
 import copy
@@ -252,6 +252,25 @@ def changes(
     return found
 
 
+def restated(
+    recipe: str,
+    settings: Mapping[str, Any],  # overrides of the recipe
+    before: Mapping[str, Any],  # dotted key -> value that the older recipe had, or 'absent'
+) -> dict[str, str]:  # name of an override -> dotted key
+    'The overrides that set a changed setting to the value which it had in the older recipe.'
+    config, same = read_config(recipe_path(recipe)), {}
+    for dotted, value in before.items():
+        above, _, name = dotted.rpartition('.')
+        if value == 'absent':  # then the class had its default
+            section = functools.reduce(lambda part, key: part.get(key) or {}, above.split('.')[:-1], config)
+            kind = load_class(section.get('class_path') or config['data']['class_path'])
+            kind = kind if section.get('class_path') else augment_class(kind)
+            value = (default_values(kind) if kind else {}).get(name, value)
+        same |= {given: dotted for given, new in settings.items()
+                 if (dotted == given or dotted.endswith(f'.{given}')) and new == value}
+    return same
+
+
 @patch
 def key(
     self: Ledger,
@@ -266,12 +285,17 @@ def key(
     before: dict[str, Any] = {}
     for change in reversed(self.changes(recipe)):
         before |= change
-        key = run_key(recipe, settings, *what, changed=before)
+        same = restated(recipe, settings, before)
+        own = {name: value for name, value in settings.items() if name not in same}
+        key = run_key(recipe, own, *what, changed=before)
         if key in self:
-            made_with = {'recipe': recipe, 'made_with': before}
-            if all(row['made_with'] != before or row['recipe'] != recipe for row in self.older.values()):
+            differs = {dotted: value for dotted, value in before.items() if dotted not in same.values()}
+            if not differs:  # the settings undo what has changed: it is the same run
+                return key
+            made_with = {'recipe': recipe, 'made_with': differs}
+            if all(row['made_with'] != differs or row['recipe'] != recipe for row in self.older.values()):
                 name = recipe_path(recipe).stem
-                print(f'{self.name}: rows by an older recipe: {name} with {json.dumps(before)}')
+                print(f'{self.name}: rows by an older recipe: {name} with {json.dumps(differs)}')
             self.older[key] = made_with | {'now': now}
             return key
     return now
