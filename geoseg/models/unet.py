@@ -10,6 +10,7 @@ import segmentation_models_pytorch as smp
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.errors import nearest
 from .weights import loading
 
 # %% ../../nbs/models/unet.ipynb #1df019e9
@@ -35,6 +36,10 @@ class UNet(nn.Module):
         decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16),  # from coarse to fine
     ):
         super().__init__()
+        if not encoder.startswith('tu-') and encoder not in smp.encoders.encoders:
+            known = list(smp.encoders.encoders)
+            raise ValueError(f'encoder: {encoder!r} is unknown{nearest(encoder, known)}; there are {", ".join(known)}, '
+                             'and tu-NAME for any network of timm')
         weights = None if not pretrained else True if encoder.startswith('tu-') else 'imagenet'
         with loading(f'{encoder} (ImageNet)', pretrained):
             self.net = smp.Unet(encoder, encoder_weights=weights, in_channels=channels, classes=num_classes,

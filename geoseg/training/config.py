@@ -26,6 +26,7 @@ from ..core.mappings import deep_merge, flat_keys
 from ..core.plugins import REMEDY, find_class
 from ..data.layouts import layout_of
 from ..data.loading import LAYOUTS, LayoutData, SegmentationData
+from .foreign import Foreign, is_foreign, read_foreign
 from .recipes import read_config, recipe_path, recipes
 from ..world.layouts import world_data
 
@@ -52,6 +53,8 @@ class RunConfig:
 class RecipeCLI(LightningCLI):
     'LightningCLI with a `run` section, links from data to network, and building as a step of its own.'
 
+    foreign: Foreign | None = None  # what was read of another tool's configuration
+
     def __init__(self, args: list[str]):
         super().__init__(L.LightningModule, L.LightningDataModule, subclass_mode_model=True, subclass_mode_data=True,
                          run=False, args=args, save_config_callback=None, seed_everything_default=42,
@@ -77,14 +80,24 @@ class RecipeCLI(LightningCLI):
     def build(self):
         'Make data, task and network; the trainer is made by the run, which knows its folder.'
         L.seed_everything(int(self.config.seed_everything), verbose=False)
-        self.config_init = self._made(self.parser, self.config)
+        if self.foreign is not None and self.foreign.compares:
+            self.build_data()  # before a network is made
+        try:
+            self.config_init = self._made(self.parser, self.config)
+        except ConnectionError as error:
+            if self.foreign is None or 'model.pretrained' not in self.foreign.values:
+                raise
+            raise ConnectionError(f'{error} Here: add model.pretrained=false') from error
         self.datamodule, self.model = self.config_init['data'], self.config_init['model']
 
     def build_data(self) -> L.LightningDataModule:
         'Make the data alone.'
         parser = ArgumentParser(exit_on_error=False)
         parser.add_subclass_arguments(L.LightningDataModule, 'data')
-        return self._made(parser, parser.parse_object({'data': self.config.data.as_dict()}))['data']
+        data = self._made(parser, parser.parse_object({'data': self.config.data.as_dict()}))['data']
+        if self.foreign is not None:
+            self.foreign.compare(data)
+        return data
 
     @staticmethod
     def _made(parser, config):
@@ -186,24 +199,33 @@ def data_section(
 
 # %% ../../nbs/training/config.ipynb #42dccf6c
 def parse(
-    configs: Sequence[str | Path | Mapping[str, Any]],  # recipes by name, files, mappings; later ones win
+    configs: Sequence[str | Path | Mapping[str, Any]],  # recipes, files (also other tools'), mappings; later ones win
     overrides: Mapping[str, Any] | None = None,  # dotted keys or bare names; `data` may be a path
 ) -> RecipeCLI:  # with `.config`; `.build()` makes the objects
     'Read recipes and overrides; every key and type is checked, nothing is built.'
-    merged, recipe, valid = [], '', ()
+    merged, recipe, valid, others, place = [], '', (), [], 0
     for config in configs:
+        path = None
         if not isinstance(config, Mapping):
             path = recipe_path(str(config))
-            config, recipe = read_config(path), recipe or path.stem
+            config = read_config(path)
+        if is_foreign(config, (*SECTIONS, 'methods')):
+            others, place = [*others, config], len(merged)
+            continue
+        recipe = recipe or (path.stem if path else '')
         sections = [key for part in (config, *(config.get('methods') or {}).values()) for key in part]
         unknown = [key for key in sections if key not in (*SECTIONS, 'methods')]
         if unknown:
             raise ConfigError(f'unknown section {unknown[0]!r}{nearest(unknown[0], SECTIONS)}; '
                               f'the sections are {", ".join(SECTIONS)}')
         merged.append(update_paths(dict(config)))
+    overrides = update_paths(dict(overrides or {}))
+    foreign = read_foreign(merged, others, overrides)
     if not merged:
         raise ConfigError(f'no recipe given; there are: {", ".join(recipes())}')
-    overrides = update_paths(dict(overrides or {}))
+    if foreign is not None:
+        merged.insert(place or len(merged), foreign.overlay)
+        overrides = dict(foreign.overrides)
     merged = choose_method(merged, overrides)
     if overrides.get('data') is not None:
         current = {}
@@ -238,7 +260,8 @@ def parse(
     with _clear_errors(keys):
         cli = RecipeCLI(arguments)
     require_agreement(cli.config)
-    require_effect([key for key, _ in pairs], cli.config)
+    require_effect([*(key for key, _ in pairs), *(foreign.targets if foreign else ())], cli.config)
+    cli.foreign = foreign
     if '/' not in cli.config.run.monitor:
         cli.config.run.monitor += '/val'
     if not cli.config.run.recipe:

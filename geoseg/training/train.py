@@ -137,6 +137,8 @@ def fit(
                  config.recipe, folder, trainable / 1e6, len(cli.datamodule.datasets['train']))
         if (parts := trained_modules(cli.model.network)) != ['']:
             rank_zero_info('frozen but for %s', ', '.join(parts))
+        for line in cli.foreign.remarks(cli.config) if cli.foreign else ():
+            rank_zero_info('%s', line)
         trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
         rank_zero_info('done: best epoch %s', record.best and record.best['epoch'])
     return Run(record.folder)

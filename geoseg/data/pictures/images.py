@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DRIVE', 'PARTS', 'RULES', 'FOLDER_NAMES', 'ImageSegmentation', 'plot_sample', 'drive_of', 'match_split', 'ImageData',
-           'FolderData', 'WildscenesData', 'GeotaggedData']
+           'split_folders', 'require_folders', 'FolderData', 'WildscenesData', 'GeotaggedData']
 
 # %% ../../../nbs/data/pictures/images.ipynb #087dc1f4
 import copy
@@ -317,6 +317,28 @@ def check_shapes(
 FOLDER_NAMES = {'image': ('images', 'image'), 'mask': ('masks', 'mask', 'indexLabel')}
 
 
+def split_folders(
+    train: str = 'train',  # the folder of training
+    val: str = 'val',  # of validation; 'val' also finds valid
+) -> dict[str, str]:  # folder -> split
+    'The splits that folders are for.'
+    if train == val:
+        raise ValueError(f'train_dir and val_dir are both {train!r}: two splits, two folders')
+    return {'test': 'test'} | ({'valid': 'val'} if val == 'val' else {}) | {val: 'val', train: 'train'}
+
+
+def require_folders(
+    root: Path,  # where they lie
+    names: dict[str, str],  # of `split_folders`
+    found: dict[str, Path],  # split -> its folder
+):
+    'An error where a folder that was named otherwise than its split is not there.'
+    for name, split in names.items():
+        if name not in ('train', 'val', 'valid', 'test') and split not in found:
+            there = ', '.join(path.name for path in found.values()) or 'none of another split'
+            raise FileNotFoundError(f'{root / name}: no such folder ({split}_dir); there is {there}')
+
+
 class FolderData(ImageData):
     'Pictures and masks in two folders, with or without a sub-folder for each split.'
     layout = 'folders'
@@ -327,10 +349,13 @@ class FolderData(ImageData):
         image_dir: str = 'images',
         mask_dir: str = 'masks',
         drive: str = DRIVE,  # regular expression on file names; its first group is the drive
+        train_dir: str = 'train',  # the sub-folder of the training pictures, in both
+        val_dir: str = 'val',  # likewise, of validation; 'val' also finds valid
         **kwargs,  # labels, augment, batch_size, seed, split, ratios, …: see `ImageData`
     ):
         super().__init__(root, **kwargs)
         self.image_dir, self.mask_dir, self.drive = image_dir, mask_dir, drive
+        self.split_dirs = split_folders(train_dir, val_dir)
 
     @classmethod
     def recognises(cls, root: Path) -> bool:
@@ -349,11 +374,14 @@ class FolderData(ImageData):
     def files(self, root: Path, split: str | None = None) -> pd.DataFrame:
         images, masks = root / self.image_dir, root / self.mask_dir
         found = sorted(p for p in images.glob('*') if p.is_dir()) if images.is_dir() else []
-        folders = {'val' if p.name == 'valid' else p.name: p for p in found}
+        splits = self.split_dirs | {name: name for name in ('predict', 'remember')}
+        folders = {splits[p.name]: p for p in found if p.name in splits}
+        if split is None:
+            require_folders(images, self.split_dirs, folders)
         if split is None and set(SPLITS) & set(folders):
-            if unknown := sorted(set(folders) - set(PARTS)):
+            if unknown := sorted({p.name for p in found} - set(splits)):
                 raise ValueError(f'{images / unknown[0]}: not a split; '
-                                 'expected train, val (or valid), test, predict')
+                                 f'expected {", ".join(self.split_dirs)}, predict')
             return pd.concat([self.pairs(p, masks / p.name, s, f'{p.name}/') for s, p in folders.items()],
                              ignore_index=True)
         if split in folders:
