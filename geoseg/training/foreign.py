@@ -308,15 +308,14 @@ MESHES = System('meshes', ('geoseg.models.nomeformer.NoMeFormer',), (
     Key('training.clusters_per_batch', note='a sample is n_clusters neighbouring clusters, and a batch is batch_size '
         'samples', beside=f'{DATA}n_clusters', read=whole),
     Key('training.accumulation_steps', ('trainer.accumulate_grad_batches',), whole),
-    Key('training.resume', note='resume=last, a run or a checkpoint goes on with a run', read=optional(same)),
+    Key('training.resume', note='resume=last, a run or a checkpoint goes on with a run'),
     Key('training.use_pretrained', (f'{NETWORK}init_args.pretrained',), encoder_start,
         'false, or a run or checkpoint: there are no public weights'),
     Key('training.num_unfrozen_encoder_layers', (f'{NETWORK}init_args.unfrozen_blocks',), unfrozen, 'all: null'),
     Key('training.weight_decay', (f'{OPTIMIZER}init_args.weight_decay',), number),
     Key('training.ema_decay', ('run.ema',), number),
     Key('training.use_ema', ('run.ema',), averaged, 'false: null, whatever training.ema_decay says'),
-    Key('training.ignore_index', note='255 is ignored; the file of the labels says which value of a face becomes 255',
-        read=same),
+    Key('training.ignore_index', note='255 is ignored; the file of the labels says which value of a face becomes 255'),
     Key('training.layer_wise_lr_decay', (f'{TASK}head_multiplier', f'{TASK}layer_decay'), head_and_layers,
         '[10, 2]: the head learns 10 times as fast, each block half as fast as the next'),
     Key('model.embedding_dim', (f'{NETWORK}init_args.embedding_dim',), whole),
@@ -334,6 +333,7 @@ MESHES = System('meshes', ('geoseg.models.nomeformer.NoMeFormer',), (
     Key('model.max_texture_pixels', (f'{DATA}max_texture_pixels',), whole),
     Key('optimizer.name', (f'{OPTIMIZER}class_path',), one_of(OPTIMIZERS)),
     Key('optimizer.lr', (f'{OPTIMIZER}init_args.lr',), number),
+    Key('scheduler.eta_min', (f'{SCHEDULE}init_args.min_lr',), number, 'of the group with the highest rate'),
     Key('augmentation.rotation', (f'{AUGMENT}rotation',), number, 'degrees'),
     Key('augmentation.scale', (f'{AUGMENT}scale',), bounds, 'from, to'),
     Key('augmentation.noise', (f'{AUGMENT}jitter',), number, 'of corners; augment.noise, of features, is ours'),
@@ -583,10 +583,9 @@ def read_foreign(
     root = merged.pop('data', None)
     if root is not None and not {'data', 'root', 'data.init_args.root'} & set(ours):
         ours['data'] = root
-    chosen = {t.partition('[')[0] for t, names in set_by.items() if set(names) & set(given)}
-    twice = chosen & set(ours)
-    if twice:
-        raise ConfigError(f'{min(twice)} is given twice: by its name here, and as {", ".join(given)}')
+    chosen = {t.partition('[')[0] for t, names in set_by.items() if set(names) & set(given)} - {'data'}
+    if twice := chosen & set(ours):
+        raise ConfigError(f'{min(twice)} is given twice: by this name, and as {", ".join(set_by[min(twice)])}')
     ours |= {name: value for name, value in merged.items() if name in chosen}
     overlay = {}
     for name, value in merged.items():
