@@ -209,8 +209,9 @@ def parse(
         if not isinstance(config, Mapping):
             path = recipe_path(str(config))
             config = read_config(path)
-        if is_foreign(config, (*SECTIONS, 'methods')):
-            others, place = [*others, config], len(merged)
+        name = str(path or 'config')
+        if is_foreign(config, (*SECTIONS, 'methods'), name):
+            others, place = [*others, (name, config)], len(merged)
             continue
         recipe = recipe or (path.stem if path else '')
         sections = [key for part in (config, *(config.get('methods') or {}).values()) for key in part]
@@ -240,7 +241,8 @@ def parse(
         chosen = typed or any((config.get('data') or {}).get('class_path') for config in merged[1:])
         for config in merged:  # arguments of another class must not linger
             config.pop('data', None)
-        merged[0]['data'] = data_section(overrides.pop('data'), current, bool(chosen))
+        section = data_section(overrides.pop('data'), current, bool(chosen))
+        merged[0]['data'] = foreign.fit_data(section) if foreign else section
     arguments = [f'--config={json.dumps(config, default=str)}' for config in merged]
     if len(arguments) > 1:
         with _clear_errors():

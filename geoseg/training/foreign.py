@@ -8,7 +8,7 @@ __all__ = ['SCORES', 'TASK', 'DATA', 'NETWORK', 'OPTIMIZER', 'SCHEDULE', 'AUGMEN
            'flag', 'text', 'number', 'whole', 'numbers', 'size', 'optional', 'one_of', 'score', 'direction', 'Key',
            'System', 'precision', 'flip', 'kept', 'absent', 'watch_one_score', 'nothing', 'unfrozen', 'encoder_start',
            'head_and_layers', 'averaged', 'bounds', 'fit_texture', 'key_table', 'sections', 'is_ours', 'is_foreign',
-           'flat', 'foreign_overrides', 'as_yaml', 'Foreign', 'read_value', 'read_foreign']
+           'flat', 'foreign_overrides', 'as_yaml', 'Foreign', 'arguments_of', 'read_value', 'read_foreign']
 
 # %% ../../nbs/training/foreign.ipynb #e7680b99
 import inspect
@@ -367,6 +367,7 @@ def is_ours(
 def is_foreign(
     config: Mapping[str, Any],
     ours: Sequence[str],  # our sections
+    name: str,  # of its file
 ) -> bool:
     "Whether a configuration is another tool's; an error for a mixture."
     named = {key.name.split('.')[1] for s in SYSTEMS for key in s.keys if key.name.startswith('model.')}
@@ -376,8 +377,8 @@ def is_foreign(
         other.append('model')
     mine = [name for name in config if name in ours and (name != 'model' or is_ours(name, model))]
     if other and mine:
-        raise ConfigError(f'sections of geoseg ({", ".join(mine)}) and of another tool ({", ".join(other)}) in one '
-                          'file: give each its own')
+        raise ConfigError(f'{name}: sections of geoseg ({", ".join(mine)}) and of another tool ({", ".join(other)}) in '
+                          'one file: give each its own')
     return bool(other)
 
 
@@ -457,6 +458,15 @@ class Foreign:
                                   f'{getattr(data, key.data)} {what}{names}; set {key.name}={getattr(data, key.data)}, '
                                   'or other data')
 
+    def fit_data(
+        self,
+        section: Mapping[str, Any],  # `data` of a configuration, as ours
+    ) -> dict[str, Any]:  # with what its class takes of the other tool's settings, and no more
+        'Other layouts have other settings.'
+        has, mine = arguments_of(find_class(section['class_path'])), _within(self.overlay, 'data.init_args') or {}
+        arguments = {name: value for name, value in mine.items() if name in has} | dict(section.get('init_args') or {})
+        return section | {'init_args': {n: v for n, v in arguments.items() if n in has or n not in mine}}
+
     def remarks(
         self,
         config: Any,  # parsed
@@ -515,6 +525,20 @@ def _equal(a: Any, b: Any) -> bool:
     return a == b or _plain(a) == _plain(b)
 
 
+def arguments_of(
+    kind: type,
+) -> set[str]:
+    'The names of what a class is made with; what it hands on to its bases as well.'
+    names = set()
+    for base in kind.__mro__:
+        if '__init__' in vars(base):
+            parameters = inspect.signature(base.__init__).parameters.values()
+            names |= {parameter.name for parameter in parameters}
+            if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+                break
+    return names
+
+
 def read_value(key: Key, value: Any) -> Any:
     'A value as it is here; an error that names the key.'
     try:
@@ -525,7 +549,7 @@ def read_value(key: Key, value: Any) -> Any:
 # %% ../../nbs/training/foreign.ipynb #fabdb2ab
 def read_foreign(
     configs: Sequence[Mapping[str, Any]],  # ours, the recipe first
-    others: Sequence[Mapping[str, Any]],  # those of another tool; later ones win
+    others: Sequence[tuple[str, Mapping[str, Any]]],  # those of another tool, each with the name of its file
     overrides: Mapping[str, Any],  # in our names or theirs
 ) -> Foreign | None:  # None: nothing of another tool is in it
     'Translate files and overrides of another tool for a recipe.'
@@ -541,16 +565,19 @@ def read_foreign(
         if others:
             known = ', '.join(f'{s.name}: {", ".join(n.rpartition(".")[2] for n in s.networks)}' for s in SYSTEMS)
             named = f'not with one of {path.rpartition(".")[2]}' if path else 'but none is given: add --recipe'
-            raise ConfigError(f'sections of another tool ({", ".join(others[0])}) are read with a recipe of its '
-                              f'network ({known}), {named}')
+            raise ConfigError(f'{others[0][0]}: sections of another tool ({", ".join(others[0][1])}) are read with a '
+                              f'recipe of its network ({known}), {named}')
         return None
     typed = foreign_overrides(overrides, system)
     if not others and not typed:
         return None
     ours = {name: value for name, value in overrides.items() if name not in typed}
     file, given = {}, {}
-    for config in others:
-        file |= flat(config, system)
+    for name, config in others:
+        try:
+            file |= flat(config, system)
+        except ConfigError as error:
+            raise ConfigError(f'{name}: {error}') from None
     for name, value in typed.items():
         for part in reversed(name.split('.')):
             value = {part: as_yaml(value)}
@@ -558,7 +585,7 @@ def read_foreign(
     values = _without_opposites(file, given)
     keys = {key.name: key for key in system.keys}
     network = find_class(read_value(keys['model.name'], values['model.name']) if 'model.name' in values else path)
-    has, targets, lost = inspect.signature(network).parameters, {}, {}
+    has, targets, lost = arguments_of(network), {}, {}
     set_by = {}  # our key -> theirs
     for key in system.keys:
         if key.name not in values:
@@ -592,7 +619,10 @@ def read_foreign(
         for part in reversed(name.split('.')):
             value = {part: value}
         overlay = deep_merge(overlay, value)
-    return Foreign(system, values, targets, overlay, ours, lost)
+    found = Foreign(system, values, targets, overlay, ours, lost)
+    if ours.get('data') is None and 'data' in overlay and _within(base, 'data.class_path'):
+        overlay['data'] = {'init_args': found.fit_data({'class_path': base['data']['class_path']})['init_args']}
+    return found
 
 
 def _within(config: Any, name: str) -> Any:

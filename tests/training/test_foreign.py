@@ -231,7 +231,7 @@ def test_what_is_wrong_is_named(case):
 
 def test_an_unknown_key_of_a_file():
     for config, message in [
-        ({'training': {'epochs': 3, 'bach_size': 4}}, "'training.bach_size' .*; nearest: training.batch_size"),
+        ({'training': {'epochs': 3, 'bach_size': 4}}, "config: unknown key 'training.bach_size' .*: training.batch"),
         ({'training': {'epochs': 3}, 'modle': {'name': 'unet'}}, "'modle'"),
         ({'model': {'name': 'unet', 'droput': 0}}, "'model.droput'.*; nearest: model.dropout"),
     ]:
@@ -243,7 +243,7 @@ def test_a_mixture_and_a_recipe_that_does_not_fit():
     for mine in ({'trainer': {'max_epochs': 3}}, {'model': {'init_args': {}}}, {'run': {'patience': 3}}):
         with pytest.raises(ConfigError, match='sections of geoseg .* and of another tool .training. in one file'):
             parse(['unet', {'training': {'epochs': 3}} | mine])
-    with pytest.raises(ConfigError, match='not with one of GeoSegFormer'):
+    with pytest.raises(ConfigError, match='seg_baseline.yaml: sections of another tool .* of GeoSegFormer'):
         parse(['geosegformer', EXAMPLE])
     with pytest.raises(ConfigError, match='none is given: add --recipe'):
         parse([EXAMPLE])
@@ -300,6 +300,22 @@ def test_which_of_two_wins_is_said():
     cli = parse(['unet', EXAMPLE], {'data': 'world:geotagged:tiny'})
     lines = cli.foreign.remarks(cli.config)
     assert line('dataset.val_split') == 'dataset.val_split: "val" has no effect: GeotaggedData has no val_dir'
+
+
+def test_layouts_take_what_they_have():
+    "Settings of the file reach the data's own class, whichever the recipe names."
+    given = {'dataset.num_classes': 7, 'model.pretrained': False}
+    file = change(yaml.safe_load(EXAMPLE.read_text()), 'dataset.val_split', 'valid')
+    for recipe, data, kind, val in (('wildscenes-unet', 'world:tiny', 'WildscenesData', None),
+                                    ('wildscenes-unet', str(world_data('folders', size='tiny')), 'FolderData', 'valid'),
+                                    ('unet', 'world:wildscenes:tiny', 'WildscenesData', None),
+                                    ('unet', 'world:tiny', 'FolderData', 'valid')):
+        cli = parse([recipe, file], given | {'data': data})
+        data, lines = cli.config.data, '\n'.join(cli.foreign.remarks(cli.config))
+        assert data.class_path.endswith(f'.{kind}') and data.init_args.get('val_dir') == val
+        assert ('dataset.val_split: "valid" has no effect' in lines) == (val is None)
+        assert data.init_args.augment.crop_padding == 16 and data.init_args.batch_size == 8
+        assert cli.config.model.init_args.schedule.class_path.endswith('.WarmupCosine')
 
 
 @pytest.mark.parametrize('recipe, key, data', [('unet', 'dataset.num_classes', 'world:tiny'),
@@ -371,6 +387,11 @@ def test_splits_have_the_names_of_the_file(recipe, layout, below, tmp_path, cach
         wrong = next(value for value in splits.values() if value in ('train2021', 'valid2020'))
         with pytest.raises(FileNotFoundError, match=f'{wrong}: no such folder .(train|val)_dir'):
             sizes(root, **splits)
+    for part in below:
+        (root / part / 'val').mkdir()
+        (root / part / 'valid').mkdir()
+    with pytest.raises(ValueError, match='both val and valid; expected one of them'):
+        sizes(root, train='train2020', val='val')
     with pytest.raises(ValueError, match="both 'check': two splits, two folders"):
         sizes(root, train='check', val='check')
 

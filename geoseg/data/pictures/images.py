@@ -376,6 +376,8 @@ class FolderData(ImageData):
         found = sorted(p for p in images.glob('*') if p.is_dir()) if images.is_dir() else []
         splits = self.split_dirs | {name: name for name in ('predict', 'remember')}
         folders = {splits[p.name]: p for p in found if p.name in splits}
+        if {'val', 'valid'} <= {p.name for p in found if p.name in self.split_dirs}:
+            raise ValueError(f'{images}: both val and valid; expected one of them')
         if split is None:
             require_folders(images, self.split_dirs, folders)
         if split is None and set(SPLITS) & set(folders):
