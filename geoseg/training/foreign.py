@@ -396,7 +396,9 @@ def flat(
             found |= flat(value, system, f'{name}.')
         elif name in known:
             found[name] = value
-        elif not (inside and value is None):  # a section without keys says nothing
+        elif inside and value is not None:
+            raise ConfigError(f'{name}: {value!r} is not accepted, expected a section of keys')
+        elif not inside:  # a section without keys says nothing
             raise ConfigError(f'unknown key {name!r} of the {system.name}{nearest(name, sorted(known))}')
     return found
 

@@ -219,6 +219,7 @@ WRONG = {  # overrides: what is said
     'two scores': ({'checkpointing.monitor': 'val/loss'}, 'a run watches one score for both'),
     'twice': ({'epochs': 3, 'training.epochs': 4}, 'trainer.max_epochs is given twice: 3 and 4'),
     'twice, by the whole key': ({'trainer.max_epochs': 3, 'training.epochs': 4}, 'and as training.epochs'),
+    'a value for a section': ({'training': 5}, 'training: 5 is not accepted, expected a section of keys'),
     'a section as a value': ({'augmentations.random_crop': 32}, 'expected a section of keys, or null')}
 
 
