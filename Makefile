@@ -1,16 +1,18 @@
 # Two commands need nothing but Python (3.11 or newer) and make:
 #   make train    the environment, then nbs/train.ipynb on the synthetic world
 #   make test     the environment, then every check
+# and make notebook ARGS='-p epochs 200' runs nbs/train.ipynb with your parameters
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+NOTEBOOK := train
 # one thread a process: two notebooks run side by side, and results do not depend on the number of cores
 export NO_ALBUMENTATIONS_UPDATE := 1
 # threads that wait sleep: spinning ones, which is the default, make a busy machine ten times slower
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: env train test check notebooks pytest tutorials docs readme export lab clean
+.PHONY: env train notebook test check notebooks pytest tutorials docs readme export lab clean
 
 env: $(READY)
 
@@ -22,12 +24,16 @@ $(READY): settings.ini setup.py pyproject.toml
 	@touch $@
 
 # freed memory is kept for the next step: on Linux a sixth to a quarter of the time (nbs/benchmarks.ipynb)
-train: export MALLOC_MMAP_MAX_ := 0
-train: export MALLOC_TRIM_THRESHOLD_ := 17179869184
-train: env
+train notebook: export MALLOC_MMAP_MAX_ := 0
+train notebook: export MALLOC_TRIM_THRESHOLD_ := 17179869184
+train: ARGS := -f small.yaml
+train: notebook
+
+# any notebook of nbs/ with parameters: make notebook ARGS='-p epochs 200'; NOTEBOOK=evaluate; paths as seen from nbs/
+notebook: env
 	mkdir -p runs
-	cd nbs && ../$(BIN)/papermill train.ipynb ../runs/train.ipynb --inject-output-path -f small.yaml
-	@echo "executed notebook: runs/train.ipynb; its run: the newest folder in runs/"
+	cd nbs && ../$(BIN)/papermill $(NOTEBOOK).ipynb ../runs/$(NOTEBOOK).ipynb --inject-output-path $(ARGS)
+	@echo "executed notebook: runs/$(NOTEBOOK).ipynb; a run is the newest folder in runs/"
 
 test: env check pytest
 
@@ -65,4 +71,4 @@ lab: env
 	$(BIN)/jupyter lab nbs
 
 clean:
-	rm -rf runs _proc _docs build *.egg-info
+	rm -rf runs/* _proc _docs build *.egg-info

@@ -98,12 +98,12 @@ def arguments_of(
     *names: str,  # that are taken; none: all that the function has
 ) -> tuple[dict[str, Any], dict[str, Any]]:  # its arguments, and what is left: settings of the run
     'What of a command line a function takes.'
-    settings, ours = dict(words.overrides), {}
-    for key, parameter in signature(function).parameters.items():
+    from geoseg.core.notebooks import path_parameters
+    settings, ours, paths = dict(words.overrides), {}, path_parameters(function)
+    for key in signature(function).parameters:
         if key in settings and (not names or key in names):
             value = settings.pop(key)
-            path = key == 'data' or 'Path' in str(parameter.annotation)
-            ours[key] = value if path or not isinstance(value, str) else from_yaml(key, value)
+            ours[key] = value if key in paths or not isinstance(value, str) else from_yaml(key, value)
     return ours, settings
 
 

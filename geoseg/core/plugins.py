@@ -14,9 +14,11 @@ from pathlib import Path
 from types import ModuleType
 
 from .errors import ConfigError
+from .notebooks import text_paths
 from .renames import current_path
 
 # %% ../../nbs/core/plugins.ipynb #3781e177
+@text_paths
 def load_plugins(
     plugins: str | Path | Sequence[str | Path] | None,  # files, folders of files, installed modules by name
 ) -> list[ModuleType]:

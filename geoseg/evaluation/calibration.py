@@ -24,7 +24,7 @@ from ..data.loading import mix
 from ..data.splits import SPLITS
 from ..core.errors import ConfigError
 from ..core.files import write_whole
-from ..core.notebooks import in_notebook
+from ..core.notebooks import in_notebook, text_paths
 from .evaluate import SegmentationKind  # noqa: F401  imported to be known
 from .kinds import kind_of
 from ..models.checkpoints import change_card
@@ -151,6 +151,7 @@ class Calibrated:
     folder: Path  # of calibration.csv, reliability.csv and reliability.png
 
 
+@text_paths
 def calibrate(
     checkpoint: str | Path,  # a checkpoint, or a run's folder: its best
     data: str | Mapping[str, str] | None = None,  # None: the run's own

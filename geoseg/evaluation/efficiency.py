@@ -21,6 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..core.errors import ConfigError
+from ..core.notebooks import text_paths
 from ..training.config import parse
 from ..core.plugins import find_class
 from .evaluate import SegmentationKind  # noqa: F401  imported to be known
@@ -123,6 +124,7 @@ def _cost(parts, call, images, repeats, warmup, device):
             'images/s': 1000 * images / np.median(ms), 'peak MB': peak_tensor_memory(call, device) / 1e6}
 
 # %% ../../nbs/evaluation/efficiency.ipynb #ef296447
+@text_paths
 def run_efficiency(
     checkpoint: str | Path | None = None,  # a checkpoint, or a run's folder: its best
     recipe: str | None = None,  # or a recipe: its network with random weights

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..core.errors import ConfigError
 from ..core.files import make_folder, write_whole
+from ..core.notebooks import text_paths
 from ..core.plugins import load_plugins
 from ..data.alignment import Alignment
 from ..data.balance import class_table, plot_classes
@@ -127,6 +128,7 @@ class Evaluation(Result):
         return compare({'this': self, **others}, block)
 
 
+@text_paths
 def evaluate(
     checkpoint: str | Path,  # a checkpoint, or a run's folder: its best
     data: str | Mapping[str, str] | None = None,  # None: the run's own

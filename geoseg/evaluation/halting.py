@@ -27,6 +27,7 @@ from ..core.errors import ConfigError
 from ..training.config import parse
 from ..metrics.segmentation import image_miou
 from ..core.files import make_folder, write_whole
+from ..core.notebooks import text_paths
 from .evaluate import split_loader
 from ..core.plugins import find_class
 from ..models.checkpoints import change_card, read_checkpoint
@@ -216,6 +217,7 @@ class HaltingCalibration:
         return figure
 
 
+@text_paths
 def calibrate_halting(
     checkpoint: str | Path,  # a checkpoint, or a run's folder: its best
     data: str | Mapping[str, str] | None = None,  # None: the run's own

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..core.notebooks import text_paths
 from .evaluate import SegmentationKind  # noqa: F401  imported to be known
 from .kinds import kind_of
 from ..training.config import parse
 
 # %% ../../nbs/evaluation/inspection.ipynb #d95fde7e
+@text_paths
 def inspect(
     recipe: str | None = None,  # a recipe's name or file
     overrides: Mapping[str, Any] | None = None,  # as in `train`: data, labels, …

@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 
 from ..core.errors import ConfigError
+from ..core.notebooks import text_paths
 from ..data.batches import batch_length
 from ..training.config import RecipeCLI, parse
 from ..training.train import make_trainer
@@ -110,6 +111,7 @@ class Profile:
         return said
 
 
+@text_paths
 def profile(
     recipe: str | None = None,  # a recipe's name or file
     overrides: Mapping[str, Any] | None = None,  # as in `train`

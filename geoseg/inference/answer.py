@@ -20,6 +20,7 @@ from ..core.files import write_whole
 from ..data.labels import LabelScheme
 from ..geo.coords import Frame
 from .postprocess import Postprocess
+from .tiling import check_views
 from ..models.checkpoints import card_kind, read_checkpoint
 from ..models.predictor import Predictor, memory_used, use_memory
 from ..training.config import RecipeCLI, parse
@@ -36,6 +37,7 @@ class Request:
     update: bool = False  # remember what is seen, and save the memory as OUT/memory
     window: int | None = None  # side of a sliding window, pixels
     overlap: int | None = None  # of windows, pixels; None: a quarter
+    stride: int | None = None  # from window to window, pixels: the window less the overlap
     tta: Sequence[str | float] = ()  # further views to average
     postprocess: Postprocess = field(default_factory=Postprocess)
     write: Sequence[str] = ()  # layers beside the answers
@@ -210,6 +212,18 @@ class Answer:
             raise ConfigError(f'write is {write!r}, expected a list out of [{", ".join(self.layers)}] for {self.name}')
         if not isinstance(self.request.update, bool):
             raise ConfigError(f'update is true or false, not {self.request.update!r}')
+
+    def windows(
+        self,
+        default: int | None = None,  # side where none is asked for
+    ) -> tuple[int | None, int | None]:  # side and overlap, pixels; None: the whole at once
+        'The windows that are asked for; with a stride alone they are as large as the patches of training.'
+        ask, side = self.request, self.request.window
+        if side is None and ask.stride is not None:
+            side = self.trained.recorded().get('patch')
+        side = default if side is None else side
+        overlap = check_views(side, ask.overlap, ask.tta, ask.stride)
+        return side, None if side is None else overlap
 
     def answer(self) -> Path:  # the folder
         'Predict and write.'

@@ -32,7 +32,7 @@ from ..data.pictures.images import GeotaggedData, ImageData
 from ..data.rasters.files import is_georeferenced
 from .answer import Answer, Trained, paths_of
 from .postprocess import Postprocess, pixel_area
-from .tiling import check_views, probability_rows
+from .tiling import probability_rows
 from ..models.predictor import Predictor
 from ..visualization.samples import overlay
 
@@ -153,7 +153,7 @@ class PictureAnswer(Answer):
 
     kind = 'segmentation'
     name = 'pictures'
-    takes = ('memory', 'update', 'window', 'overlap', 'tta', 'postprocess', 'write')
+    takes = ('memory', 'update', 'window', 'overlap', 'stride', 'tta', 'postprocess', 'write')
     layers = WRITTEN
     last = True  # GeoTIFFs are pictures, too
 
@@ -168,8 +168,8 @@ class PictureAnswer(Answer):
     def check(self):
         super().check()
         ask = self.request
-        check_views(ask.window, ask.overlap, ask.tta)
-        if ask.update and (ask.window or len(ask.tta)):
+        self.window, self.overlap = self.windows()
+        if ask.update and (self.window or len(ask.tta)):
             raise ConfigError('update remembers a picture as it is seen, once: not with window or tta')
         for name, path in (self.found or {}).items():
             if (self.folder / f'{name}.png').resolve() == path.resolve():
@@ -199,9 +199,9 @@ class PictureAnswer(Answer):
     def answer(self) -> Path:
         ask, steps, (predictor, source) = self.request, self.request.postprocess, self.source()
         size = source.augment.image_size
-        if ask.window and size and ask.window >= max(size):
+        if self.window and size and self.window >= max(size):
             raise ConfigError(f'window: pictures are brought to {size[0]} x {size[1]} pixels first, which one window '
-                              f'of {ask.window} covers; set image_size=null, and windows slide over them as they are')
+                              f'of {self.window} covers; set image_size=null, and windows slide over them as they are')
         source.augment, places = replace(source.augment, center_crop=None), source.batch_size  # all of a picture
         if isinstance(source, ImageData) and source.augment.image_size is None:
             source.batch_size = 1  # each has its own size
@@ -215,7 +215,7 @@ class PictureAnswer(Answer):
             predictor.remember(own.plain_loader('remember'))
         done = 0
         for batch in tqdm(batches, 'predict', disable=in_notebook()):
-            rows = probability_rows(predictor, batch, ask.window, ask.overlap, ask.tta, places)
+            rows = probability_rows(predictor, batch, self.window, self.overlap, ask.tta, places)
             write_masks(batches.dataset, done, batch, rows, steps, self.folder, predictor.scheme, ask.write)
             done += len(batch['name'])
         self.write_memory(predictor)

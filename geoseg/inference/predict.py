@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..core.notebooks import text_paths
 from ..core.plugins import load_plugins
 from .answer import Request, Trained, find_answer
 # imported to be known
@@ -20,6 +21,7 @@ from .places.localize import PlaceAnswer  # noqa: F401
 from .postprocess import Postprocess
 
 # %% ../../nbs/inference/predict.ipynb #f184c4bc
+@text_paths
 def predict(
     checkpoint: str | Path,  # a checkpoint, or a run's folder: its best
     data: Any = None,  # a file, several, a folder, a data set; None: the run's own
@@ -29,6 +31,7 @@ def predict(
     update: bool = False,  # remember what is seen, and save the memory as OUT/memory
     window: int | None = None,  # side of a sliding window, pixels, a multiple of 32; None: at once, GeoTIFFs in 512
     overlap: int | None = None,  # of windows, pixels; None: a quarter
+    stride: int | None = None,  # from window to window, pixels, instead of overlap; without window: the run's patch
     tta: Sequence[str | float] = (),  # further views to average: 'horizontal', 'vertical', 'both', factors of the size
     postprocess: Mapping[str, Any] | None = None,  # such as {open: 3, min_pixels: 64}, see `Postprocess`
     write: Sequence[str] = (),  # layers beside the answers: see the tables above
@@ -41,6 +44,6 @@ def predict(
 ) -> Path:  # the folder
     'Answer for data with a checkpoint: a class for each pixel or face, a place for each photo.'
     load_plugins(plugins)
-    request = Request(data, out, memory, update, window, overlap, tuple(tta) if isinstance(tta, list) else tta,
+    request = Request(data, out, memory, update, window, overlap, stride, tuple(tta) if isinstance(tta, list) else tta,
                       Postprocess.of(postprocess), write, tiles, sides, gallery, k, register)
     return find_answer(Trained(checkpoint, overrides), request).answer()

@@ -125,16 +125,24 @@ def check_views(
     window: int | None,  # side, pixels
     overlap: int | None,  # pixels
     tta: Sequence[str | float],
-) -> int:  # the overlap: as given, else a quarter of the window
+    stride: int | None = None,  # from window to window, pixels: the window less the overlap
+) -> int:  # the overlap: as given, or as the stride says, else a quarter of the window
     'Raise `ValueError` for what cannot be looked at, before anything is.'
     if window is None:
         if overlap is not None:
             raise ValueError(f'overlap is {overlap!r}, but there is no window')
+        if stride is not None:
+            raise ValueError(f'stride is {stride!r}, but there is no window: set window, too')
     elif type(window) is not int or window < 32 or window % 32:
         raise ValueError(f'window is {window!r}, expected a multiple of 32 pixels')
     elif overlap is not None and (type(overlap) is not int or not 0 <= overlap < window or overlap % 4):
         raise ValueError(f'overlap is {overlap!r}, expected a multiple of 4 pixels from 0 to less than the window '
                          f'of {window}')
+    elif stride is not None and (type(stride) is not int or not 1 <= stride <= window or stride % 4):
+        raise ValueError(f'stride is {stride!r}, expected a multiple of 4 pixels up to the window of {window}')
+    elif None not in (stride, overlap) and stride + overlap != window:
+        raise ValueError(f'stride {stride} in a window of {window} is an overlap of {window - stride}, not of '
+                         f'{overlap}: give one of them')
     if isinstance(tta, str) or not isinstance(tta, Sequence):
         raise ValueError(f'tta is {tta!r}, expected a list')
     for view in tta:
@@ -143,6 +151,8 @@ def check_views(
             raise ValueError(f'tta: {view!r}, expected {", ".join(FLIPS)} or a factor of the size from 0.1 to 10')
     if len(set(tta)) < len(tta):
         raise ValueError(f'tta: {list(tta)!r} holds a view twice')
+    if stride is not None:
+        return window - stride
     return (window or 0) // 4 if overlap is None else overlap
 
 

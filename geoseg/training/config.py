@@ -23,6 +23,7 @@ from lightning.pytorch.cli import LightningCLI
 from ..core.errors import ConfigError, nearest
 from ..core.renames import update_paths
 from ..core.mappings import deep_merge, flat_keys
+from ..core.notebooks import as_path
 from ..core.plugins import REMEDY, find_class
 from ..data.layouts import layout_of
 from ..data.loading import LAYOUTS, LayoutData, SegmentationData
@@ -172,7 +173,7 @@ def data_section(
     chosen: bool = False,  # somebody named the class of `current`: no folder is recognised
 ) -> dict[str, Any]:  # the section to use
     'The section `data` for other data than the recipe names.'
-    old = find_class(current['class_path'])
+    old, data = find_class(current['class_path']), as_path('data', data)
     if re.match(r'world(:|$)', str(data)):  # world, world:tiny, world:raster, world:raster:tiny
         words = str(data).split(':')[1:]
         layouts, sizes = [w for w in words if w in LAYOUTS], [w for w in words if w not in LAYOUTS]

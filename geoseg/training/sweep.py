@@ -18,6 +18,7 @@ from ..core.files import fingerprint
 from .ledger import Ledger
 from ..core.errors import ConfigError
 from ..core.files import make_folder
+from ..core.notebooks import as_path, text_paths
 from .run import Run
 
 # %% ../../nbs/training/sweep.ipynb #15df1354
@@ -97,6 +98,7 @@ def results(
             yield futures[future], future.exception() or future.result()
 
 
+@text_paths
 def sweep(
     notebook: str | Path = 'train.ipynb',  # with the parameters seed, out and overrides, that leaves a run in `out`
     out: str | Path = 'runs/sweep',  # folder of sweep.csv and of the jobs
@@ -127,6 +129,7 @@ def absolute(
     data: str | Mapping[str, str] | None,
 ) -> str | dict[str, str] | None:
     'Data as the notebook finds them from its own folder.'
+    data = as_path('data', data)
     if isinstance(data, Mapping):
         return {split: absolute(path) for split, path in data.items()}
     return str(Path(data).resolve()) if data is not None and Path(data).exists() else data

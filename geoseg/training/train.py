@@ -22,7 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ..core.errors import ConfigError, nearest
 from ..core.files import write_whole
-from ..core.notebooks import in_notebook
+from ..core.notebooks import in_notebook, text_paths
 from ..core.plugins import load_plugins
 from ..models.checkpoints import load_weights, read_checkpoint, start_from
 from ..tasks.optim import trained_modules
@@ -33,6 +33,7 @@ from .run import (Run, checkpoint_card, find_resume, logging_to, metadata, new_f
                                  skip_download)
 
 # %% ../../nbs/training/train.ipynb #617ef639
+@text_paths
 def train(
     recipe: str | None = None,  # a recipe's name or file; may be left out when a run is resumed
     data: str | Mapping[str, str] | None = None,  # 'world', a folder, {train: …, val: …, test: …}; None: the recipe's

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...core.errors import ConfigError
 from ...core.files import write_whole
+from ...core.notebooks import text_paths
 from ...data.pairs.crossview import CrossViewData, PairAugment, PairPipeline
 from ...data.pictures.files import read_image
 from ...geo.coords import Frame
@@ -143,6 +144,7 @@ def photo_files(
     return {Path(name).with_name(path.name).as_posix(): path for name, path in found.items()}
 
 
+@text_paths
 def localize(
     checkpoint: str | Path,  # a run's folder (its best), or a .ckpt of it
     photos: str | Path | Sequence[str | Path],  # a folder of pictures, one, or several

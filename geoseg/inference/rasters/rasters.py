@@ -169,7 +169,7 @@ class RasterAnswer(Answer):
 
     kind = 'segmentation'
     name = 'GeoTIFFs'
-    takes = ('memory', 'update', 'window', 'overlap', 'tta', 'postprocess', 'write')
+    takes = ('memory', 'update', 'window', 'overlap', 'stride', 'tta', 'postprocess', 'write')
     layers = RASTER_WRITTEN
 
     @classmethod
@@ -182,6 +182,10 @@ class RasterAnswer(Answer):
     @classmethod
     def serves(cls, module) -> bool:
         return isinstance(module, RasterData)
+
+    def check(self):
+        super().check()
+        self.window, self.overlap = self.windows(512)
 
     def answer(self) -> Path:
         trained, ask, settings = self.trained, self.request, self.trained.settings('bands', 'value_range')
@@ -197,8 +201,8 @@ class RasterAnswer(Answer):
             if predictor.memory is not None:
                 predictor.remember(cli.datamodule.plain_loader('remember'))
         predict_rasters(predictor, rasters, self.folder, settings.get('bands'), settings.get('value_range'),
-                        trained.frame, ask.update, ask.postprocess, ask.write, window=ask.window or 512,
-                        overlap=ask.overlap, tta=ask.tta, batch_size=settings.get('batch_size', 8))
+                        trained.frame, ask.update, ask.postprocess, ask.write, window=self.window,
+                        overlap=self.overlap, tta=ask.tta, batch_size=settings.get('batch_size', 8))
         self.write_classes()
         self.write_memory(predictor)
         return self.folder
