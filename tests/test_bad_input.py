@@ -257,7 +257,8 @@ def test_pretrained_offline(fit, monkeypatch, here):
 def test_resume_of_no_run(refused, here, trained):
     refused('fit', f'resume={here}', says=[f'{here}: not the folder of a run'])
     refused('fit', '--recipe', 'unet', 'resume=last', says=['runs/unet: no run to resume'])
-    refused('fit', '--recipe', 'unet', 'resume=7', f'out={trained.parent.parent}', says=['no checkpoint of epoch 7'])
+    refused('fit', '--recipe', 'unet', 'resume=7', f'out={trained.parent.parent}',
+            says=['no whole checkpoint of epoch 7', 'every_n_epochs=1'])
     refused('fit', '--recipe', 'unet', 'data=world:tiny', *words(TINY), 'weights_only=true', says=['resume'])
 
 

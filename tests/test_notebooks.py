@@ -1,6 +1,8 @@
 "The parameterised notebooks and the tutorials run from papermill, as a user runs them."
 import inspect
 import json
+import shutil
+import subprocess
 
 import papermill
 import pytest
@@ -36,6 +38,23 @@ def test_train_leaves_a_whole_run(made):
 def test_train_equals_the_function_to_the_last_digit(made, trained):
     for name in ('metrics.csv', 'per_class.csv'):
         assert (trained / name).read_bytes() == (made.folder / name).read_bytes()
+
+
+def test_papermill_as_it_is_typed(tmp_path):
+    'Without an output path, its output a pipe; data and runs in folders whose names are numbers.'
+    tiny_settings = tiny.settings('unet', **{'trainer.limit_train_batches': 1})
+    for name in ('epochs', 'seed'):
+        tiny_settings.pop(name)
+    shutil.copytree(geoseg.world_data('folders', size='tiny'), tmp_path / '2020')
+    (tmp_path / 'more.yaml').write_text(json.dumps({'overrides': tiny_settings}))
+    typed = 'papermill train.ipynb -p epochs 1 -p recipe unet -p data 2020 -p out 7 -k warm --inject-output-path'
+    done = subprocess.run([*typed.split(), '--cwd', str(tmp_path), '-f', str(tmp_path / 'more.yaml')], cwd=NBS,
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    executed, [folder] = json.loads(done.stdout), (tmp_path / '7/unet').iterdir()
+    assert executed['cells'][-1]['outputs'][0]['text'] == [f'7/unet/{folder.name}\n']
+    assert len(Run(folder).metrics) == 1 and Run(folder).config['data']['init_args']['root'] == '2020'
+    assert not (folder / 'train.ipynb').exists() and not (NBS / '-').exists()  # nothing to copy
 
 
 def test_evaluate(own_run, tmp_path):

@@ -26,7 +26,7 @@ from ..core.notebooks import in_notebook
 from ..data.augment import Augment
 from ..data.batches import network_reads
 from ..data.labels import LabelScheme
-from ..data.loading import LAYOUTS, SegmentationData
+from ..data.loading import LAYOUTS, SegmentationData, without_masks
 from ..data.pictures.files import EXTENSIONS, list_images
 from ..data.pictures.images import GeotaggedData, ImageData
 from ..data.rasters.files import is_georeferenced
@@ -109,9 +109,9 @@ def picture_files(
     if not chosen and not any(p.suffix.lower() in EXTENSIONS for p in folder.iterdir()):
         return None
     others = (module for module in LAYOUTS.values() if issubclass(module, ImageData) or module.kind != 'segmentation')
-    if not chosen and any(module.recognises(folder) for module in others):
+    if not chosen and any(module.recognises(folder) and not module.is_split(folder) for module in others):
         return None
-    files = list_images(folder)
+    files = without_masks(list_images(folder))
     return None if all(map(is_georeferenced, files.values())) else files
 
 

@@ -23,12 +23,12 @@ from ..data.grids import cover
 def window_weights(
     length: int,  # of the picture along one axis, pixels
     window: int,  # pixels
-    overlap: int,  # pixels, less than the window
+    overlap: int,  # pixels, less than the window unless that is all of the picture
 ) -> dict[int, Tensor]:  # where each window begins: float32 [window]; those that meet in a pixel add up to 1
     'How much each row or column of each window counts.'
     centre, margin = torch.arange(window, dtype=torch.float64) + 0.5, 3 * overlap // 8
     weights, total = {}, torch.zeros(max(length, window), dtype=torch.float64)
-    for start, _, _ in cover(length, window, window - overlap):
+    for start, _, _ in cover(length, window, max(window - overlap, 1)):
         edge = torch.full_like(centre, math.inf)  # distance to where the picture goes on without this window
         if start > 0:
             edge = torch.minimum(edge, centre)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['build_network', 'read_file', 'read_checkpoint', 'card_kind', 'network_weights', 'network_hash', 'load_weights',
-           'start_from', 'change_card']
+           'start_from', 'keep_weights', 'change_card']
 
 # %% ../../nbs/models/checkpoints.ipynb #588be875
 import hashlib
@@ -126,6 +126,19 @@ def start_from(
     load_weights(network, found, path)
 
 # %% ../../nbs/models/checkpoints.ipynb #69e8f08d
+def keep_weights(
+    path: str | Path,  # of a checkpoint
+    target: str | Path,  # of the file with the weights alone
+):
+    'Write the weights of a checkpoint, the averaged ones where it has them, and its card; a reader finds them whole.'
+    known, target = torch.load(path, map_location='cpu', weights_only=True, mmap=True), Path(target)
+    kept = {name: known[name] for name in ('epoch', 'global_step', 'geoseg')}
+    kept['state_dict'] = dict(known['state_dict']) | known.get('ema', {})
+    temporary = target.with_name(f'.{target.name}')
+    torch.save(kept, temporary)
+    os.replace(temporary, target)
+
+
 def change_card(
     path: str | Path,  # of a checkpoint
     changes: Mapping[str, Any],  # merged into what it says of itself

@@ -46,6 +46,7 @@ class RunConfig:
     patience: int | None = None  # stop after so many epochs without a better score; None: never
     save_top_k: int = 0  # keep the k best epochs beside best.ckpt and last.ckpt
     every_n_epochs: int = 0  # keep the checkpoint of every n-th epoch; 0: none
+    weights_every_n_epochs: int = 0  # keep the weights alone of every n-th epoch; 0: none
     every_n_steps: int = 0  # write last.ckpt every n steps within an epoch; 0: at its end only
     keep_only_best: bool = False  # in the end nothing but best.ckpt stays
     ema: float | None = None  # decay of averaged weights; None: no average
@@ -191,8 +192,10 @@ def data_section(
     if new.kind != old.kind:
         raise ValueError(f'data: {root} is of layout {new.layout}; this recipe is for {old.holds or old.kind}')
     # what other layouts mean by a name may be something else: only what all have goes over
-    shared = inspect.signature(SegmentationData.__init__).parameters
+    shared, taken = (inspect.signature(kind.__init__).parameters for kind in (SegmentationData, new))
     arguments = {key: value for key, value in (current.get('init_args') or {}).items() if new is old or key in shared}
+    if 'kwargs' not in taken:  # a null may be left out; what has a value and no place is an error
+        arguments = {key: value for key, value in arguments.items() if key in taken or value is not None}
     if not chosen:
         first = Path(next(iter(root.values())) if isinstance(root, dict) else root).expanduser()
         arguments = new.adapt(first, arguments, new is old)

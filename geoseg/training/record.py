@@ -17,7 +17,8 @@ from lightning.pytorch import callbacks
 
 from ..core.errors import ConfigError
 from ..core.files import write_whole
-from .run import log, rank_zero_info
+from ..models.checkpoints import keep_weights
+from .run import WEIGHTS, log, rank_zero_info, weights_of_epochs
 
 # %% ../../nbs/training/record.ipynb #545b0e57
 class RunRecord(callbacks.Checkpoint):
@@ -31,10 +32,12 @@ class RunRecord(callbacks.Checkpoint):
         every_n_epochs: int = 0,  # each n-th epoch is kept by name
         every_n_steps: int = 0,  # last.ckpt within an epoch
         keep_only_best: bool = False,
+        weights_every_n_epochs: int = 0,  # of each n-th epoch the weights are kept, alone
     ):
         self.folder, self.monitor, self.keep_only_best = Path(folder), monitor, keep_only_best
         self.sign = -1 if monitor.startswith(('Loss', 'Dis@')) else 1
         self.save_top_k, self.every_n_epochs, self.every_n_steps = save_top_k, every_n_epochs, every_n_steps
+        self.weights_every_n_epochs = weights_every_n_epochs
         self.rows: list[dict] = []  # of metrics.csv
         self.classes: list[dict] = []  # of per_class.csv
         self.best: dict | None = None  # {'epoch': …, 'score': …}
@@ -72,6 +75,10 @@ class RunRecord(callbacks.Checkpoint):
         'Remove the epochs that are not kept.'
         for path in self.checkpoints.glob('epoch*.ckpt'):
             if path.name not in self.kept:
+                path.unlink()
+        last = self.rows[-1]['epoch'] if self.rows else -1
+        for epoch, path in weights_of_epochs(self.folder).items():
+            if epoch > last:
                 path.unlink()
 
     def write_tables(self):
@@ -113,7 +120,8 @@ class RunRecord(callbacks.Checkpoint):
             log.info('epoch %d, step %d: %s%s', epoch, trainer.global_step, text,
                      ' (best)' if 'best.ckpt' in names else '')
         self.step = trainer.global_step
-        self.save(trainer, names)
+        every = self.weights_every_n_epochs
+        self.save(trainer, names, epoch if every and (epoch + 1) % every == 0 else None)
         if trainer.is_global_zero:
             self.prune()
 
@@ -145,8 +153,8 @@ class RunRecord(callbacks.Checkpoint):
             names += [name] * (name in self.kept)
         return names
 
-    def save(self, trainer, names: Sequence[str]):
-        'One checkpoint under several names; `last.ckpt` is moved into place last.'
+    def save(self, trainer, names: Sequence[str], weights: int | None = None):
+        'One checkpoint under several names, of epoch `weights` also the weights; `last.ckpt` is moved into place last.'
         temporary = self.checkpoints / '.new.ckpt'
         trainer.save_checkpoint(temporary)
         if trainer.is_global_zero:
@@ -158,6 +166,8 @@ class RunRecord(callbacks.Checkpoint):
                 except OSError:  # a file system without links
                     shutil.copyfile(temporary, link)
                 os.replace(link, self.checkpoints / name)
+            if weights is not None:
+                keep_weights(temporary, self.checkpoints / f'{WEIGHTS}{weights:03d}.ckpt')
             os.replace(temporary, self.checkpoints / names[-1])
         trainer.strategy.barrier('checkpoint')
 

@@ -157,7 +157,7 @@ def prepare(
         near = nearest(config.monitor.partition('/')[0], names)
         raise ConfigError(f'run.monitor: {config.monitor!r} is not measured{near}; there are {", ".join(names)}')
     record = RunRecord(folder, config.monitor, config.save_top_k, config.every_n_epochs, config.every_n_steps,
-                       config.keep_only_best)
+                       config.keep_only_best, config.weights_every_n_epochs)
     extra = [SeedBatches(cli.config.seed_everything), record]
     if config.patience is not None:
         extra.append(EarlyStopping(config.monitor, patience=config.patience, check_on_train_epoch_end=True,

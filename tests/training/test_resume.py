@@ -1,10 +1,17 @@
 "A run that is killed and resumed ends exactly like one that never was."
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 import warm
+
+import geoseg
+from geoseg.core.errors import ConfigError
+from geoseg.models.checkpoints import network_weights, read_checkpoint
+from geoseg.training.run import weights_of_epochs, whole_epochs
 
 KILLS = 10
 
@@ -41,3 +48,48 @@ def same_state(a, b):
                 assert torch.equal(value, y['state'][key][name]), f'optimizer {key} {name}'
     assert a['lr_schedulers'] == b['lr_schedulers']
     assert a['global_step'] == b['global_step'] and a['epoch'] == b['epoch']
+
+
+@pytest.fixture(scope='module')
+def kept(tmp_path_factory):
+    'A run that keeps the weights of each epoch, and nothing whole but its best and its last.'
+    return tiny.train('unet', tmp_path_factory.mktemp('kept'), epochs=3, weights_every_n_epochs=1)
+
+
+def test_the_weights_of_each_epoch_are_kept_and_used(kept, tmp_path):
+    files = weights_of_epochs(kept.folder)
+    assert list(files) == kept.metrics['epoch'].tolist() == [0, 1, 2]
+    whole = whole_epochs(kept.folder)
+    assert set(whole) == {kept.best_epoch, 2} and 4 * files[2].stat().st_size < 1.5 * kept.last.stat().st_size
+    for epoch, path in whole.items():
+        ours, theirs = (network_weights(read_checkpoint(p)) for p in (files[epoch], path))
+        assert ours.keys() == theirs.keys() and all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    for epoch, path in files.items():  # the averaged weights, which validation measured
+        result = geoseg.evaluate(path, split='val', out=tmp_path / str(epoch))
+        assert result.scores['mIoU'] == pytest.approx(kept.metrics['mIoU/val'][epoch], abs=1e-6)
+    assert list(geoseg.predict(files[1], out=tmp_path / 'masks').rglob('*.png'))
+
+
+def test_a_run_goes_on_from_whole_epochs_alone(kept, tmp_path):
+    folder = shutil.copytree(kept.folder, tmp_path / 'unet' / kept.folder.name)
+    files, whole = weights_of_epochs(folder), whole_epochs(folder)
+    missing = next(epoch for epoch in files if epoch not in whole)
+    alone = rf'epoch {missing}; its weights alone are there, checkpoint_start=.*\d{missing}.ckpt.*every_n_epochs=1'
+    with pytest.raises(FileNotFoundError, match=alone):
+        geoseg.train('unet', resume=missing, out=tmp_path)
+    listed = ', '.join(map(str, sorted(whole)))
+    with pytest.raises(FileNotFoundError, match=f'epoch 7; resume goes on from epochs {listed}; every_n_epochs=1'):
+        geoseg.train('unet', resume=7, out=tmp_path)
+    with pytest.raises(ConfigError, match='weights alone.*checkpoint_start=.*every_n_epochs=1'):
+        geoseg.train('unet', resume=files[1], out=tmp_path)
+    again = geoseg.train('unet', tiny.DATA, out=tmp_path / 'new', overrides=tiny.settings(
+        'unet', epochs=1, checkpoint_start=str(files[missing])))
+    assert len(again.metrics) == 1
+    best = min(whole)
+    for epoch in [epoch for epoch in files if epoch > best]:
+        files[epoch].write_bytes(b'of a run that went on from here')
+    gone = geoseg.train('unet', resume=best, out=tmp_path)
+    assert gone.folder == folder and gone.metrics.equals(kept.metrics)
+    for epoch, path in weights_of_epochs(folder).items():  # written anew, the same
+        one, two = (network_weights(read_checkpoint(p)) for p in (path, weights_of_epochs(kept.folder)[epoch]))
+        assert all(torch.equal(value, two[name]) for name, value in one.items())

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
+from ..loading import without_masks
+
 # %% ../../../nbs/data/pictures/files.ipynb #447cba3e
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.webp', '.bmp')
 
@@ -97,6 +99,7 @@ def pair_files(
     'A row a picture with its mask; raises `ValueError` where either lacks the other.'
     files = list_images(images)
     if masks is None:
+        files = without_masks(files)
         return pd.DataFrame({'name': list(files), 'image': list(files.values()), 'mask': None})
     labels = list_images(masks)
     if missing := [n for n in files if n not in labels]:

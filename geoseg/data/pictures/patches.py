@@ -8,7 +8,7 @@ __all__ = ['patch_corners', 'unknown_shares', 'file_states', 'PixelStore', 'Patc
 # %% ../../../nbs/data/pictures/patches.ipynb #06606491
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, product
 from pathlib import Path
@@ -226,7 +226,17 @@ class DeepGlobeData(ImageData):
 
     @classmethod
     def recognises(cls, root: Path) -> bool:
-        return any(root.glob('*_sat.*')) or any(root.glob('train/*_sat.*'))
+        return cls.is_split(root) or any(root.glob('train/*_sat.*'))
+
+    @classmethod
+    def is_split(cls, root: Path) -> bool:
+        return any(root.glob('*_sat.*'))
+
+    @classmethod
+    def masks_among(cls, names: Collection[str]) -> set[str]:
+        'All ID_mask of a folder that holds some ID_sat.'
+        folders = {name.rpartition('/')[0] for name in names if name.endswith('_sat')}
+        return {name for name in names if name.endswith('_mask') and name.rpartition('/')[0] in folders}
 
     def files(self, root: Path, split: str | None = None) -> pd.DataFrame:
         found = [p for p in sorted(root.iterdir()) if p.is_dir() and p.name in self.split_dirs]

@@ -8,6 +8,7 @@ __all__ = ['DRAWS', 'CHIP_SIZED', 'RasterChips', 'RasterData']
 # %% ../../../nbs/data/rasters/chips.ipynb #d3578450
 import os
 import threading
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,12 @@ class RasterData(SegmentationData):
     @classmethod
     def recognises(cls, root: Path) -> bool:
         return any(p.suffix.lower() in ('.tif', '.tiff') and '_sat.' not in p.name for p in root.iterdir())
+
+    @classmethod
+    def masks_among(cls, names: Collection[str]) -> set[str]:
+        'NAME_mask beside NAME_image or NAME.'
+        stems = {name: name.removesuffix('_mask') for name in names if name.endswith('_mask')}
+        return {name for name, stem in stems.items() if f'{stem}_image' in names or stem in names}
 
     @classmethod
     def adapt(cls, root: Path, settings: dict[str, Any], own: bool) -> dict[str, Any]:

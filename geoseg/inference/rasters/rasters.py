@@ -21,7 +21,7 @@ from ...core.errors import ConfigError
 from ...core.files import make_folder, write_whole
 from ...core.streams import peak_resident_memory
 from ...data.augment import Augment, Normalize
-from ...data.loading import ResumableLoader, SeededBatchSampler
+from ...data.loading import ResumableLoader, SeededBatchSampler, without_masks
 from ...data.rasters.chips import RasterChips, RasterData
 from ...data.rasters.files import (Acquisition, find_acquisitions, is_georeferenced, match_pattern,
                                        read_acquisition)
@@ -65,6 +65,7 @@ def find_rasters(
         return None
     if match_pattern(path, pattern):
         return [replace(a, mask=None) for a in find_acquisitions(path, pattern, mask_pattern, 'optional')]
+    files = without_masks({file.stem: file for file in files}).values()
     return [read_acquisition(file, None, place=path.resolve().name) for file in files]
 
 # %% ../../../nbs/inference/rasters/rasters.ipynb #098109fb
