@@ -10,7 +10,11 @@ from PIL import Image
 import geoseg
 from geoseg import cli
 from geoseg.data.labels import LabelScheme, read_mask
+from geoseg.data.pictures.files import EXTENSIONS, pair_files
+from geoseg.inference.pictures import picture_files
+from geoseg.inference.places.localize import photo_files
 from geoseg.inference.postprocess import Postprocess
+from geoseg.inference.rasters.rasters import find_rasters
 from geoseg.models.refiner import TRMSeg
 from geoseg.world.layouts import world_data
 
@@ -127,7 +131,10 @@ def test_small_regions_in_square_metres(trained, tmp_path):
     ({'postprocess': {'open': 2}}, 'expected a whole number of 3'),
     ({'postprocess': {'min_area': 5.}}, 'min_area needs georeferenced'),
     ({'window': 50}, 'window is 50'), ({'window': 64}, 'which one window of 64 covers'),
-    ({'overlap': 8}, 'there is no window'), ({'tta': ['left']}, "tta: 'left'"),
+    ({'overlap': 8}, 'there is no window'), ({'stride': 8}, 'there is no window: set window'),
+    ({'window': 32, 'stride': 36}, 'up to the window of 32'), ({'window': 32, 'stride': 6}, 'multiple of 4'),
+    ({'window': 32, 'stride': 16, 'overlap': 8}, 'an overlap of 16, not of 8: give one'),
+    ({'tta': ['left']}, "tta: 'left'"),
     ({'write': ['colour']}, 'write is'), ({'write': 'color'}, 'write is'),
     ({'update': 'yes'}, 'update is true or false'), ({'update': True, 'window': 32}, 'not with window'),
 ])
@@ -158,3 +165,57 @@ def test_prediction_halts_and_answers_as_all_steps_do(run, tmp_path, monkeypatch
         folder = geoseg.predict(run.folder, out=tmp_path / f'{tau}', overrides={'tau': tau}, window=64, overlap=0)
         assert len(list(folder.rglob('*.png'))) == pictures
         assert sum(computed) == pictures * 4 * steps  # 128 x 128 pixels are four windows
+
+
+def test_a_stride_is_the_window_less_the_overlap(run, trained, scene, tmp_path):
+    "Without a window, windows are as large as the patches of training; GeoTIFFs have their own default."
+    pictures = world_data('deepglobe', size='tiny') / 'test'
+    assert run.config['data']['init_args']['patch'] == 32
+    assert cli.main(['predict', '--checkpoint', str(run.folder), f'data={pictures}', f'out={tmp_path}/a',
+                     '--stride', '16']) == 0
+    one, other = tmp_path / 'a', geoseg.predict(run.folder, pictures, tmp_path / 'b', window=32, overlap=16)
+    names = sorted(p.stem for p in pictures.glob('*_sat.jpg'))
+    assert sorted(p.stem for p in one.glob('*.png')) == sorted(p.stem for p in other.glob('*.png')) == names
+    assert all((read(one, name) == read(other, name)).all() for name in names)
+    told = [json.loads((geoseg.predict(trained, scene, tmp_path / f'{i}', **options) / 'scene.json').read_text())['job']
+            for i, options in enumerate(({'window': 128, 'stride': 96}, {'stride': 64}, {}))]
+    assert [(job['window'], job['overlap']) for job in told] == [(128, 32), (512, 448), (512, 128)]
+
+
+MASKS = {'deepglobe': '*_mask.png', 'folders': 'masks/*/*.png', 'geotagged': 'mask/*.png',
+         'wildscenes': '*/indexLabel/*.png', 'raster': '*_mask.tif'}
+
+
+@pytest.mark.parametrize('layout', MASKS)
+def test_masks_among_pictures_are_not_answered(layout, tmp_path):
+    "Wherever the pictures of a folder are listed, for any layout that keeps masks in it."
+    root = world_data(layout, size='tiny')
+    root = root / 'train' if layout == 'deepglobe' else root
+    shutil.copytree(root, tmp_path / 'all')
+    for folder in (root, tmp_path):
+        masks = {path.resolve() for path in (tmp_path / 'all' if folder is tmp_path else root).glob(MASKS[layout])}
+        listed = [pair_files(folder, None)['image']]
+        if layout != 'raster':
+            listed += [photo_files(folder).values(), picture_files({'predict': folder}).values()]
+        elif folder is root:  # such GeoTIFFs follow no pattern
+            listed += [[a.image for a in find_rasters(folder, '{date}.none')]]
+        for files in listed:
+            files = {path.resolve() for path in files}
+            assert masks and files and not files & masks
+            assert len(files) == sum(path.suffix in EXTENSIONS for path in root.rglob('*')) - len(masks)
+
+
+def test_a_folder_of_satellite_images_is_answered(trained, tmp_path, caplog):
+    "One split of DeepGlobe, its masks beside the images, with any checkpoint; the whole data set stays one."
+    root = world_data('deepglobe', size='tiny')
+    (tmp_path / 'some').mkdir()
+    for path in sorted((root / 'train').iterdir())[:3]:  # the last mask has no image
+        shutil.copy(path, tmp_path / 'some')
+    (tmp_path / 'some' / '1_mask.png').write_bytes(b'no picture, and never read')
+    with caplog.at_level('INFO', 'geoseg'):
+        folder = geoseg.predict(trained, tmp_path / 'some', tmp_path / 'masks')
+    assert {p.stem for p in folder.glob('*.png')} == {p.stem for p in (tmp_path / 'some').glob('*_sat.jpg')}
+    assert 'pictures are left out: masks of others (first: ' in caplog.text
+    assert picture_files(root) is None and not picture_files(root / 'test').keys() & {'train'}
+    named = next((root / 'train').glob('*_mask.png'))  # whoever names it means it
+    assert picture_files(named) == {named.stem: named}
