@@ -28,3 +28,8 @@ def test_validation_is_drawn_by_image_and_seed():
         assert not names['train'] & names['val'] and len(names['val']) == 3
         assert chosen.setdefault(seed, names) == names
     assert chosen[0] != chosen[1]
+
+
+def test_a_run_on_another_layout_takes_this_one(tiny_run):
+    config = parse([tiny_run('unet') / 'config.yaml'], {'data': str(world_data('deepglobe', size='tiny'))}).config
+    assert config.data.class_path.endswith('DeepGlobeData') and 'remember' not in config.data.init_args
