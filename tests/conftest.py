@@ -84,7 +84,11 @@ def tiny_run(once):
 @pytest.fixture(scope='module')
 def own_run(tiny_run, tmp_path_factory):
     "`own_run(recipe)`: a copy of the tiny run, of this call alone."
-    return lambda recipe: shutil.copytree(tiny_run(recipe), tmp_path_factory.mktemp('own') / recipe / 'run')
+    def copy(source, target):  # a checkpoint is large, and only ever replaced; `tiny_run` notices one that is not
+        return (os.link if source.endswith('.ckpt') else shutil.copy2)(source, target)
+
+    return lambda recipe: shutil.copytree(tiny_run(recipe), tmp_path_factory.mktemp('own') / recipe / 'run',
+                                          copy_function=copy)
 
 
 @pytest.fixture(scope='session')

@@ -5,6 +5,7 @@ What may refuse, and why, stands in nbs/refusals.csv; the page of the command li
 import builtins
 import contextlib
 import csv
+import functools
 import io
 import re
 import sys
@@ -76,6 +77,7 @@ def command(verb: str, recipe: str, given: dict) -> list[str]:
     return [verb, *words[verb]]
 
 
+@functools.cache
 def monitor(recipe: str) -> str:
     "What a recipe calls best."
     from geoseg.training.config import parse

@@ -56,12 +56,21 @@ class RecipeCLI(LightningCLI):
     'LightningCLI with a `run` section, links from data to network, and building as a step of its own.'
 
     foreign: Foreign | None = None  # what was read of another tool's configuration
+    _parser = None
 
     def __init__(self, args: list[str]):
         super().__init__(L.LightningModule, L.LightningDataModule, subclass_mode_model=True, subclass_mode_data=True,
                          run=False, args=args, save_config_callback=None, seed_everything_default=42,
                          auto_configure_optimizers=False, trainer_defaults=TRAINER_DEFAULTS,
+                         load_from_checkpoint_support=False,  # a checkpoint has a card of its own
                          parser_kwargs={'exit_on_error': False, 'allow_abbrev': False})
+
+    def setup_parser(self, *arguments):
+        'The parser of this process: the same for all recipes, and slow to make.'
+        if RecipeCLI._parser is None:
+            super().setup_parser(*arguments)
+            RecipeCLI._parser = self.parser
+        self.parser = RecipeCLI._parser
 
     def add_arguments_to_parser(self, parser):
         parser.add_argument('--run', type=RunConfig, default=RunConfig())
@@ -252,7 +261,8 @@ def parse(
         with _clear_errors():
             valid = [key for key, _ in RecipeCLI(arguments[:1]).config.items(branches=False)]
     with _clear_errors(valid):
-        values = dict(RecipeCLI(arguments).config.items(branches=False))
+        cli = RecipeCLI(arguments)
+        values = dict(cli.config.items(branches=False))
     keys, pairs = list(values), full_keys(overrides, values)
     arguments += _one_rate([*merged[1:], *({key: value} for key, value in pairs)], keys)
     # a class must be known before its arguments
@@ -263,8 +273,9 @@ def parse(
         if key in LINKED:
             raise ConfigError(f'{key} cannot be set: it follows {LINKED[key]}')
         arguments.append(_argument(key, value))
-    with _clear_errors(keys):
-        cli = RecipeCLI(arguments)
+    if len(arguments) > len(merged):
+        with _clear_errors(keys):
+            cli = RecipeCLI(arguments)
     require_agreement(cli.config)
     require_effect([*(key for key, _ in pairs), *(foreign.targets if foreign else ())], cli.config)
     cli.foreign = foreign
