@@ -16,10 +16,13 @@ export OMP_WAIT_POLICY := PASSIVE
 
 env: $(READY)
 
+# pip compiles on one core, an old one reads large files slowly; modules are compiled on all cores, those of tests never
 $(READY): settings.ini setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "geoseg needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[dev]'
+	$(BIN)/python -m compileall -qq -j 0 -x '/(tests?|testing)/' $(VENV)/lib || true
 	$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name python3
 	@touch $@
 
