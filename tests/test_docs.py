@@ -1,16 +1,20 @@
 """The website, as far as it can be tried without Quarto."""
 import json
+import shutil
 
 import docs
+import nbformat
 import pytest
+import warm
 from docs import ROOT
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from readme import is_relative
 
 
 @pytest.fixture(scope='session')
 def site(once):
     "The folder in which the pages were processed, and what was wrong with them."
-    into = once('site', lambda into: (into / 'wrong.json').write_text(json.dumps(docs.process(ROOT, into))))
+    into = once('site', lambda into: (into / 'wrong.json').write_text(json.dumps(docs.process(ROOT, into, warm.run))))
     return into, json.loads((into / 'wrong.json').read_text())
 
 
@@ -32,6 +36,21 @@ def html(site, once):
 @pytest.mark.long
 def test_pages_are_processed_without_a_complaint(site):
     assert not site[1], '\n'.join(site[1])
+
+
+def test_a_process_of_its_own_has_the_package_that_was_copied(tmp_path):
+    root, into = tmp_path / 'root', tmp_path / 'into'
+    for folder in (root / 'nbs', root / 'geoseg', into):
+        folder.mkdir(parents=True)
+    for name in ('settings.ini', 'pyproject.toml', '_quarto.yml'):
+        shutil.copy(ROOT / name, root)
+    (root / 'geoseg/__init__.py').write_text('here = 1\n')
+    for page, name in {'whole': 'here', 'wrong': 'gone'}.items():
+        cells = [new_markdown_cell(f'# {page}'), new_code_cell(f'#| export\nfrom geoseg import {name}')]
+        nbformat.write(new_notebook(cells=cells), root / 'nbs' / f'{page}.ipynb')
+    complaint, = docs.process(root, into)
+    assert complaint.startswith('nbs/wrong.ipynb: ImportError') and "'gone'" in complaint
+    assert (into / '_proc/whole.ipynb').is_file()
 
 
 def test_pandoc_renders_each_page(html):

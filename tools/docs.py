@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from configparser import ConfigParser
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,7 +54,13 @@ def listed(contents: list) -> list[str]:
     return found
 
 
-def process(root: Path, into: Path) -> list[str]:
+def run_apart(script: str, *words: str, cwd: Path) -> subprocess.CompletedProcess:
+    "Runs a script in a process of its own, with the package that lies in `cwd`."
+    return subprocess.run([sys.executable, script, *words], cwd=cwd, capture_output=True, text=True,
+                          env=os.environ | {'PYTHONPATH': str(cwd)})
+
+
+def process(root: Path, into: Path, run: Callable[..., subprocess.CompletedProcess] = run_apart) -> list[str]:
     "Copies the project into `into` and processes its pages to `into/_proc`; returns the complaints."
     for name in ('settings.ini', 'pyproject.toml', '_quarto.yml'):
         shutil.copy(root / name, into)
@@ -61,8 +68,7 @@ def process(root: Path, into: Path) -> list[str]:
         skipped = shutil.ignore_patterns('.*', '__pycache__', 'lightning_logs')
         shutil.copytree(root / name, into / name, symlinks=True, ignore=skipped)
     # a process of its own, because exported cells are run; all pages in one, because heavy imports are slow
-    done = subprocess.run([sys.executable, __file__, 'process'], cwd=into, capture_output=True, text=True,
-                          env=os.environ | {'PYTHONPATH': str(into)})
+    done = run(__file__, 'process', cwd=into)
     return done.stdout.splitlines() + done.stderr.splitlines()[-1:] * bool(done.returncode)
 
 
