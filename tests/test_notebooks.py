@@ -3,7 +3,9 @@ import inspect
 import json
 import shutil
 import subprocess
+from pathlib import Path
 
+import pandas as pd
 import papermill
 import pytest
 import tiny
@@ -12,6 +14,7 @@ from warm import NBS, execute
 import geoseg
 from geoseg.evaluation.calibration import calibrate
 from geoseg.training.run import Run
+from geoseg.world.layouts import world_data
 
 
 @pytest.fixture(scope='session')
@@ -63,6 +66,20 @@ def test_evaluate(own_run, tmp_path):
     tables = {p.name for p in (run.folder / 'evaluation' / 'val').iterdir()}
     assert {'metrics.csv', 'per_class.csv', 'per_image.csv', 'confusion.csv', 'intervals.csv', 'worst.png',
             'class_intervals.csv', 'compared.csv'} <= tables
+
+
+def test_one_sample_has_scores_without_intervals(trained, tmp_path):
+    data = Path(shutil.copytree(world_data('folders', size='tiny'), tmp_path / 'data'))
+    for kind in ('images', 'masks'):
+        for path in sorted((data / kind / 'test').iterdir())[1:]:
+            path.unlink()
+    notebook = execute('evaluate.ipynb', tmp_path, checkpoint=str(trained), data=str(data), out=str(tmp_path / 'out'),
+                       against=[str(trained)])
+    assert 'no intervals: 1 sample' in str(notebook)
+    scores = pd.read_csv(tmp_path / 'out/intervals.csv')
+    assert scores['score'].notna().any() and scores[['low', 'high']].isna().all(axis=None)
+    assert (tmp_path / 'out/per_class.png').is_file()
+    assert pd.read_csv(tmp_path / 'out/compared.csv')['mIoU'].nunique() == 1
 
 
 def test_predict(trained, tmp_path):

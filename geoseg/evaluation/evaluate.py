@@ -31,7 +31,7 @@ from ..data.loading import SegmentationData
 from ..data.splits import SPLITS, write_split
 from .evaluate_places import LocalizationKind  # noqa: F401  imported to be known
 from .kinds import Kind, Result, kind_of
-from ..metrics.segmentation import (block_ids, bootstrap_interval, class_intervals, image_scores,
+from ..metrics.segmentation import (block_ids, bootstrap_interval, can_resample, class_intervals, image_scores,
                                          metrics_from_confusion, paired_test, per_class_table, plot_confusion)
 from ..models.predictor import Predictor, memory_used, use_memory
 from ..training.config import RecipeCLI
@@ -102,15 +102,17 @@ class Evaluation(Result):
         return '\n'.join([*above, table, ', '.join(f'{name} {value:.4f}' for name, value in scores.items())])
 
     def intervals(self, block: int = 1) -> pd.DataFrame:
-        rows = {}
+        rows, blocks = {}, self.blocks(block)
         for name, value in metrics_from_confusion(self.confusion).items():
-            low, high = bootstrap_interval(self.confusions, name, blocks=self.blocks(block))
+            low, high = bootstrap_interval(self.confusions, name, blocks) if can_resample(blocks) else (np.nan, np.nan)
             rows[name] = {'score': value, 'low': low, 'high': high}
         return pd.DataFrame(rows).T
 
     def figures(self, block: int = 1) -> Iterator[tuple[str, Figure]]:
-        within = class_intervals(self.confusions, self.classes, blocks=self.blocks(block))
-        write_whole(self.folder / 'class_intervals.csv', within.to_csv(lineterminator='\n'))
+        blocks, within = self.blocks(block), None
+        if can_resample(blocks):
+            within = class_intervals(self.confusions, self.classes, blocks=blocks)
+            write_whole(self.folder / 'class_intervals.csv', within.to_csv(lineterminator='\n'))
         yield 'per_class', plot_per_class(self.per_class, self.scheme, intervals=within)
         figure, axis = plt.subplots(figsize=(5, 4.4), layout='constrained', dpi=72)
         plot_confusion(self.confusion, self.classes, ax=axis)
@@ -304,8 +306,8 @@ def compare(
         if differ.any():
             raise ConfigError(f'{other} was evaluated on other pixels than {name} in {differ.sum()} of {len(differ)} '
                               f'images (first: {first.names[differ.argmax()]}): give both the same image_size')
-        low, high = bootstrap_interval(confusions, score, blocks)
+        low, high = bootstrap_interval(confusions, score, blocks) if can_resample(blocks) else (np.nan, np.nan)
         rows[other] = {score: metrics_from_confusion(confusions.sum(0))[score], 'low': low, 'high': high}
-        if result is not first:
+        if result is not first and can_resample(blocks):
             rows[other] |= paired_test(first.confusions, confusions, score, blocks)
     return pd.DataFrame(rows).T

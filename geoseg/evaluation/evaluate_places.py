@@ -24,7 +24,7 @@ from ..data.pairs.pairs import Pairs
 from .kinds import Kind, Result
 from ..inference.places.localize import Localizer
 from ..metrics.retrieval import Retrieval, query_scores, retrieve, score_table
-from ..metrics.segmentation import block_ids, paired_test
+from ..metrics.segmentation import block_ids, can_resample, paired_test
 from ..models.predictor import Predictor
 from ..tasks.localization import truth_of
 from ..training.config import RecipeCLI
@@ -85,7 +85,7 @@ class PlaceEvaluation(Result):
                 raise ConfigError(f'{name} was not evaluated on the photos of this run')
             row = score_table(result.found, blocks).loc[score]
             rows[name] = {score: row['value'], 'low': row['low'], 'high': row['high']}
-            if result is not self:
+            if result is not self and can_resample(blocks):
                 theirs = np.stack([query_scores(result.found)[score], np.ones(len(ours))], 1)
                 rows[name] |= paired_test(ours, theirs, lambda c: c[0] / c[1], blocks)
         return pd.DataFrame(rows).T

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .segmentation import bootstrap_interval
+from .segmentation import bootstrap_interval, can_resample
 
 # %% ../../nbs/metrics/retrieval.ipynb #8473274c
 @dataclass
@@ -140,8 +140,8 @@ def score_table(
     rows, table = {}, query_scores(found, **kwargs)
     for name, values in table.items():
         counts = np.stack([values, np.ones(len(values))], 1)
-        few = len(np.unique(blocks if blocks is not None else np.arange(len(counts)))) < 2
-        low, high = (np.nan, np.nan) if few else bootstrap_interval(counts, lambda c: c[0] / c[1], blocks)
+        several = can_resample(np.arange(len(counts)) if blocks is None else blocks)
+        low, high = bootstrap_interval(counts, lambda c: c[0] / c[1], blocks) if several else (np.nan, np.nan)
         rows[name] = {'value': values.mean(), 'low': low, 'high': high}
     for k, name in ((1, '1'), (5, '5'), (10, '10'), (max(1, round(found.tiles / 100)), 'top1%')):
         rows[f'Recall@{name}']['chance'] = chance_recall(found, k).mean()

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['image_confusions', 'metrics_from_confusion', 'per_class_table', 'boundary_counts', 'boundary_f1',
-           'SegmentationMetrics', 'plot_confusion', 'image_scores', 'block_ids', 'block_sums', 'bootstrap_interval',
-           'class_intervals', 'image_miou', 'paired_test']
+           'SegmentationMetrics', 'plot_confusion', 'image_scores', 'block_ids', 'can_resample', 'block_sums',
+           'bootstrap_interval', 'class_intervals', 'image_miou', 'paired_test']
 
 # %% ../../nbs/metrics/segmentation.ipynb #5c9de03e
 from collections.abc import Callable
@@ -229,6 +229,13 @@ def block_ids(
     here = np.arange(len(groups))
     within = here - np.maximum.accumulate(np.where(first, here, 0))
     return np.cumsum(within % size == 0) - 1
+
+
+def can_resample(
+    blocks: np.ndarray,  # [N] block of each image
+) -> bool:
+    'Whether there are two blocks or more, as an interval needs.'
+    return len(np.unique(blocks)) > 1
 
 
 def block_sums(
