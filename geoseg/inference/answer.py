@@ -67,6 +67,7 @@ class Trained:
         self.path = Run(path).best if path.is_dir() else path
         self.card = read_checkpoint(self.path)['geoseg']
         self.kind, self.overrides = card_kind(self.card), dict(overrides or {})
+        self._settings = {}  # by extra names; a configuration takes long to parse
 
     @property
     def recipe(self) -> str:
@@ -110,6 +111,11 @@ class Trained:
         *extra: str,  # names that the run may not know
     ) -> dict[str, Any]:  # of the data module; `network`: what overrides set of the network
         'How the data were read, with the overrides.'
+        if extra not in self._settings:
+            self._settings[extra] = self._read_settings(extra)
+        return dict(self._settings[extra])
+
+    def _read_settings(self, extra: Sequence[str]) -> dict[str, Any]:
         known, given = self.recorded(), dict(self.overrides)
         own = {key: given.pop(key) for key in extra if key in given and key not in known}
         own = {key: yaml.safe_load(value) if isinstance(value, str) else value for key, value in own.items()}

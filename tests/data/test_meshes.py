@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import warm
+from a_mesh import grid
 from warm import TESTS
 
 from geoseg.data.labels import LabelScheme
@@ -15,14 +16,6 @@ from geoseg.models.nomeformer import NoMeFormer, TexturedNoMeFormer
 from geoseg.world.layouts import world_data
 
 TWO = LabelScheme(['low', 'high'])
-
-
-def grid(n, name='grid', z=0.):
-    'A square of 2 n² faces with labels.'
-    x, y = (a.ravel() for a in np.meshgrid(np.arange(n + 1.), np.arange(n + 1.)))
-    i = (np.arange(n)[:, None] * (n + 1) + np.arange(n)).ravel()
-    faces = np.concatenate([np.stack([i, i + 1, i + n + 2], 1), np.stack([i, i + n + 2, i + n + 1], 1)])
-    return Mesh(np.stack([x, y, 0 * x + z], 1), faces, np.arange(len(faces)) % 2, name=name)
 
 
 def prepared(mesh, tmp_path, **settings):

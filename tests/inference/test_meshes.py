@@ -1,8 +1,9 @@
 "Every face is answered."
 import numpy as np
 import pytest
+from a_mesh import grid
 
-from geoseg.data.meshes.files import Mesh, read_mesh, write_obj, write_ply
+from geoseg.data.meshes.files import read_mesh, write_obj, write_ply
 from geoseg.inference.predict import predict
 from geoseg.training.run import Run
 from geoseg.world.layouts import world_data
@@ -12,14 +13,6 @@ from geoseg.world.layouts import world_data
 def on_meshes(tiny_run):
     'A textured run on the tiny world.'
     return Run(tiny_run('nomeformer-texture'))
-
-
-def grid(n, name='grid', z=0.):
-    'A square of 2 n² faces with labels.'
-    x, y = (a.ravel() for a in np.meshgrid(np.arange(n + 1.), np.arange(n + 1.)))
-    i = (np.arange(n)[:, None] * (n + 1) + np.arange(n)).ravel()
-    faces = np.concatenate([np.stack([i, i + 1, i + n + 2], 1), np.stack([i, i + n + 2, i + n + 1], 1)])
-    return Mesh(np.stack([x, y, 0 * x + z], 1), faces, np.arange(len(faces)) % 2, name=name)
 
 
 def test_every_face_of_a_folder_is_answered(on_meshes, tmp_path):
