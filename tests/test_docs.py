@@ -38,17 +38,18 @@ def test_pages_are_processed_without_a_complaint(site):
     assert not site[1], '\n'.join(site[1])
 
 
-def test_a_process_of_its_own_has_the_package_that_was_copied(tmp_path):
+@pytest.mark.parametrize('run, name', [(docs.run_apart, 'here'), (warm.run, '__version__')], ids=['apart', 'warm'])
+def test_a_page_that_fails_is_named(tmp_path, run, name):  # a process of its own has the package that was copied
     root, into = tmp_path / 'root', tmp_path / 'into'
     for folder in (root / 'nbs', root / 'geoseg', into):
         folder.mkdir(parents=True)
     for name in ('settings.ini', 'pyproject.toml', '_quarto.yml'):
         shutil.copy(ROOT / name, root)
     (root / 'geoseg/__init__.py').write_text('here = 1\n')
-    for page, name in {'whole': 'here', 'wrong': 'gone'}.items():
-        cells = [new_markdown_cell(f'# {page}'), new_code_cell(f'#| export\nfrom geoseg import {name}')]
+    for page, symbol in {'whole': name, 'wrong': 'gone'}.items():
+        cells = [new_markdown_cell(f'# {page}'), new_code_cell(f'#| export\nfrom geoseg import {symbol}')]
         nbformat.write(new_notebook(cells=cells), root / 'nbs' / f'{page}.ipynb')
-    complaint, = docs.process(root, into)
+    complaint, = docs.process(root, into, run)
     assert complaint.startswith('nbs/wrong.ipynb: ImportError') and "'gone'" in complaint
     assert (into / '_proc/whole.ipynb').is_file()
 
@@ -72,8 +73,8 @@ def test_a_broken_link_is_found(tmp_path):
     for name, source in {'a': links, 'b': ''}.items():
         cell = f'{{"cell_type": "markdown", "source": ["{source}"]}}'
         (tmp_path / 'nbs' / f'{name}.ipynb').write_text(f'{{"cells": [{cell}]}}')
-    found = docs.broken_links(tmp_path, {'a.ipynb': '<h2 id="here">', 'b.ipynb': '<h2 id="there">'})
-    assert [line.split(': ')[1] for line in found] == ['#gone', '../settings.ini', 'c.ipynb',
+    broken = docs.broken_links(tmp_path, {'a.ipynb': '<h2 id="here">', 'b.ipynb': '<h2 id="there">'})
+    assert [line.split(': ')[1] for line in broken] == ['#gone', '../settings.ini', 'c.ipynb',
                                                        'https://example.org/x/blob/main/no']
 
 
