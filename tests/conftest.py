@@ -97,10 +97,10 @@ def real_data():
     from geoseg.data.shared import shared_data
 
     def folder(name: str) -> Path:
-        found = shared_data(name, start=TESTS)
-        if found is None:
+        folder_of_data = shared_data(name, start=TESTS)
+        if folder_of_data is None:
             pytest.skip(f'no real data: ../shared/data/{name} is absent')
-        return found.resolve()
+        return folder_of_data.resolve()
 
     return folder
 

@@ -29,12 +29,12 @@ def test_pictures(alone, tiny_run, tmp_path):
     files, checkpoint = sorted(PICTURES.glob('*'))[:3], alone('unet')
     whole = geoseg.predict(tiny_run('unet'), {'predict': str(PICTURES)}, tmp_path / 'run')
     folder = geoseg.predict(checkpoint, PICTURES, tmp_path / 'folder')
-    some = geoseg.predict(checkpoint, [str(f) for f in files], tmp_path / 'some')
+    of_files = geoseg.predict(checkpoint, [str(f) for f in files], tmp_path / 'some')
     one = geoseg.predict(checkpoint, files[0], tmp_path / 'one')
-    assert written(folder, '*.png') == written(whole, '*.png') and len(written(some, '*.png')) == 3
+    assert written(folder, '*.png') == written(whole, '*.png') and len(written(of_files, '*.png')) == 3
     assert written(one, '*.png') == [f'{files[0].stem}.png']
-    for name in written(some, '*.png'):
-        masks = [np.asarray(Image.open(out / name)) for out in (whole, folder, some)]
+    for name in written(of_files, '*.png'):
+        masks = [np.asarray(Image.open(out / name)) for out in (whole, folder, of_files)]
         assert all(np.array_equal(masks[0], mask) for mask in masks[1:])
 
 

@@ -21,7 +21,7 @@ def modules(root: Path = ROOT) -> dict[str, Path]:
 
 def imports(name: str, path: Path, known: set[str]) -> set[str]:
     "Modules of the package that a module imports anywhere, in functions too."
-    found = set()
+    imported = set()
     for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
         if isinstance(node, ast.ImportFrom):
             above = name.split('.')[:-node.level] if node.level else []
@@ -31,16 +31,16 @@ def imports(name: str, path: Path, known: set[str]) -> set[str]:
                     continue
                 words = words[1:]
             base = '.'.join([*above, *words])
-            found |= {f'{base}.{alias.name}'.lstrip('.') for alias in node.names} | {base}
+            imported |= {f'{base}.{alias.name}'.lstrip('.') for alias in node.names} | {base}
         elif isinstance(node, ast.Import):
-            found |= {alias.name.removeprefix('geoseg.') for alias in node.names if alias.name.startswith('geoseg')}
-    return found & known - {name}
+            imported |= {alias.name.removeprefix('geoseg.') for alias in node.names if alias.name.startswith('geoseg')}
+    return imported & known - {name}
 
 
 def graph(root: Path = ROOT) -> dict[str, set[str]]:
     "Module -> modules that it imports."
-    found = modules(root)
-    return {name: imports(name, path, set(found)) for name, path in found.items()}
+    paths = modules(root)
+    return {name: imports(name, path, set(paths)) for name, path in paths.items()}
 
 
 def layer(name: str) -> int:
@@ -66,22 +66,22 @@ def circle(edges: dict[str, set[str]]) -> list[str]:
 
 def folders(edges: dict[str, set[str]]) -> dict[str, set[str]]:
     "The same graph between rooms; a room within a room belongs to the outer one."
-    found = {}
+    rooms = {}
     for name, others in edges.items():
         room = name.partition('.')[0]
-        found.setdefault(room, set()).update({other.partition('.')[0] for other in others} - {room})
-    return found
+        rooms.setdefault(room, set()).update({other.partition('.')[0] for other in others} - {room})
+    return rooms
 
 
 def inner_folders(edges: dict[str, set[str]], room: str) -> dict[str, set[str]]:
     "The graph between the folders within a room."
-    found = {}
+    rooms = {}
     for name, others in edges.items():
         words = name.split('.')
         if words[0] == room and len(words) == 3:
             near = {o.split('.')[1] for o in others if o.startswith(f'{room}.') and o.count('.') == 2}
-            found.setdefault(words[1], set()).update(near - {words[1]})
-    return found
+            rooms.setdefault(words[1], set()).update(near - {words[1]})
+    return rooms
 
 
 def test_nothing_imports_upwards():

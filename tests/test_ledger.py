@@ -158,14 +158,14 @@ def find_rows(form: tuple[str, tuple[str, ...]], monkeypatch):
     "Every run that is asked for has a row, and in the fullest form every row is asked for."
     tutorial, data = form
     monkeypatch.chdir(TUTORIALS)
-    asked = {key for ledger in ask_all(tutorial, data) for key in ledger.asked}
-    assert asked
+    keys = {key for ledger in ask_all(tutorial, data) for key in ledger.asked}
+    assert keys
     if form == [f for f in FORMS if f[0] == tutorial][-1]:
         kept = {key for path in Path('results').glob(f'{tutorial}*.csv')
                 if path.stem == tutorial or path.stem.startswith(f'{tutorial}_')
                 for key in pd.read_csv(path, dtype={'key': str})['key']}
-        assert kept == asked
-        assert {p.stem.rpartition('_')[2] for p in Path('results').glob(f'{tutorial}_*.npz')} <= asked
+        assert kept == keys
+        assert {p.stem.rpartition('_')[2] for p in Path('results').glob(f'{tutorial}_*.npz')} <= keys
 
 
 def form_name(form):
@@ -277,9 +277,9 @@ def test_a_new_parameter_keeps_the_key_and_asks_for_a_line(recipe, monkeypatch):
 
 
 def test_a_base_behind_kwargs_has_defaults_too():
-    found = default_values(FolderData)
-    assert (found['image_dir'], found['split'], found['ratios']) == ('images', 'auto', [7, 2, 1])
-    assert 'root' not in found and 'layout' not in found
+    defaults = default_values(FolderData)
+    assert (defaults['image_dir'], defaults['split'], defaults['ratios']) == ('images', 'auto', [7, 2, 1])
+    assert 'root' not in defaults and 'layout' not in defaults
 
 
 def test_a_method_decides_when_it_is_chosen(tmp_path):

@@ -140,8 +140,8 @@ def test_notebook_and_function_have_the_same_parameters():
 
 def test_notebooks_show_rasters_and_calibration(own_run, scene, tmp_path):
     trained = own_run('unet')
-    found = calibrate(trained)
-    assert geoseg.Run(trained).predictor().temperature == found.temperature != 1
+    calibrated = calibrate(trained)
+    assert geoseg.Run(trained).predictor().temperature == calibrated.temperature != 1
     for name, parameters in {'predict': {'data': str(scene), 'out': str(tmp_path / 'maps'), 'window': 128},
                              'evaluate': {'out': str(tmp_path / 'scores')}}.items():
         execute(f'{name}.ipynb', tmp_path, checkpoint=str(trained), **parameters)

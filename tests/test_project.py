@@ -33,11 +33,11 @@ print(time.perf_counter() - start, *{'torch', 'lightning', 'numpy', 'pandas'} & 
 def setup_arguments(monkeypatch):
     "What setup.py hands to setuptools."
     setuptools = pytest.importorskip('setuptools')
-    seen = {}
-    monkeypatch.setattr(setuptools, 'setup', lambda **arguments: seen.update(arguments))
+    handed = {}
+    monkeypatch.setattr(setuptools, 'setup', lambda **arguments: handed.update(arguments))
     monkeypatch.chdir(ROOT)
     runpy.run_path('setup.py')
-    return seen
+    return handed
 
 
 def test_setup_and_settings_agree(setup_arguments):
@@ -76,13 +76,13 @@ def declared() -> set[str]:
 
 def imported(path: Path) -> set[str]:
     "Top-level modules that a file imports, of other distributions."
-    found = set()
+    modules = set()
     for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split('.')[0] for alias in node.names}
+            modules |= {alias.name.split('.')[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
-            found.add(node.module.split('.')[0])
-    return found - sys.stdlib_module_names - OPTIONAL - {'geoseg'}
+            modules.add(node.module.split('.')[0])
+    return modules - sys.stdlib_module_names - OPTIONAL - {'geoseg'}
 
 
 def test_what_the_package_imports_is_declared():
@@ -150,8 +150,8 @@ def test_an_edit_is_told(project, file, old, new, said):
     assert old in text
     (project / file).write_text(text.replace(old, new, 1), encoding='utf-8')
     before = {path: path.read_bytes() for path in project.rglob('*') if path.is_file()}
-    found = check.problems(project)
-    assert any(line.startswith(said) for line in found), found
+    complaints = check.problems(project)
+    assert any(line.startswith(said) for line in complaints), complaints
     assert before == {path: path.read_bytes() for path in project.rglob('*') if path.is_file()}
 
 

@@ -73,13 +73,13 @@ def test_places_of_classes_clocks_and_names_of_files_may_differ(written):
 
 def test_a_failure_is_a_difference():
     good = {'unet': {column: {'metrics.csv': 'there'} for column in reference.COLUMNS}}
-    table, found = reference.compare(good, good)
-    assert not found and table.splitlines()[1].split() == ['unet'] + ['equal'] * 5
+    table, differences = reference.compare(good, good)
+    assert not differences and table.splitlines()[1].split() == ['unet'] + ['equal'] * 5
     bad = {'unet': {'weights': {'metrics.csv': 'there'}, 'metrics': {reference.FAILED: 'no room'}}}
     for pair in ((good, bad), (bad, bad)):
-        table, found = reference.compare(*pair)
+        table, differences = reference.compare(*pair)
         assert table.splitlines()[1].split() == ['unet', 'equal'] + ['different'] * 4
-        assert any('failed: no room' in line for line in found)
+        assert any('failed: no room' in line for line in differences)
     assert reference.difference({}, {}) == 'nothing was written'
 
 

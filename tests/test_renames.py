@@ -37,8 +37,8 @@ def test_what_people_type_means_what_it_meant():
 
 
 def test_a_run_is_evaluated_and_goes_on(run):
-    found = evaluate(run.folder, 'world:tiny', split='val', overrides={'trainer.enable_progress_bar': False})
-    assert 0 <= found.scores['mIoU'] <= 1
+    result = evaluate(run.folder, 'world:tiny', split='val', overrides={'trainer.enable_progress_bar': False})
+    assert 0 <= result.scores['mIoU'] <= 1
     again = train(resume=run.best, data='world:tiny', epochs=2)
     assert again.folder == run.folder and again.metrics['epoch'].tolist() == [0, 1]
 

@@ -28,14 +28,14 @@ REFUSALS = list(csv.DictReader((NBS / 'refusals.csv').open(encoding='utf-8')))
 
 def notebooks() -> dict[str, list[str]]:
     "The notebooks that take a recipe or a checkpoint, with the names of their parameters."
-    found = {}
+    names_of_notebook = {}
     for path in sorted(NBS.glob('*.ipynb')):
         cells = nbformat.read(path, 4).cells
         text = next((c.source for c in cells if 'parameters' in c.metadata.get('tags', [])), '')
         names = re.findall(r'^(\w+) = ', text, re.M)
         if {'recipe', 'checkpoint'} & set(names):
-            found[path.name] = names
-    return found
+            names_of_notebook[path.name] = names
+    return names_of_notebook
 
 
 def refusal(verb: str, recipe: str) -> str | None:
@@ -140,10 +140,10 @@ def test_a_verb(verb, recipe, given, capsys, monkeypatch):
 @pytest.mark.parametrize('notebook', notebooks())
 def test_a_notebook(notebook, recipe, given, monkeypatch):
     monkeypatch.setattr('geoseg.training.sweep.papermill.execute_notebook', in_process)
-    told, error = parameters(notebook, recipe, given(recipe)), None
-    assert set(told) <= set(notebooks()[notebook])
+    given_parameters, error = parameters(notebook, recipe, given(recipe)), None
+    assert set(given_parameters) <= set(notebooks()[notebook])
     try:
-        in_process(notebook, parameters=told)
+        in_process(notebook, parameters=given_parameters)
     except (ValueError, OSError) as wrong:
         error = ' '.join(str(wrong).split())
     judge(notebook, recipe, error)

@@ -53,10 +53,10 @@ class Archive:
         'The masks of a folder.'
         form, masks = re.compile(re.escape(pattern).replace(r'\{date\}', r'(\d{8})')), {}
         for path in sorted(Path(root).iterdir()):
-            if found := form.fullmatch(path.name):
+            if match := form.fullmatch(path.name):
                 with rasterio.open(path) as file:
                     values, known = file.read(1), file.read_masks(1) > 0
-                masks[found[1]] = np.where(known, scheme.encode(np.where(known, values, values[known][0]), path), 255)
+                masks[match[1]] = np.where(known, scheme.encode(np.where(known, values, values[known][0]), path), 255)
         if not masks:
             raise FileNotFoundError(f'{root}: no file named {pattern}')
         return cls(masks, scheme.num_classes, **kwargs)
@@ -129,14 +129,14 @@ class Archive:
         'Scores of a map, with intervals; pixels that changed, and the others, by themselves.'
         where = np.ones(self.shape, bool) if where is None else where
         changed, every = self.changed(date), self.confusions(answer, date, where)
-        some = self.confusions(answer, date, where & changed)
+        partial = self.confusions(answer, date, where & changed)
         rest = metrics_from_confusion(self.confusions(answer, date, where & ~changed).sum(0))
         inside = every.sum((1, 2)) > 0  # chips that hold anything
         low, high = bootstrap_interval(every[inside], 'mIoU', self.blocks[inside], self.resamples)
-        changed_low, changed_high = bootstrap_interval(some[inside], 'accuracy', self.blocks[inside], self.resamples)
-        whole, there = metrics_from_confusion(every.sum(0)), metrics_from_confusion(some.sum(0))
-        asked = int((where & (self.masks[date] < self.num_classes)).sum())
-        return {'answered': every.sum() / max(asked, 1), 'mIoU': whole['mIoU'], 'low': low, 'high': high,
+        changed_low, changed_high = bootstrap_interval(partial[inside], 'accuracy', self.blocks[inside], self.resamples)
+        whole, there = metrics_from_confusion(every.sum(0)), metrics_from_confusion(partial.sum(0))
+        labelled = int((where & (self.masks[date] < self.num_classes)).sum())
+        return {'answered': every.sum() / max(labelled, 1), 'mIoU': whole['mIoU'], 'low': low, 'high': high,
                 'accuracy': whole['accuracy'],
                 'changed_accuracy': there['accuracy'], 'changed_low': changed_low, 'changed_high': changed_high,
                 'changed_mIoU': there['mIoU'], 'unchanged_accuracy': rest['accuracy']}
@@ -152,8 +152,8 @@ def predicted_map(
         raise ValueError('expected a covering grid of a single acquisition')
     a = chips.areas[0].acquisition
     out = np.full((a.height, a.width), 255, np.uint8)
-    found = (mask for batch in DataLoader(chips, batch_size)
+    predictions = (mask for batch in DataLoader(chips, batch_size)
              for mask in predictor.logits(batch).argmax(1).cpu().numpy())
-    for (_, row, col, rows, cols), pixels in zip(chips.grid, found, strict=True):
+    for (_, row, col, rows, cols), pixels in zip(chips.grid, predictions, strict=True):
         out[row:row + chips.chip, col:col + chips.chip][rows, cols] = pixels[rows, cols]
     return out

@@ -76,9 +76,9 @@ def peak_tensor_memory(
             return torch.cuda.max_memory_allocated(device) - before
         call()  # what is kept from the first call on is no cost of a call
         os.environ.setdefault('KINETO_LOG_LEVEL', '6')  # else the profiler tells on stderr that it begins and ends
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
             call()
-    changes = [e.nbytes() for e in seen.profiler.kineto_results.events() if e.name() == '[memory]']
+    changes = [e.nbytes() for e in profiled.profiler.kineto_results.events() if e.name() == '[memory]']
     return int(max(np.cumsum([0, *changes])))
 
 # %% ../../nbs/evaluation/efficiency.ipynb #b46356d3

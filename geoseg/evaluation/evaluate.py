@@ -181,21 +181,22 @@ class Inspection:
     @property
     def remarks(self) -> list[str]:
         'What a person should know, a sentence each.'
-        names, found = self.data.scheme.names, []
+        names, remarks = self.data.scheme.names, []
         for split, counts in self.counts.items():
             ignored = counts[:, -1].sum() / counts.sum()
             absent = [n for n, pixels in zip(names, counts[:, :-1].sum(0), strict=True) if not pixels]
             empty = int((counts[:, :-1].sum(1) == 0).sum())
             if absent:
-                found.append(f'{split}: no pixel of {", ".join(absent)}')
+                remarks.append(f'{split}: no pixel of {", ".join(absent)}')
             if ignored > 0.005:
-                found.append(f'{split}: {ignored:.1%} of the pixels are ignored')
+                remarks.append(f'{split}: {ignored:.1%} of the pixels are ignored')
             if empty:
-                found.append(f'{split}: {empty} of {len(counts)} masks have no labelled pixel')
+                remarks.append(f'{split}: {empty} of {len(counts)} masks have no labelled pixel')
         if 'train' in self.counts:
             share = self.table['pixels/train']
-            found.append(f'to answer {share.idxmax()} everywhere is right in {share.max():.1%} of the training pixels')
-        return found + ([self.alignment.verdict] if self.alignment else [])
+            best, right = share.idxmax(), share.max()
+            remarks.append(f'to answer {best} everywhere is right in {right:.1%} of the training pixels')
+        return remarks + ([self.alignment.verdict] if self.alignment else [])
 
     def save(self, folder: str | Path):
         'classes.csv, classes.png and, of single pictures, split.csv.'

@@ -139,8 +139,8 @@ class LocalizationKind(Kind):
         localizer = Localizer(predictor.network, data.augment, batch_size=data.batch_size)
         query, gallery = (localizer.features(loader.dataset.files, loader.dataset.role) for loader in loaders)
         pairs = data.pairs[split]
-        found = retrieve(query, gallery, truth_of(pairs), pairs.photo_xy, pairs.tile_xy)
-        result = PlaceEvaluation(found, pairs, folder, predictor, data, split)
+        retrieval = retrieve(query, gallery, truth_of(pairs), pairs.photo_xy, pairs.tile_xy)
+        result = PlaceEvaluation(retrieval, pairs, folder, predictor, data, split)
         result.save()
         return result
 

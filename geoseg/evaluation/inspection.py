@@ -27,7 +27,7 @@ def inspect(
     data = parse([*([recipe] if recipe else []), *configs], overrides).build_data()
     kind = kind_of(data.kind)
     data.setup()
-    found = kind.inspect(data)
+    inspection = kind.inspect(data)
     if out is not None:
-        found.save(out)
-    return found
+        inspection.save(out)
+    return inspection

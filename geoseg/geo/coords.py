@@ -261,11 +261,11 @@ def _stamp(path, text, fmt, what):
 
 def _offset(path, text):
     'Seconds ahead of UTC.'
-    found = re.fullmatch(r'([+-])(\d\d):(\d\d)', str(text).strip('\x00 '))
-    if not found:
+    match = re.fullmatch(r'([+-])(\d\d):(\d\d)', str(text).strip('\x00 '))
+    if not match:
         raise ValueError(f'{path}: offset {text!r}: expected ±HH:MM')
-    ahead = timedelta(hours=int(found[2]), minutes=int(found[3])).total_seconds()
-    return -ahead if found[1] == '-' else ahead
+    ahead = timedelta(hours=int(match[2]), minutes=int(match[3])).total_seconds()
+    return -ahead if match[1] == '-' else ahead
 
 def _exif_time(path, gps, photo, offset):
     'UNIX seconds, NaN where the photo does not tell.'

@@ -273,9 +273,9 @@ def read(
         return self.nothing(n, k)
     piece = max(CANDIDATES['cuda' if xy.is_cuda else 'cpu'] // (9 * max(self.fill, 1)), 1)
     order = cell_keys(self.squares(xy)).argsort()  # neighbours look at the same squares
-    found = [self.nearest(xy[a], source[a], k, time[a] if causal else None) for a in order.split(piece)]
+    nearest = [self.nearest(xy[a], source[a], k, time[a] if causal else None) for a in order.split(piece)]
     back = order.argsort()
-    index, distance = (torch.cat(parts)[back] for parts in zip(*found, strict=True))
+    index, distance = (torch.cat(parts)[back] for parts in zip(*nearest, strict=True))
     valid = distance.isfinite()
     features, when, probs, who = (self.tables[name].flatten(0, 1).index_select(0, index.flatten()).unflatten(0, (n, k))
                                   for name in ('features', 'time', 'probs', 'source'))

@@ -36,17 +36,17 @@ def look_likelihood(
 
     def mean(values: Tensor) -> Tensor:  # [B, bands, h, w] to [B, K, bands, h, w]
         sums = around((believed[:, :, None] * values[:, None]).flatten(1, 2)).unflatten(1, (shares.shape[1], -1))
-        return sums / seen[:, :, None].clamp(min=1e-3)
+        return sums / coverage[:, :, None].clamp(min=1e-3)
 
-    seen = around(believed)
+    coverage = around(believed)
 
     center, square = mean(colors), mean(colors.square())
     floor = 0.02 * colors.var((2, 3), keepdim=True)[:, None] + 1e-4
     spread = (square - center.square()).clamp(min=0) + floor
     fit = -0.5 * ((colors[:, None] - center).square() / spread + spread.log()).sum(2)
-    fit = fit.masked_fill(seen < 1e-3, torch.nan)
+    fit = fit.masked_fill(coverage < 1e-3, torch.nan)
     fit = (fit - fit.nanmean(1, keepdim=True)).nan_to_num(0).clamp(-5, 5)
-    return fit * seen / (seen + 0.02)
+    return fit * coverage / (coverage + 0.02)
 
 # %% ../../nbs/geo/palette.ipynb #5b28d382
 def centred_log(

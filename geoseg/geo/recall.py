@@ -161,8 +161,8 @@ class RecallFusion(nn.Module):
         judged: Tensor,  # [N, k, K]: what the features of entries stand for, where there is no map
     ) -> Tensor:  # [B, K, h, w]
         queries = cells.flatten(2).transpose(1, 2).flatten(0, 1)
-        told, weights = self.weigh(queries, recall, facts, judged)
-        heard = torch.bmm(weights, told).flatten(1)
+        facts_of_entry, weights = self.weigh(queries, recall, facts, judged)
+        heard = torch.bmm(weights, facts_of_entry).flatten(1)
         own, others = self.mix.weight.split(queries.shape[1], 1)  # `value`, then this part of `mix`: one linear map
         bias = torch.addmv(self.mix.bias, others, self.value.bias)
         mixed = torch.addmm(F.linear(queries, own, bias), heard, (others @ self.value.weight).T)
@@ -181,7 +181,7 @@ class RecallFusion(nn.Module):
             shares = recall.probs.unflatten(-1, (judged.shape[2], -1)).mean(-1)
             judged = torch.where(facts[..., -1:] > 0, shares, judged)
         judged = judged * recall.valid[..., None]
-        told = torch.cat([recall.features, facts, judged], -1).to(queries.dtype)
+        facts_of_entry = torch.cat([recall.features, facts, judged], -1).to(queries.dtype)
         keys = (queries @ self.key.transpose(0, 1).flatten(1)).unflatten(1, (len(self.key), -1))
-        scores = torch.bmm(keys, told.mT).masked_fill(~recall.valid[:, None], -torch.inf)
-        return told, torch.cat([scores, self.nothing(queries)[..., None]], 2).softmax(2)[..., :-1]
+        scores = torch.bmm(keys, facts_of_entry.mT).masked_fill(~recall.valid[:, None], -torch.inf)
+        return facts_of_entry, torch.cat([scores, self.nothing(queries)[..., None]], 2).softmax(2)[..., :-1]

@@ -278,8 +278,8 @@ def find_answer(
         raise FileNotFoundError(f'{data}: no such file or folder')
     if named is not None:
         for kind in fitting:
-            if (found := kind.files(data, trained)) is not None:
-                return kind(trained, request, found)
+            if (files := kind.files(data, trained)) is not None:
+                return kind(trained, request, files)
         if others := [a.name for a in ANSWERS if a not in fitting and a.files(data) is not None]:
             raise ConfigError(f'{data}: {others[0]}, and this checkpoint (recipe {trained.recipe}) answers '
                               + ' and '.join(a.name for a in fitting))

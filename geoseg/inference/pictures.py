@@ -51,7 +51,7 @@ def write_masks(
     write: Sequence[str],  # of WRITTEN
 ):
     'Bring the answers for a batch to the size of its pictures, and write them.'
-    resized, seen = dataset.pipeline.moves, batch['image'].shape[2:]
+    resized, shown_size = dataset.pipeline.moves, batch['image'].shape[2:]
     if resized or steps.crf or 'probabilities' in write:
         answers = torch.cat([*rows], 2)
     else:  # classes are a byte a pixel: large pictures need no more
@@ -60,12 +60,12 @@ def write_masks(
         picture = None
         if resized or steps.crf or 'overlay' in write:
             picture = as_float(dataset.read(first + i)[-2])
-        size = picture.shape[:2] if resized else tuple(seen)
+        size = picture.shape[:2] if resized else tuple(shown_size)
         probs = answer if answer.ndim == 3 else None
-        if resized and size != tuple(seen):
+        if resized and size != tuple(shown_size):
             probs = F.interpolate(probs[None], size, mode='bilinear', align_corners=False)[0]
         mask = answer if probs is None else steps.refine(probs, picture).argmax(0).to(torch.uint8)
-        area = None if steps.min_area is None else pixel_area(batch['xy'][i]) * math.prod(seen) / math.prod(size)
+        area = None if steps.min_area is None else pixel_area(batch['xy'][i]) * math.prod(shown_size) / math.prod(size)
         mask = steps.clean(mask.cpu().numpy(), area)
         name = Path(name).with_suffix('')
         write_whole(folder / f'{name}.png', png(mask))

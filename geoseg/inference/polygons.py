@@ -56,8 +56,8 @@ def class_polygons(
         pieces = ((shape(geometry), int(value))
                   for geometry, value in shapes(rasterio.band(f, 1), connectivity=4, transform=f.transform)
                   if value != f.nodata)
-        while some := list(itertools.islice(pieces, CHUNK)):
-            polygons, ids = np.array([polygon for polygon, _ in some]), [value for _, value in some]
+        while chunk := list(itertools.islice(pieces, CHUNK)):
+            polygons, ids = np.array([polygon for polygon, _ in chunk]), [value for _, value in chunk]
             yield GeoDataFrame({'class_id': ids, 'class': [names[i] for i in ids],
                                 'area_m2': polygon_areas(polygons, f.crs)}, geometry=polygons, crs=f.crs)
 
@@ -73,21 +73,21 @@ def write_polygons(
         raise ValueError(f'{target}: expected a name ending in .gpkg or .geojson')
     target.unlink(missing_ok=True)
     if target.suffix == '.gpkg':
-        for some in class_polygons(mask, names):
-            pyogrio.write_dataframe(some, target, layer='polygons', driver='GPKG', append=count > 0)
-            count += len(some)
+        for table in class_polygons(mask, names):
+            pyogrio.write_dataframe(table, target, layer='polygons', driver='GPKG', append=count > 0)
+            count += len(table)
         if not count:  # a file all the same
             nothing = GeoDataFrame({'class_id': [], 'class': [], 'area_m2': []}, geometry=[], crs=open_raster(mask).crs)
             pyogrio.write_dataframe(nothing, target, layer='polygons', driver='GPKG', geometry_type='Polygon')
         return count
     with open(target, 'w', encoding='utf-8') as f:
         f.write('{"type": "FeatureCollection", "features": [')
-        for some in class_polygons(mask, names):
-            ground = shapely.orient_polygons(to_degrees(some.geometry.to_numpy(), some.crs))
-            for i, (polygon, row) in enumerate(zip(shapely.to_geojson(ground), some.itertuples(), strict=True)):
-                told = {'class_id': row.class_id, 'class': row[2], 'area_m2': row.area_m2}
-                f.write(f'{"," if count + i else ""}\n{{"type": "Feature", "properties": {json.dumps(told)}, '
+        for table in class_polygons(mask, names):
+            ground = shapely.orient_polygons(to_degrees(table.geometry.to_numpy(), table.crs))
+            for i, (polygon, row) in enumerate(zip(shapely.to_geojson(ground), table.itertuples(), strict=True)):
+                properties = {'class_id': row.class_id, 'class': row[2], 'area_m2': row.area_m2}
+                f.write(f'{"," if count + i else ""}\n{{"type": "Feature", "properties": {json.dumps(properties)}, '
                         f'"geometry": {polygon}}}')
-            count += len(some)
+            count += len(table)
         f.write('\n]}\n')
     return count

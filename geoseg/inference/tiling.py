@@ -75,11 +75,11 @@ def average_views(
     for output, *others in zip(*(predictor.outputs(part, **how) for part in shown), strict=True):
         total = output['logits'].softmax(1)
         for view, other in zip(tta, others, strict=True):
-            seen = other['logits'].softmax(1)
+            probs = other['logits'].softmax(1)
             if view in FLIPS:
-                total = total + seen.flip(FLIPS[view])
+                total = total + probs.flip(FLIPS[view])
             else:
-                total = total + F.interpolate(seen, total.shape[2:], mode='bilinear', align_corners=False)
+                total = total + F.interpolate(probs, total.shape[2:], mode='bilinear', align_corners=False)
         total = total / (1 + len(tta))
         if steps:
             taken = output['steps'].to(total.dtype)  # [B] of a window, [B, h, w] or [B, 1, h, w] of its pixels
@@ -173,8 +173,8 @@ def probability_rows(
     h, w = min(window, height), min(window, width)
     down, across = window_weights(height, h, overlap), window_weights(width, w, overlap)
     plan = list(product(down, across))
-    seen = average_views(predictor, (crop(batch, *corner, h, w) for corner in plan), tta, places=places)
-    yield from blend_rows(((*corner, part) for corner, part in zip(plan, seen, strict=True)), down, across)
+    probs = average_views(predictor, (crop(batch, *corner, h, w) for corner in plan), tta, places=places)
+    yield from blend_rows(((*corner, part) for corner, part in zip(plan, probs, strict=True)), down, across)
 
 
 def crop(

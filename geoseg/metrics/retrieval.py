@@ -98,61 +98,61 @@ def rank_block(
 
 # %% ../../nbs/metrics/retrieval.ipynb #4b6d204a
 def query_scores(
-    found: Retrieval,
+    retrieval: Retrieval,
     within: Sequence[float] = (25.0, 50.0, 100.0),  # metres
     s: float = 0.001,  # of SDM, per metre
 ) -> pd.DataFrame:  # a row a query
     'The scores of each query.'
-    table, first = {}, found.first
+    table, first = {}, retrieval.first
     for k in (1, 5, 10):
         table[f'Recall@{k}'] = (first <= k).astype(float)
-    table['Recall@top1%'] = (first <= max(1, round(found.tiles / 100))).astype(float)
+    table['Recall@top1%'] = (first <= max(1, round(retrieval.tiles / 100))).astype(float)
     # right tiles that rank as high or higher: tied ones share the last place of the tie
-    key = found.query * (found.tiles + 1) + found.rank
-    place = np.searchsorted(key, key, 'right') - np.searchsorted(found.query, found.query)
-    table['AP'] = np.bincount(found.query, place / found.rank, len(found.top)) / found.right
-    if found.distance is not None:
+    key = retrieval.query * (retrieval.tiles + 1) + retrieval.rank
+    place = np.searchsorted(key, key, 'right') - np.searchsorted(retrieval.query, retrieval.query)
+    table['AP'] = np.bincount(retrieval.query, place / retrieval.rank, len(retrieval.top)) / retrieval.right
+    if retrieval.distance is not None:
         for k in (1, 3, 5):
-            d, weights = found.distance[:, :k], np.arange(k, 0, -1)[:found.distance.shape[1]]
+            d, weights = retrieval.distance[:, :k], np.arange(k, 0, -1)[:retrieval.distance.shape[1]]
             table[f'SDM@{k}'] = np.exp(-s * d) @ weights / weights.sum()
             table[f'Dis@{k}'] = d.mean(1)
         for radius in within:
-            table[f'Within {radius:g} m'] = (found.distance[:, 0] <= radius).astype(float)
+            table[f'Within {radius:g} m'] = (retrieval.distance[:, 0] <= radius).astype(float)
     return pd.DataFrame(table)
 
 
 def chance_recall(
-    found: Retrieval,
+    retrieval: Retrieval,
     k: int,
 ) -> np.ndarray:  # float64 [Q]
     'Recall@k of a gallery in random order, query by query.'
-    steps = np.arange(min(k, found.tiles))
-    miss = np.clip((found.tiles - found.right[:, None] - steps) / (found.tiles - steps), 0, 1)
+    steps = np.arange(min(k, retrieval.tiles))
+    miss = np.clip((retrieval.tiles - retrieval.right[:, None] - steps) / (retrieval.tiles - steps), 0, 1)
     return 1 - miss.prod(1)
 
 
 def score_table(
-    found: Retrieval,
+    retrieval: Retrieval,
     blocks: np.ndarray | None = None,  # [Q]: queries that are resampled together; None: each by itself
     **kwargs,  # of `query_scores`
 ) -> pd.DataFrame:  # a row a score: value, 95 % interval low and high, chance (of the recalls)
     'The mean scores with their intervals, beside chance; one block of queries has no interval.'
-    rows, table = {}, query_scores(found, **kwargs)
+    rows, table = {}, query_scores(retrieval, **kwargs)
     for name, values in table.items():
         counts = np.stack([values, np.ones(len(values))], 1)
         several = can_resample(np.arange(len(counts)) if blocks is None else blocks)
         low, high = bootstrap_interval(counts, lambda c: c[0] / c[1], blocks) if several else (np.nan, np.nan)
         rows[name] = {'value': values.mean(), 'low': low, 'high': high}
-    for k, name in ((1, '1'), (5, '5'), (10, '10'), (max(1, round(found.tiles / 100)), 'top1%')):
-        rows[f'Recall@{name}']['chance'] = chance_recall(found, k).mean()
+    for k, name in ((1, '1'), (5, '5'), (10, '10'), (max(1, round(retrieval.tiles / 100)), 'top1%')):
+        rows[f'Recall@{name}']['chance'] = chance_recall(retrieval, k).mean()
     return pd.DataFrame(rows).T
 
 # %% ../../nbs/metrics/retrieval.ipynb #90013963
 def recall_curve(
-    found: Retrieval,
+    retrieval: Retrieval,
     most: int = 50,  # largest k
 ) -> pd.DataFrame:  # k; recall, chance
     'Recall at each k up to a largest one.'
-    k = np.arange(1, min(most, found.tiles) + 1)
-    recall = (found.first[:, None] <= k).mean(0)
-    return pd.DataFrame({'k': k, 'recall': recall, 'chance': [chance_recall(found, int(n)).mean() for n in k]})
+    k = np.arange(1, min(most, retrieval.tiles) + 1)
+    recall = (retrieval.first[:, None] <= k).mean(0)
+    return pd.DataFrame({'k': k, 'recall': recall, 'chance': [chance_recall(retrieval, int(n)).mean() for n in k]})

@@ -321,11 +321,11 @@ def paired_test(
 
     sums = block_sums(pair, blocks)
     total = sums.sum(0)
-    seen = difference(total)
+    observed = difference(total)
     low, high = bootstrap_interval(sums, difference, n=n, seed=seed)
     gap = sums[:, 1] - sums[:, 0]
     swap = np.random.default_rng(seed).integers(0, 2, (n, len(sums)))
     moved = np.tensordot(swap, gap, 1)  # from the second to the first
     apart = np.array([abs(difference(total + np.stack([m, -m]))) for m in moved])
-    p = (1 + (apart >= abs(seen) - 1e-12).sum()) / (1 + n)
-    return {'difference': float(seen), 'from': low, 'to': high, 'p': float(p)}
+    p = (1 + (apart >= abs(observed) - 1e-12).sum()) / (1 + n)
+    return {'difference': float(observed), 'from': low, 'to': high, 'p': float(p)}

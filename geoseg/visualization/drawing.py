@@ -96,8 +96,8 @@ class LocalizationDrawing(Drawing):
 
     def predictions(self, predictor: Predictor, data, split: str, indices=None, titles=None) -> Figure:
         indices = self.spread(data, split) if indices is None else indices
-        found = self.found(predictor, data, split)
-        return plot_first_tiles(found, data.pairs[split], indices, min(5, found.top.shape[1]))
+        retrieval = self.found(predictor, data, split)
+        return plot_first_tiles(retrieval, data.pairs[split], indices, min(5, retrieval.top.shape[1]))
 
     def found(self, predictor: Predictor, data, split: str) -> Retrieval:
         'What all photos of a split find.'

@@ -22,7 +22,7 @@ from ..core.files import make_folder
 
 # %% ../../nbs/visualization/localization.ipynb #d558898f
 def plot_first_tiles(
-    found: Retrieval,
+    retrieval: Retrieval,
     pairs: Pairs,  # whose photos the queries are
     queries: Sequence[int],
     k: int = 5,
@@ -36,9 +36,9 @@ def plot_first_tiles(
         row[0].set_title(f'photo {i}', fontsize=8)
         right = set(pairs.pairs.tile[pairs.pairs.photo == i])
         for j, axis in enumerate(row[1:]):
-            tile = int(found.top[i, j])
+            tile = int(retrieval.top[i, j])
             axis.imshow(read_image(pairs.tiles[tile]))
-            far = '' if found.distance is None else f', {found.distance[i, j]:.0f} m'
+            far = '' if retrieval.distance is None else f', {retrieval.distance[i, j]:.0f} m'
             axis.set_title(f'IoU {iou.get((i, tile), 0.):.2f}{far}', fontsize=7)
             axis.spines[:].set(color='limegreen' if tile in right else '0.8', linewidth=3 if tile in right else 1)
         for axis in row:
@@ -47,14 +47,14 @@ def plot_first_tiles(
 
 # %% ../../nbs/visualization/localization.ipynb #42c96e42
 def plot_errors(
-    found: Retrieval,  # with distances
+    retrieval: Retrieval,  # with distances
     pairs: Pairs,
     ax=None,  # matplotlib axes; None: new ones
 ):  # the axes
     'Where photos were taken, and where they were put.'
     if ax is None:
         _, ax = plt.subplots(figsize=(3.4, 3.2), dpi=64, layout='constrained')
-    to, hit = pairs.tile_xy[found.top[:, 0]], found.first == 1
+    to, hit = pairs.tile_xy[retrieval.top[:, 0]], retrieval.first == 1
     for good, color, text in ((~hit, 'C3', 'wrong tile'), (hit, 'C2', 'right tile')):
         lines = np.stack([pairs.photo_xy[good], to[good]])
         ax.plot(lines[..., 0], lines[..., 1], color=color, lw=0.6, alpha=0.6)
@@ -65,17 +65,17 @@ def plot_errors(
 
 
 def plot_curves(
-    found: Retrieval,  # with distances
+    retrieval: Retrieval,  # with distances
     most: int = 30,  # largest k
 ) -> Figure:
     'Recall by k beside chance, and the share of photos by the error of the first tile.'
     figure, axes = plt.subplots(1, 2, figsize=(6, 2.2), dpi=64, layout='constrained')
-    curve = recall_curve(found, most)
+    curve = recall_curve(retrieval, most)
     axes[0].plot(curve.k, curve.recall, label='found')
     axes[0].plot(curve.k, curve.chance, '--', color='0.5', label='chance')
     axes[0].set(xlabel='k', ylabel='Recall@k', ylim=(0, 1))
     axes[0].legend(fontsize=7)
-    error = np.sort(found.distance[:, 0])
+    error = np.sort(retrieval.distance[:, 0])
     axes[1].step(np.append(0, error), np.arange(len(error) + 1) / len(error), where='post')
     axes[1].set(xlabel='metres to the first tile', ylabel='share of photos within', ylim=(0, 1))
     return figure

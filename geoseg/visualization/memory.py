@@ -112,14 +112,14 @@ def ask_memory(
     indices: Sequence[int],  # which samples
 ) -> tuple[np.ndarray, np.ndarray]:  # int [N]: entries found by each cell (or photo); float [N]: metres to the nearest
     'Read the memory as the network does.'
-    found, nearest = [], []
+    entries, nearest = [], []
     for index in indices:
         sample = dataset[int(index)]
         xy = sample['xy'].reshape(-1, 2)
         recall = predictor.memory.read(xy, torch.full((len(xy),), int(sample['source'])), predictor.network.recalled)
-        found.append(recall.valid.sum(1).cpu().numpy())
+        entries.append(recall.valid.sum(1).cpu().numpy())
         nearest.append(recall.distance[:, 0].cpu().numpy())
-    return np.concatenate(found), np.concatenate(nearest)
+    return np.concatenate(entries), np.concatenate(nearest)
 
 
 def plot_hits(
@@ -128,10 +128,10 @@ def plot_hits(
     indices: Sequence[int],
 ) -> Figure:
     'Histograms of entries found and of distances, with the hit rate.'
-    found, nearest = ask_memory(predictor, dataset, indices)
+    entries, nearest = ask_memory(predictor, dataset, indices)
     figure, axes = plt.subplots(1, 2, figsize=(6.4, 2.2), layout='constrained', dpi=72)
-    axes[0].hist(found, bins=np.arange(predictor.network.recalled + 2) - 0.5, color='0.6', ec='0.3')
-    axes[0].set(xlabel='entries found', ylabel='cells', title=f'hit rate {(found > 0).mean():.1%}')
+    axes[0].hist(entries, bins=np.arange(predictor.network.recalled + 2) - 0.5, color='0.6', ec='0.3')
+    axes[0].set(xlabel='entries found', ylabel='cells', title=f'hit rate {(entries > 0).mean():.1%}')
     axes[1].hist(nearest[np.isfinite(nearest)], bins=np.linspace(0, predictor.memory.radius, 21), color='0.6', ec='0.3')
     axes[1].set(xlabel='metres to the nearest')
     return figure
@@ -194,8 +194,8 @@ def plot_recall(
     for axis, (title, picture) in zip(axes[0], panels.items(), strict=False):
         axis.imshow(picture, interpolation='nearest')
         axis.set_title(title, fontsize=8)
-    told = {datetime.fromtimestamp(time, UTC).strftime('%Y-%m-%d'): weight for time, weight in sources.values()}
-    for axis, (title, weight) in zip(axes[1], (told | {'nothing recalled': nothing}).items(), strict=False):
+    dated = {datetime.fromtimestamp(time, UTC).strftime('%Y-%m-%d'): weight for time, weight in sources.values()}
+    for axis, (title, weight) in zip(axes[1], (dated | {'nothing recalled': nothing}).items(), strict=False):
         shown = axis.imshow(weight, vmin=0, vmax=1, cmap='magma')
         axis.set_title(f'{title}: {weight.mean():.0%}', fontsize=8)
     figure.colorbar(shown, ax=axes[1], shrink=0.8, label='weight')

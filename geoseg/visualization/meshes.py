@@ -73,7 +73,7 @@ def plot_mesh_predictions(
     titles: Sequence[str] | None = None,  # one a sample; None: their names
 ) -> Figure:
     'Texture, truth, prediction and errors of some samples.'
-    scheme, seen = predictor.scheme, set()
+    scheme, classes = predictor.scheme, set()
     figure, axes = plt.subplots(len(indices), 4, figsize=(9, 2.1 * len(indices)), layout='constrained', dpi=72,
                                 squeeze=False)
     for row, (index, line) in enumerate(zip(indices, axes, strict=True)):
@@ -95,9 +95,9 @@ def plot_mesh_predictions(
         for axis, (title, panel) in zip(line, panels.items(), strict=True):
             plot_mesh(triangles, panel, axis)
             axis.set_title(title, fontsize=8)
-        seen |= set(np.unique(truth[known])) | set(np.unique(prediction))
-    patches = [plt.Rectangle((0, 0), 1, 1, fc=scheme.colors[i] / 255, ec='0.5', lw=0.5) for i in sorted(seen)]
-    figure.legend(patches, [scheme.label(i) for i in sorted(seen)], loc='outside lower center', fontsize=8, ncols=8,
+        classes |= set(np.unique(truth[known])) | set(np.unique(prediction))
+    patches = [plt.Rectangle((0, 0), 1, 1, fc=scheme.colors[i] / 255, ec='0.5', lw=0.5) for i in sorted(classes)]
+    figure.legend(patches, [scheme.label(i) for i in sorted(classes)], loc='outside lower center', fontsize=8, ncols=8,
                   frameon=False, handlelength=1, handleheight=1)
     return figure
 

@@ -75,7 +75,7 @@ def plot_predictions(
     scheme, normalize = predictor.scheme, dataset.pipeline.normalize
     figure, axes = plt.subplots(len(indices), 4, figsize=(8, 2 * len(indices)), layout='constrained', dpi=72,
                                 squeeze=False)
-    seen: set[int] = set()
+    classes: set[int] = set()
     for row, (index, line) in enumerate(zip(indices, axes, strict=True)):
         sample = dataset[index]
         mask = sample['mask'].numpy()
@@ -92,8 +92,8 @@ def plot_predictions(
             axis.imshow(panel, interpolation='nearest')
             axis.set_title(title, fontsize=8)
             axis.set(xticks=[], yticks=[])
-        seen |= set(np.unique(mask[valid])) | set(np.unique(prediction))
-    patches = [plt.Rectangle((0, 0), 1, 1, fc=scheme.colors[i] / 255, ec='0.5', lw=0.5) for i in sorted(seen)]
-    figure.legend(patches, [scheme.label(i) for i in sorted(seen)], loc='outside lower center', fontsize=8,
+        classes |= set(np.unique(mask[valid])) | set(np.unique(prediction))
+    patches = [plt.Rectangle((0, 0), 1, 1, fc=scheme.colors[i] / 255, ec='0.5', lw=0.5) for i in sorted(classes)]
+    figure.legend(patches, [scheme.label(i) for i in sorted(classes)], loc='outside lower center', fontsize=8,
                   ncols=8, frameon=False, handlelength=1, handleheight=1)
     return figure

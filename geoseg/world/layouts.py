@@ -171,8 +171,8 @@ def write_raster(
         rng, stem = random_stream(world.seed, 'swath', date), date.replace('-', '')
         away, along = ((y, x), (x, y), (n - 1 - y, x), (n - 1 - x, y))[rng.integers(4)]
         empty = away < n * rng.uniform(0.01, 0.03) + rng.uniform(-0.03, 0.03) * (along - n / 2)  # not seen
-        seen = np.where(empty, 0, image.transpose(2, 0, 1)).astype(np.uint8)
-        write(f'{stem}_image.tif', seen, photometric='RGB', interleave='pixel', predictor=2)
+        pixels = np.where(empty, 0, image.transpose(2, 0, 1)).astype(np.uint8)
+        write(f'{stem}_image.tif', pixels, photometric='RGB', interleave='pixel', predictor=2)
         write(f'{stem}_mask.tif', np.where(empty, IGNORE, cover).astype(np.uint8)[None], nodata=IGNORE)
     write('height.tif', world.surface()[None], predictor=3)
     outlines = world.buildings[['height', 'built', 'razed', 'geometry']].to_crs('EPSG:4326')

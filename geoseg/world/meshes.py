@@ -112,8 +112,8 @@ def mesh_tile(
     x, y = flat[:, 0], -flat[:, 1]
     flat[:, 2] = heights(x, y) + rough[(y / step).round().astype(int), (x / step).round().astype(int)]
     middle = flat[f].mean(1)
-    seen = cover[np.clip(-middle[:, 1], 0, n - 1).astype(int), np.clip(middle[:, 0], 0, n - 1).astype(int)]
-    put(flat, f[seen != BUILDING], kind[seen[seen != BUILDING]])
+    cover_of_face = cover[np.clip(-middle[:, 1], 0, n - 1).astype(int), np.clip(middle[:, 0], 0, n - 1).astype(int)]
+    put(flat, f[cover_of_face != BUILDING], kind[cover_of_face[cover_of_face != BUILDING]])
 
     here = world.buildings
     here = here[(here.built <= year) & (here.razed > year) & (here.x // side == col) & (here.y // side == row)]

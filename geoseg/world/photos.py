@@ -116,8 +116,8 @@ def drive(
     gps = world.frame.to_gps(table[['east', 'north']].values - ORIGIN + rng.normal(0, 0.8, (k, 2))).round(7)
     table = table.assign(lat=gps[:, 0], long=gps[:, 1])
     corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * size.photo[::-1]
-    seen = world.pixel_of([camera_of(row).ground(size.photo, corners) for row in table.itertuples()])
-    return table[((seen > 1) & (seen < size.pixels - 1)).all((1, 2))].reset_index(drop=True)
+    corner_pixels = world.pixel_of([camera_of(row).ground(size.photo, corners) for row in table.itertuples()])
+    return table[((corner_pixels > 1) & (corner_pixels < size.pixels - 1)).all((1, 2))].reset_index(drop=True)
 
 def camera_of(
     row,  # of a drive's table, with the fields of `Camera`
@@ -182,8 +182,8 @@ def random_flights(
         east, north = ORIGIN + rng.uniform(0, side, 2) * (1, -1)
         camera = Camera(*np.round([east, north, width / 2 / math.tan(math.radians(30)), rng.uniform(0, 360),
                                    rng.uniform(0, 15)], 2).tolist())
-        seen = world.pixel_of(camera.ground((rows, rows), np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * rows))
+        corner_pixels = world.pixel_of(camera.ground((rows, rows), np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * rows))
         acquisition = int(rng.choice(others))
-        if ((seen > 0) & (seen < side)).all():
+        if ((corner_pixels > 0) & (corner_pixels < side)).all():
             chosen.append((acquisition, camera))
     return chosen

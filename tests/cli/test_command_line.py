@@ -63,9 +63,9 @@ def test_a_run_is_one_folder(started):
     assert names == {'config.yaml', 'metadata.json', 'metrics.csv', 'per_class.csv', 'log.txt', 'checkpoints/best.ckpt',
                      'checkpoints/last.ckpt'}
     assert list((folder / 'tensorboard').glob('events.*'))
-    told = json.loads((folder / 'metadata.json').read_text())
-    assert told['command'].startswith('geoseg fit --recipe unet data=world:tiny') and told['seed'] == 3
-    assert 'lightning' in told['versions']
+    metadata = json.loads((folder / 'metadata.json').read_text())
+    assert metadata['command'].startswith('geoseg fit --recipe unet data=world:tiny') and metadata['seed'] == 3
+    assert 'lightning' in metadata['versions']
     assert 'done: best epoch' in (folder / 'log.txt').read_text()
     assert not (folder.parents[2] / 'lightning_logs').exists()
 
@@ -217,8 +217,8 @@ def test_a_recipe_is_shown_complete():
 def test_chips_of_rasters_keep_their_size():
     augment = config_of('--recipe', 'unet', f'data={world_data("raster", size="tiny")}').data.init_args.augment
     assert augment.image_size is None and augment.crop is None and augment.color_jitter is not None
-    asked = config_of('--recipe', 'unet', f'data={world_data("raster", size="tiny")}', 'crop=[64, 64]')
-    assert asked.data.init_args.augment.crop == (64, 64)
+    config = config_of('--recipe', 'unet', f'data={world_data("raster", size="tiny")}', 'crop=[64, 64]')
+    assert config.data.init_args.augment.crop == (64, 64)
 
 
 def test_inspect_and_profile_say_what_a_run_would_meet(tmp_path, capsys):

@@ -56,8 +56,8 @@ def test_broken_into_parts_with_edges_of_many_faces(tmp_path):
     parts, faces, start = [grid(4).vertices, far.vertices, fan + [0, 90, 0]], [grid(4).faces], 25
     faces += [far.faces + start, np.array([[0, 1, i] for i in range(2, 7)]) + 2 * start]
     mesh = Mesh(np.concatenate(parts), np.concatenate(faces))
-    found = prepared(mesh, tmp_path, cluster_size=16).meta['counts']
-    assert (found['faces'], found['kept'], found['non-manifold edges']) == (69, 69, 1)
+    counts = prepared(mesh, tmp_path, cluster_size=16).meta['counts']
+    assert (counts['faces'], counts['kept'], counts['non-manifold edges']) == (69, 69, 1)
 
 
 @pytest.mark.parametrize(('faces', 'message'), [
@@ -104,11 +104,11 @@ def test_pixels_from_a_table_and_none_from_a_pickle(tmp_path):
     counts = np.array([3, 0, 9, 1, 0, 0, 2, 40])
     pixels = rng.integers(0, 255, (counts.sum(), 3), dtype=np.uint8)
     np.savez(tmp_path / 'mesh.npz', pixels=pixels, counts=counts)
-    found = prepared(grid(2), tmp_path, pixels=8)
-    taken = np.diff(found.offsets)[np.asarray(found.source)]
+    mesh_of_grid = prepared(grid(2), tmp_path, pixels=8)
+    taken = np.diff(mesh_of_grid.offsets)[np.asarray(mesh_of_grid.source)]
     assert taken.tolist() == np.minimum(counts, 8).tolist()
-    face = found.source[0]
-    assert (found.pixels[found.offsets[face]:found.offsets[face + 1]] == pixels[:3]).all()
+    face = mesh_of_grid.source[0]
+    assert (mesh_of_grid.pixels[mesh_of_grid.offsets[face]:mesh_of_grid.offsets[face + 1]] == pixels[:3]).all()
     np.savez(tmp_path / 'mesh.npz', pixels=np.array([{'a': 1}], object), counts=counts)
     with pytest.raises(ValueError, match='mesh.npz: expected arrays pixels and counts, without pickles'):
         prepared(grid(2), tmp_path, pixels=8)
@@ -159,7 +159,7 @@ def test_coordinates_of_a_city_keep_their_centimetres(tmp_path):
     mesh = grid(4)
     mesh.vertices = mesh.vertices * 0.01 + [391234.5, 5820000.25, 30.]
     mesh.frame = {'crs': 'EPSG:25833', 'offset': [0.0, 0.0, 0.0]}
-    found = prepared(mesh, tmp_path)
-    assert found.meta['counts']['kept'] == 32
-    edges = face_features(np.asarray(found.triangles), np.zeros(3), np.zeros(3))[:, 19:22]
+    kept_mesh = prepared(mesh, tmp_path)
+    assert kept_mesh.meta['counts']['kept'] == 32
+    edges = face_features(np.asarray(kept_mesh.triangles), np.zeros(3), np.zeros(3))[:, 19:22]
     np.testing.assert_allclose(np.sort(edges, 1), np.tile([0.01, 0.01, 0.01 * 2 ** 0.5], (32, 1)), rtol=1e-3)

@@ -41,8 +41,8 @@ def test_global_batches_are_exclusive_and_pairs_unique(pairs, size, world, seed,
     ranks = [[[i for i, _ in batch] for batch in sampler] for sampler in samplers]
     assert {len(r) for r in ranks} == {len(samplers[0])}
     whole = [sum(parts, []) for parts in zip(*ranks, strict=True)]
-    seen = sum(whole, [])
-    assert len(set(seen)) == len(seen) == len(pairs) - samplers[0].unplaced
+    members = sum(whole, [])
+    assert len(set(members)) == len(members) == len(pairs) - samplers[0].unplaced
     known = set(zip(pairs.matches.photo, pairs.matches.tile, strict=True))
     rows = list(zip(pairs.pairs.photo, pairs.pairs.tile, strict=True))
     for batch in whole:

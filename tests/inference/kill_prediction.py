@@ -45,7 +45,7 @@ def main(checkpoint, raster, out):
     common = dict(checkpoint=checkpoint, data=raster, window=64, overlap=16,
                   write=['probabilities', 'uncertainty', 'polygons'], postprocess={'min_pixels': 6})
     attempt(common | {'out': out / 'whole'})
-    draft, seen = out / 'cut' / f'.{stem}.draft', []
+    draft, kills = out / 'cut' / f'.{stem}.draft', []
 
     def done():
         try:
@@ -57,10 +57,10 @@ def main(checkpoint, raster, out):
                'files': lambda: (draft / 'tidied.tif').exists() or (out / 'cut' / f'{stem}_probabilities.tif').exists()}
     for name, struck in moments.items():
         killed = attempt(common | {'out': out / 'cut'}, struck)
-        seen.append({'moment': name, 'killed': killed, 'done': done(),
+        kills.append({'moment': name, 'killed': killed, 'done': done(),
                      'whole': (out / 'cut' / f'{stem}.json').exists()})
     attempt(common | {'out': out / 'cut'})
-    print(json.dumps(seen))
+    print(json.dumps(kills))
 
 
 if __name__ == '__main__':

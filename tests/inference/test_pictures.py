@@ -119,9 +119,9 @@ def test_small_regions_in_square_metres(trained, tmp_path):
         pixel = abs(file.transform.a * file.transform.e)
     plain, large = (geoseg.predict(trained, str(data), tmp_path / name, postprocess=settings)
                     for name, settings in (('plain', None), ('large', {'min_area': 30 * pixel - 0.01})))
-    found = sorted(plain.glob('*_classes.tif'))
-    assert found
-    for path in found:
+    maps = sorted(plain.glob('*_classes.tif'))
+    assert maps
+    for path in maps:
         with rasterio.open(path) as one, rasterio.open(large / path.name) as other:
             assert (other.read(1) == Postprocess(min_pixels=30).clean(one.read(1))).all()
 

@@ -99,10 +99,10 @@ def test_what_is_done_is_not_done_again_and_other_settings_are(scene, tmp_path):
     scheme = LabelScheme(['a', 'b', 'c', 'd'], np.arange(12).reshape(4, 3))
     network, [a] = Counter(), find_rasters(scene)
     predictor = Predictor(network, scheme, device='cpu')
-    told = predict_raster(predictor, a, tmp_path, window=128, write=['polygons'])
+    summary = predict_raster(predictor, a, tmp_path, window=128, write=['polygons'])
     calls, before = network.calls, (tmp_path / 'scene_classes.tif').stat().st_mtime_ns
-    assert calls == told['windows'] == 4 * 3
-    assert predict_raster(predictor, a, tmp_path, window=128, write=['polygons']) == told
+    assert calls == summary['windows'] == 4 * 3
+    assert predict_raster(predictor, a, tmp_path, window=128, write=['polygons']) == summary
     assert network.calls == calls and (tmp_path / 'scene_classes.tif').stat().st_mtime_ns == before
     with torch.no_grad():
         network.conv.bias += 1e-3
@@ -118,8 +118,8 @@ def test_windows_of_a_network_that_halts_share_their_places(scene, tmp_path, mon
     predictor = Predictor(network, scheme, device='cpu')
     windows = RasterWindows(a, ValidReader(scheme), Normalize(), middle_frame(a), 64, 16)
     with torch.inference_mode():
-        seen = torch.cat([windows.batch(row, list(windows.across))['image'] for row in windows.down])
-        network.tau = float(network.eval().unroll(seen)['halt'].sigmoid().median())
+        images = torch.cat([windows.batch(row, list(windows.across))['image'] for row in windows.down])
+        network.tau = float(network.eval().unroll(images)['halt'].sigmoid().median())
     sizes, step = [], network.step
     network.step = lambda *args: (sizes.append(len(args[0])), step(*args))[1]
     answer = functools.partial(predict_raster, predictor, a, window=64, write=['probabilities', 'steps'], panel=256)
@@ -131,7 +131,7 @@ def test_windows_of_a_network_that_halts_share_their_places(scene, tmp_path, mon
     one, four = (read(tmp_path / places / 'scene_probabilities.tif') for places in '14')
     taken = [read(tmp_path / places / 'scene_steps.tif') for places in '14']
     assert np.nanmax(np.abs(one - four)) < 1e-5 and np.array_equal(*taken, equal_nan=True)
-    needed = network(seen)['steps']
+    needed = network(images)['steps']
     idle = 2 * 3 * 6  # at the ends of two panels, three places for six steps
     assert len(needed.unique()) > 1 and int(needed.sum()) <= computed <= int(needed.sum()) + idle
 

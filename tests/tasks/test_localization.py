@@ -92,8 +92,8 @@ def test_two_processes_train_like_one(tmp_path, monkeypatch):
     matches = one.data().pairs['train'].matches
     known = set(zip(matches.photo, matches.tile, strict=True))
     for _, batch in whole.groupby('batch'):  # of both processes
-        found = [(a, b) in known for a in batch.photo for b in batch.tile]
-        assert sum(found) == len(batch) == 4
+        matched = [(a, b) in known for a in batch.photo for b in batch.tile]
+        assert sum(matched) == len(batch) == 4
     alone, first, second = (torch.load(tmp_path / f'{key}.pt') for key in ('1-0', '2-0', '2-1'))
     for a, b, c in zip(alone, first, second, strict=True):
         assert torch.equal(b, c)

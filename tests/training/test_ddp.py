@@ -110,11 +110,11 @@ def test_an_epoch_sees_each_sample_once(data, tmp_path, monkeypatch):
         'trainer.devices': 2, 'trainer.strategy': 'ddp_fork', 'trainer.limit_val_batches': 1})
     one_run(tmp_path / 'runs', epochs=2)
     parts = [pd.read_csv(tmp_path / f'rank{rank}.csv', names=['epoch', 'batch', 'name']) for rank in (0, 1)]
-    seen = pd.concat(parts)
+    samples = pd.concat(parts)
     names = {f'train/{p.stem}' for p in (data / 'images/train').iterdir()}
-    for _, epoch in seen.groupby('epoch'):
+    for _, epoch in samples.groupby('epoch'):
         assert len(epoch) == 16 and set(epoch.name) == names
-    assert (seen.groupby(['epoch', 'batch']).size() == 8).all()  # two processes of four
+    assert (samples.groupby(['epoch', 'batch']).size() == 8).all()  # two processes of four
     orders = [part[part.epoch == epoch].name.tolist() for part in parts for epoch in (0, 1)]
     assert orders[0] != orders[1], 'every epoch has the same order'
 

@@ -83,9 +83,9 @@ def test_focal_and_dice_of_the_recipes(recipe, changes, weights):
 
 
 def test_the_methods_of_mask2former():
-    asked = NANO['wildscenes-mask2former'] | {'data': 'world:tiny'}
+    overrides = NANO['wildscenes-mask2former'] | {'data': 'world:tiny'}
     for method, kind, lr, decay, clip in ((1, Plateau, 5e-5, 0.01, 1.0), ('2', Cosine, 1e-4, 0.001, 0.5)):
-        cli = parse(['wildscenes-mask2former'], asked | {'method': method})
+        cli = parse(['wildscenes-mask2former'], overrides | {'method': method})
         cli.build()
         optimizer = cli.model.optimizer([torch.nn.Parameter(torch.zeros(1))])
         assert (optimizer.defaults['lr'], optimizer.defaults['weight_decay']) == (lr, decay)

@@ -233,19 +233,19 @@ class MeshData(SegmentationData):
 
     def files(self) -> dict[str, list[Path]]:
         'The meshes of each split.'
-        found = {}
+        meshes = {}
         for split, root in self.roots.items():
             folder = root / split if (root / split).is_dir() else root
             if folder is root and list(self.roots.values()).count(root) > 1:
-                found[split] = self._listed(root, split)
+                meshes[split] = self._listed(root, split)
             else:
-                found[split] = meshes_in(folder)
-            if not found[split] and folder is not root:
+                meshes[split] = meshes_in(folder)
+            if not meshes[split] and folder is not root:
                 raise ValueError(f'{folder}: no {" or ".join(SUFFIXES)} in it')
-        if not any(found.values()):
+        if not any(meshes.values()):
             raise ValueError(f'{next(iter(self.roots.values()))}: no meshes; expected folders train, val, test of '
                              f'{" or ".join(SUFFIXES)}, or such files and a split.csv')
-        return {split: files for split, files in found.items() if files}
+        return {split: files for split, files in meshes.items() if files}
 
     @staticmethod
     def _listed(root, split):
@@ -266,18 +266,18 @@ class MeshData(SegmentationData):
         files = self.files()
         prepared = prepare_all([f for part in files.values() for f in part], self.scheme, self.settings, self.cache,
                                self.num_workers)
-        found = {split: [prepared[f] for f in part] for split, part in files.items()}
-        if bare := [m.path for m in found.get('train', []) if not m.meta['labelled']]:
+        meshes = {split: [prepared[f] for f in part] for split, part in files.items()}
+        if bare := [m.path for m in meshes.get('train', []) if not m.meta['labelled']]:
             raise ValueError(f'{bare[0]}: no labels to train on (nor have {len(bare) - 1} others); expected a face '
                              f'property label, or {bare[0].stem}.txt')
-        self.prepared = found
+        self.prepared = meshes
         if self.frame is None:
-            self.frame = next((m.frame for part in found.values() for m in part if m.frame), None)
-        if self.extent is None and self.frame and 'train' in found:
-            ground = np.concatenate([m.xy(m.centres, self.frame) for m in found['train']])
+            self.frame = next((m.frame for part in meshes.values() for m in part if m.frame), None)
+        if self.extent is None and self.frame and 'train' in meshes:
+            ground = np.concatenate([m.xy(m.centres, self.frame) for m in meshes['train']])
             if not np.isnan(ground).all():
                 self.extent = tuple(np.maximum(np.ptp(ground[~np.isnan(ground).any(1)], axis=0), 1.).tolist())
-        return {split: self._dataset(split, self.augment if split == 'train' else None) for split in found}
+        return {split: self._dataset(split, self.augment if split == 'train' else None) for split in meshes}
 
     def prepare(self, force: bool = False) -> str:
         'Prepare all meshes; what is there already is not computed again, unless forced.'

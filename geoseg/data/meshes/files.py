@@ -203,10 +203,10 @@ def read_obj(
 
 def _obj_faces(lines, vertices, uvs):
     'Vertex and texture number of each corner (-1: none), from 0, and corners a face.'
-    flat, uv_index, sizes, seen, textured = [], [], [], 0, 0
+    flat, uv_index, sizes, vertices_read, textured = [], [], [], 0, 0
     for key, value in lines:
         if key == 'v':
-            seen += 1
+            vertices_read += 1
         elif key == 'vt':
             textured += 1
         elif key == 'f':
@@ -214,7 +214,7 @@ def _obj_faces(lines, vertices, uvs):
             sizes.append(len(words))
             for word in words:
                 i, j = int(word[0]), int(word[1]) if len(word) > 1 and word[1] else 0
-                flat.append(i - 1 if i > 0 else seen + i)
+                flat.append(i - 1 if i > 0 else vertices_read + i)
                 uv_index.append(j - 1 if j > 0 else textured + j if j < 0 else -1)
     uv_index = np.array(uv_index, np.int64)
     if (uv_index >= uvs).any():
@@ -224,7 +224,7 @@ def _obj_faces(lines, vertices, uvs):
 
 def _materials(path, libraries) -> dict[str, Path]:
     'The picture of each material that has one.'
-    found, name = {}, None
+    textures, name = {}, None
     for library in libraries:
         file = path.parent / library
         if not file.is_file():
@@ -235,8 +235,8 @@ def _materials(path, libraries) -> dict[str, Path]:
                 name = line.split(None, 1)[1].strip()
             elif words[:1] == ['map_Kd'] and len(words) > 1:
                 # options stand before the name, which may hold blanks
-                found[name] = file.parent / re.sub(r'^map_Kd\s+(-\w+\s+[-\d.e ]+\s)*', '', line.strip())
-    return found
+                textures[name] = file.parent / re.sub(r'^map_Kd\s+(-\w+\s+[-\d.e ]+\s)*', '', line.strip())
+    return textures
 
 # %% ../../../nbs/data/meshes/files.ipynb #b385ca21
 def read_mesh(
@@ -302,15 +302,15 @@ def mesh_files(
     path: Path,  # of a mesh
 ) -> list[Path]:  # those that exist; the mesh is the first
     'All files that a mesh is made of: labels, pixels, frame, materials, pages.'
-    found = [path, path.with_suffix('.txt'), path.with_suffix('.npz'), frame_file(path) or path]
+    files = [path, path.with_suffix('.txt'), path.with_suffix('.npz'), frame_file(path) or path]
     with open(path, 'rb') as file:
         if path.suffix.lower() == '.ply':
             head = file.read(65536).partition(b'end_header')[0].decode('utf-8', 'replace')
-            found += [path.parent / page for page in re.findall(r'^comment (?i:texturefile) (.+?)\s*$', head, re.M)]
+            files += [path.parent / page for page in re.findall(r'^comment (?i:texturefile) (.+?)\s*$', head, re.M)]
         else:
             libraries = [line.split(None, 1)[1].strip().decode() for line in file if line.startswith(b'mtllib ')]
-            found += [path.parent / library for library in libraries] + list(_materials(path, libraries).values())
-    return [file for file in dict.fromkeys(found) if file.is_file()]
+            files += [path.parent / library for library in libraries] + list(_materials(path, libraries).values())
+    return [file for file in dict.fromkeys(files) if file.is_file()]
 
 
 def encode_labels(

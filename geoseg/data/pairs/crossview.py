@@ -214,9 +214,9 @@ class ExclusiveBatchSampler(SeededBatchSampler):
         self.photo, self.tile = pairs.pairs.photo.to_numpy(), pairs.pairs.tile.to_numpy()
         self.matches = Matches(pairs.matches.photo.to_numpy(), pairs.matches.tile.to_numpy())
         self.whole = batch_size * world
-        found = [exclusive_batches(self.photo, self.tile, self.matches, self.whole, mix(seed, t, 7))
+        batches = [exclusive_batches(self.photo, self.tile, self.matches, self.whole, mix(seed, t, 7))
                  for t in range(tries)]
-        lengths, largest = [b.size for b, _ in found], max(n for _, n in found)
+        lengths, largest = [b.size for b, _ in batches], max(n for _, n in batches)
         if not max(lengths):
             by = f' × {world} processes' if world > 1 else ''
             raise ValueError(f'batch_size {batch_size}{by}: {len(pairs)} pairs fill no exclusive batch of '
@@ -285,24 +285,24 @@ class CrossViewData(LayoutData):
         train = read_pairs(self.files['train'], self.mode, self.gallery)
         if self.frame is not None:  # a checkpoint's
             self.frame.require_same(train.frame, str(self.root))
-        asked = {'test': read_pairs(self.files['test'], self.test_mode, self.gallery)}
+        evaluated = {'test': read_pairs(self.files['test'], self.test_mode, self.gallery)}
         self.frame = train.frame
         if self.val_share:
             order = np.random.default_rng(mix(self.seed, 11)).permutation(len(train.photos))
             n = max(1, round(self.val_share * len(order)))
-            asked['val'] = read_pairs(self.files['train'], self.test_mode, self.gallery).subset(np.sort(order[:n]))
+            evaluated['val'] = read_pairs(self.files['train'], self.test_mode, self.gallery).subset(np.sort(order[:n]))
             train = train.subset(np.sort(order[n:]))
         else:
-            asked['val'] = asked['test']
+            evaluated['val'] = evaluated['test']
         self.pairs['train'], self.datasets['train'] = train, PairDataset(train, self.augment)
         self.datasets['train'].xy = torch.from_numpy(train.photo_xy[train.pairs['photo'].to_numpy()])
-        for split, pairs in asked.items():
-            found = np.unique(pairs.pairs.photo)
-            self.left_out[split] = len(pairs.photos) - len(found)
-            if not len(found):
+        for split, pairs in evaluated.items():
+            matched = np.unique(pairs.pairs.photo)
+            self.left_out[split] = len(pairs.photos) - len(matched)
+            if not len(matched):
                 raise ValueError(f'{self.root}: no photo of {split} has a tile that counts as found '
                                  f'(test_mode {self.test_mode})')
-            self.pairs[split] = pairs.subset(found)
+            self.pairs[split] = pairs.subset(matched)
             for role, files, xy in (('query', self.pairs[split].photos, self.pairs[split].photo_xy),
                                     ('gallery', pairs.tiles, pairs.tile_xy)):
                 self.datasets[f'{split}_{role}'] = PictureDataset(files, self.augment, role)

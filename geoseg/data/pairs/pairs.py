@@ -59,9 +59,9 @@ def tile_places(
 ) -> pd.DataFrame:  # indexed by name: x, y of the centre, side; metres
     'Where tiles lie, by their names; `ValueError` where names and known positions do not agree.'
     parts = {name: TILE_NAME.match(Path(name).stem) for name in {*names, *known}}
-    if wrong := sorted(name for name, found in parts.items() if not found):
+    if wrong := sorted(name for name, match in parts.items() if not match):
         raise ValueError(f'{wrong[0]}: expected a tile named Z_0_X_Y ({len(wrong)} such files)')
-    table = pd.DataFrame([map(int, found.groups()) for found in parts.values()], list(parts), ['zoom', 'x', 'y'])
+    table = pd.DataFrame([map(int, match.groups()) for match in parts.values()], list(parts), ['zoom', 'x', 'y'])
     cells, places = 2.0 ** table['zoom'], pd.DataFrame(index=table.index)
     given = pd.DataFrame(known, ['x', 'y']).T
     for axis in 'xy':
@@ -264,16 +264,16 @@ class Ortho:
 def area_splits(
     photos: pd.DataFrame,  # x, y
     tiles: pd.DataFrame,  # outline
-    found: pd.DataFrame,  # of `overlaps`
+    matches: pd.DataFrame,  # of `overlaps`
     border: float,  # x of the border between the areas: the west trains, the east tests
     test_share: float = 0.2,  # of the photos of the same area, 0..1
     seed: int = 0,
 ) -> dict[str, np.ndarray]:  # 'cross-area-train', …: numbers of photos
     'Photos for training and testing, on the same ground and on other ground.'
-    west, _, east, _ = shapely.bounds(tiles.outline.to_numpy()[found.tile]).T
+    west, _, east, _ = shapely.bounds(tiles.outline.to_numpy()[matches.tile]).T
     left = photos.x.to_numpy() < border
-    over = found.photo[np.where(left[found.photo], east > border + 1e-6, west < border - 1e-6)]
-    matched, inside = np.isin(np.arange(len(photos)), found.photo), np.isin(np.arange(len(photos)), over, invert=True)
+    over = matches.photo[np.where(left[matches.photo], east > border + 1e-6, west < border - 1e-6)]
+    matched, inside = np.isin(np.arange(len(photos)), matches.photo), np.isin(np.arange(len(photos)), over, invert=True)
     order = np.random.default_rng(seed).permutation(np.flatnonzero(matched))
     tested = round(test_share * len(order))
     return {'cross-area-train': np.flatnonzero(left & inside & matched),
@@ -285,7 +285,7 @@ def write_pairs(
     root: str | Path,
     photos: pd.DataFrame,  # name, x, y, and the columns of METADATA
     tiles: pd.DataFrame,  # of `TileGrid.tiles`
-    found: pd.DataFrame,  # of `overlaps`
+    matches: pd.DataFrame,  # of `overlaps`
     splits: Mapping[str, np.ndarray],  # of `area_splits`
     frame: Frame,  # of the positions
     pos: float = 0.39,  # IoU from which a tile is positive
@@ -293,7 +293,7 @@ def write_pairs(
     'The JSON files of a data set, and its frame.'
     root = Path(root)
     names, at = tiles.name.to_numpy(), tiles[['x', 'y']].to_numpy().round(3)
-    lists = dict(list(found.groupby('photo')))
+    lists = dict(list(matches.groupby('photo')))
 
     def entry(i):
         photo, mine = photos.iloc[i], lists[i]
@@ -338,10 +338,10 @@ def write_gta(
     if ground is not None:
         tiles = tiles[shapely.contains(ground.buffer(1e-6), tiles.outline.to_numpy())].reset_index(drop=True)
     outlines = np.array([footprint(camera, shape) for camera in cameras], object)
-    found = overlaps(outlines, tiles.outline.to_numpy(), semipos)
+    matches = overlaps(outlines, tiles.outline.to_numpy(), semipos)
     photos = pd.DataFrame([{'name': f'{i:05}.png', 'x': c.east, 'y': c.north} | {k: getattr(c, k) for k in METADATA}
                            for i, c in enumerate(cameras)])
-    splits = area_splits(photos, tiles, found, border, test_share, seed)
+    splits = area_splits(photos, tiles, matches, border, test_share, seed)
     for table in (photos, tiles):
         table[['x', 'y']] -= np.array(frame.origin)
     for folder in ('drone/images', 'satellite'):
@@ -350,7 +350,7 @@ def write_gta(
         _write(root / 'drone/images' / photos.name[i], take(i, cameras[i]))
     for row in tiles.itertuples():
         _write(root / 'satellite' / row.name, tile(row.outline, tile_pixels))
-    write_pairs(root, photos, tiles, found, splits, frame, pos)
+    write_pairs(root, photos, tiles, matches, splits, frame, pos)
     return root
 
 

@@ -267,27 +267,28 @@ class RasterData(SegmentationData):
 
     def _find(self) -> dict[str, list[Acquisition]]:
         'Acquisitions of each root.'
-        found = {}
+        by_root = {}
         for split, root in self.roots.items():
-            if root not in found:
+            if root not in by_root:
                 masks = 'optional' if split == 'predict' else self.masks
-                found[root] = find_acquisitions(root, self.pattern, self.mask_pattern, masks)
-        if self.remember is not None and self.remember not in found:
-            found[self.remember] = find_acquisitions(self.remember, self.pattern, self.mask_pattern, 'optional')
-        return found
+                by_root[root] = find_acquisitions(root, self.pattern, self.mask_pattern, masks)
+        if self.remember is not None and self.remember not in by_root:
+            by_root[self.remember] = find_acquisitions(self.remember, self.pattern, self.mask_pattern, 'optional')
+        return by_root
 
     def seen(self) -> list[Acquisition]:
         'The acquisitions to remember, without their masks.'
         if self.remember is None and self.remember_dates is None:
             return []
-        found = self.acquisitions[self.remember or next(iter(self.roots.values()))]
+        acquisitions = self.acquisitions[self.remember or next(iter(self.roots.values()))]
         if isinstance(self.remember_dates, list):
-            dates = {a.date for a in found}
+            dates = {a.date for a in acquisitions}
             if lost := sorted(set(self.remember_dates) - dates):
-                raise ValueError(f'remember: {lost[0]!r} is none of the acquisitions in {found[0].image.parent}: '
+                folder = acquisitions[0].image.parent
+                raise ValueError(f'remember: {lost[0]!r} is none of the acquisitions in {folder}: '
                                  + ', '.join(sorted(dates)))
-            found = [a for a in found if a.date in self.remember_dates]
-        return [replace(a, mask=None) for a in found]
+            acquisitions = [a for a in acquisitions if a.date in self.remember_dates]
+        return [replace(a, mask=None) for a in acquisitions]
 
     def _channels(self) -> int:
         'The number of bands, the same everywhere.'
@@ -299,11 +300,11 @@ class RasterData(SegmentationData):
 
     def by_date(
         self,
-        found: list[Acquisition],
+        acquisitions: list[Acquisition],
     ) -> dict[str, list[Acquisition]]:  # split to acquisitions
         'Leave out acquisitions for validation and test; those without mask are for prediction.'
-        labelled = [a for a in found if a.mask]
-        dates, root = list(dict.fromkeys(a.date for a in labelled)), found[0].image.parent
+        labelled = [a for a in acquisitions if a.mask]
+        dates, root = list(dict.fromkeys(a.date for a in labelled)), acquisitions[0].image.parent
         chosen = {}
         for split in ('test', 'val'):
             given = self.left_out[split]
@@ -320,17 +321,17 @@ class RasterData(SegmentationData):
             raise ValueError(f'{root}: {len(dates)} labelled acquisitions ({", ".join(dates)}), none is left to '
                              "train; name val_acquisitions and test_acquisitions, or use split: block")
         parts = {split: [a for a in labelled if a.date in chosen[split]] for split in SPLITS}
-        return parts | {'predict': [a for a in found if not a.mask]}
+        return parts | {'predict': [a for a in acquisitions if not a.mask]}
 
     def areas(self) -> dict[str, list[Area]]:  # split to areas
         'What each split may see.'
-        found = next(iter(self.acquisitions.values()))
+        acquisitions = next(iter(self.acquisitions.values()))
         if self.split == 'block':
-            whole = [region_window(a, {}) for a in found if a.mask]
-            rest = [region_window(a, {}) for a in found if not a.mask]
+            whole = [region_window(a, {}) for a in acquisitions if a.mask]
+            rest = [region_window(a, {}) for a in acquisitions if not a.mask]
             return deal_blocks(whole, self.block, self.ratios, self.seed) | {
                 'predict': rest, 'remember': [region_window(a, {}) for a in self.seen()]}
-        parts = (self.by_date(found) if self.single else
+        parts = (self.by_date(acquisitions) if self.single else
                  {split: self.acquisitions[root] for split, root in self.roots.items()}) | {'remember': self.seen()}
         return {split: [region_window(a, self.regions.get(split, {})) for a in part]
                 for split, part in parts.items()}

@@ -52,8 +52,8 @@ def match_pattern(
     regex = ''.join(f'(?P<{p}>[^/]+?)' if i % 2 else re.escape(p) for i, p in enumerate(parts))
     files = {}
     for path in sorted(root.glob(re.sub('{(date|tile)}', '*', pattern))):
-        if found := re.fullmatch(regex, path.relative_to(root).as_posix()):
-            files[found['date'], found.groupdict().get('tile', '')] = path
+        if match := re.fullmatch(regex, path.relative_to(root).as_posix()):
+            files[match['date'], match.groupdict().get('tile', '')] = path
     return files
 
 # %% ../../../nbs/data/rasters/files.ipynb #d220b896
@@ -155,5 +155,5 @@ def find_acquisitions(
     if extra := [labels[k].name for k in labels if k not in images]:
         raise ValueError(f"{root}: no image ({pattern}) for {count_and_first(extra, len(labels), 'masks')}")
     place = Path(root).resolve().name
-    found = [read_acquisition(path, labels.get(key), *key, place) for key, path in images.items()]
-    return sorted(found, key=lambda a: (a.time, a.tile))
+    acquisitions = [read_acquisition(path, labels.get(key), *key, place) for key, path in images.items()]
+    return sorted(acquisitions, key=lambda a: (a.time, a.tile))

@@ -57,11 +57,11 @@ class Blocks:
         'An open file.'
         key = threading.get_ident(), path
         with self._here():
-            found = self.open.pop(key, None) or open_raster(path)
-            self.open[key] = found
+            handle = self.open.pop(key, None) or open_raster(path)
+            self.open[key] = handle
             while len(self.open) > self.handles:
                 self.open.popitem(last=False)  # closed when nobody reads from it any more
-        return found
+        return handle
 
     def get(
         self,
@@ -70,18 +70,18 @@ class Blocks:
     ) -> tuple:  # arrays
         'A block, from memory if it is there.'
         with self._here():
-            found = self.kept.get(key)
-            if found is not None:
+            block = self.kept.get(key)
+            if block is not None:
                 self.kept.move_to_end(key)
-                return found
-        found = make()
+                return block
+        block = make()
         with self.lock:
             if key not in self.kept:
-                self.kept[key] = found
-                self.size += sum(a.nbytes for a in found)
+                self.kept[key] = block
+                self.size += sum(a.nbytes for a in block)
                 while self.size > self.budget and len(self.kept) > 1:
                     self.size -= sum(a.nbytes for a in self.kept.popitem(last=False)[1])
-        return found
+        return block
 
 # %% ../../../nbs/data/rasters/reader.ipynb #e52f9c13
 class Reader:

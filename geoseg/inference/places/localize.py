@@ -138,10 +138,10 @@ def photo_files(
     photos: str | Path | Sequence[str | Path],  # a folder of pictures, one, or several
 ) -> dict[str, Path]:  # by name: the path from their common folder
     'The photos that are named.'
-    found = picture_files({'predict': photos})
-    if found is None:
+    files = picture_files({'predict': photos})
+    if files is None:
         raise FileNotFoundError(f'{photos}: no such photo or folder of photos')
-    return {Path(name).with_name(path.name).as_posix(): path for name, path in found.items()}
+    return {Path(name).with_name(path.name).as_posix(): path for name, path in files.items()}
 
 
 @text_paths

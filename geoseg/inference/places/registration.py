@@ -72,9 +72,9 @@ def register_places(
     for photo, rows in places.groupby('photo', sort=False):
         i, picture = number[rows.tile.iloc[0]], photos[photo]
         picture = picture if isinstance(picture, np.ndarray) else read_image(picture)
-        found = register(picture, tiles.picture(i), tiles.xy[i], tiles.side[i])
-        if found is not None:
-            places.loc[rows.index, ['refined_x', 'refined_y']] = found.xy
-            places.loc[rows.index, ['refined_lat', 'refined_long']] = tiles.frame.to_gps(found.xy)
+        refined = register(picture, tiles.picture(i), tiles.xy[i], tiles.side[i])
+        if refined is not None:
+            places.loc[rows.index, ['refined_x', 'refined_y']] = refined.xy
+            places.loc[rows.index, ['refined_lat', 'refined_long']] = tiles.frame.to_gps(refined.xy)
             places.loc[rows.index, 'refined_by'] = 'registration'
     return places

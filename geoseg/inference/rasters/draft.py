@@ -38,15 +38,15 @@ class Draft:
         layers: Mapping[str, tuple],  # name -> (type, bands, height, width)
     ):
         self.folder, self.layers = folder, layers
-        told = folder / 'job.json'
-        if not (told.is_file() and json.loads(told.read_text()) == job):
+        job_file = folder / 'job.json'
+        if not (job_file.is_file() and json.loads(job_file.read_text()) == job):
             shutil.rmtree(folder, ignore_errors=True)
             make_folder(folder)
             for name, (kind, *shape) in layers.items():
                 with open(self.file(name), 'wb') as f:
                     f.truncate(np.dtype(kind).itemsize * math.prod(shape))
             self.mark(0, 0)
-            write_whole(told, json.dumps(job))
+            write_whole(job_file, json.dumps(job))
 
     def file(self, name: str) -> Path:
         return self.folder / f'{name}.raw'
@@ -158,6 +158,6 @@ def postprocess_blocks(
     for row in range(0, height, BLOCK):
         for col in range(0, width, BLOCK):
             top, left = max(row - wide, 0), max(col - wide, 0)
-            seen = draft.read('classes', slice(top, row + BLOCK + wide), slice(left, col + BLOCK + wide))[0]
-            clean = steps.clean(seen, area)[row - top:row - top + BLOCK, col - left:col - left + BLOCK]
+            around = draft.read('classes', slice(top, row + BLOCK + wide), slice(left, col + BLOCK + wide))[0]
+            clean = steps.clean(around, area)[row - top:row - top + BLOCK, col - left:col - left + BLOCK]
             draft.write('tidied', row, col, clean[None])

@@ -51,8 +51,8 @@ def find_rasters(
     if isinstance(data, Mapping) and set(data) == {'predict'}:
         data = data['predict']
     if isinstance(data, (list, tuple)):
-        found = [find_rasters(file, pattern, mask_pattern) for file in data]
-        return None if None in found else [a for each in found for a in each]
+        rasters = [find_rasters(file, pattern, mask_pattern) for file in data]
+        return None if None in rasters else [a for each in rasters for a in each]
     if not isinstance(data, (str, Path)):
         return None
     path = Path(data).expanduser()
@@ -107,23 +107,23 @@ def predict_raster(
         'batch_size': batch_size, 'panel': panel, 'postprocess': asdict(steps)}))
     report, draft = out / f'{stem}.json', out / f'.{stem}.draft'
     targets = {name: out / f'{stem}_{file}' for name, file in FILES.items()}
-    told = json.loads(report.read_text()) if report.is_file() else {}
-    if told.get('job') != job or not all(targets[name].is_file() for name in layers):
+    summary = json.loads(report.read_text()) if report.is_file() else {}
+    if summary.get('job') != job or not all(targets[name].is_file() for name in layers):
         for path in (report, *targets.values()):  # of another job
             path.unlink(missing_ok=True)
-        told = {'job': job} | predict_layers(predictor, windows, draft, job, targets, tta, steps, batch_size, panel)
+        summary = {'job': job} | predict_layers(predictor, windows, draft, job, targets, tta, steps, batch_size, panel)
     for name in ('polygons', 'geojson'):
         if name in write and not (targets[name].is_file() and report.is_file()):
             made, begun = draft / targets[name].name, time.perf_counter()
             make_folder(draft)
             with rasterio.Env(GDAL_CACHEMAX=CACHE), peak_resident_memory() as peak:
-                told['polygons'] = write_polygons(targets['classes'], made, predictor.scheme.names)
+                summary['polygons'] = write_polygons(targets['classes'], made, predictor.scheme.names)
             os.replace(made, targets[name])
-            told[f'peak MiB of {name}'] = peak['MiB']
-            told['seconds'][name] = round(time.perf_counter() - begun, 3)
-    write_whole(report, json.dumps(told, indent=1))
+            summary[f'peak MiB of {name}'] = peak['MiB']
+            summary['seconds'][name] = round(time.perf_counter() - begun, 3)
+    write_whole(report, json.dumps(summary, indent=1))
     shutil.rmtree(draft, ignore_errors=True)
-    return told
+    return summary
 
 # %% ../../../nbs/inference/rasters/rasters.ipynb #36d1c047
 def predict_rasters(

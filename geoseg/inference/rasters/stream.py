@@ -51,11 +51,11 @@ def strips(
 
         def answers(plan=plan, places=places):
             batches = in_order(lambda at: windows.batch(*at), plan, 2, clock, 'waiting for pixels')
-            seen = average_views(predictor, batches, tta, steps, places=places, fixed=True)
-            for (row, some), batch in zip(plan, clock.each('network', seen), strict=True):
-                for col, part in zip(some, batch, strict=True):
+            views = average_views(predictor, batches, tta, steps, places=places, fixed=True)
+            for (row, columns), batch in zip(plan, clock.each('network', views), strict=True):
+                for col, part in zip(columns, batch, strict=True):
                     yield row, col, part
-                bar.update(len(some))
+                bar.update(len(columns))
 
         row = min(down)
         for strip in blend_rows(answers(), down, panel.across):
@@ -123,8 +123,8 @@ def predict_layers(
     with rasterio.Env(GDAL_CACHEMAX=CACHE), peak_resident_memory() as peak:
         draft = Draft(folder, job, layers | carried)
         with tqdm(total=count, desc=a.image.stem, unit='window', disable=in_notebook()) as bar:
-            seen = strips(predictor, windows, parts, draft.done, tta, 'steps' in layers, batch_size, clock, bar)
-            for _ in in_order(lambda strip: paint(draft, windows, parts, k, *strip), seen, 1, clock,
+            finished = strips(predictor, windows, parts, draft.done, tta, 'steps' in layers, batch_size, clock, bar)
+            for _ in in_order(lambda strip: paint(draft, windows, parts, k, *strip), finished, 1, clock,
                               'waiting for the disk'):
                 pass
         clock['blending'] = time.perf_counter() - begun - sum(clock.values())
@@ -133,8 +133,8 @@ def predict_layers(
                 postprocess_blocks(draft, steps, wide, area)
         with clock('files'):
             with open(draft.file(final), 'rb') as f:
-                pixels = sum(np.bincount(np.frombuffer(some, np.uint8), minlength=IGNORE + 1)
-                             for some in iter(lambda: f.read(1 << 20), b''))
+                pixels = sum(np.bincount(np.frombuffer(chunk, np.uint8), minlength=IGNORE + 1)
+                             for chunk in iter(lambda: f.read(1 << 20), b''))
             for name in job['layers'][1:]:
                 names = scheme.names if name == 'probabilities' else [name]
                 write_cog(draft.file(name), 'float32', a.image, targets[name], math.nan, names)
