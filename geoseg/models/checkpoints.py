@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['build_network', 'read_file', 'read_checkpoint', 'card_kind', 'network_weights', 'network_hash', 'load_weights',
-           'start_from', 'keep_weights', 'change_card']
+           'keep_weights', 'change_card']
 
 # %% ../../nbs/models/checkpoints.ipynb #588be875
 import hashlib
@@ -108,22 +108,6 @@ def load_weights(
         raise ValueError(f'{name}: weights of another network{of}: '
                          f'{len(differ)} of {len(own)} entries differ (first: {differ[0]})')
     network.load_state_dict(weights)
-
-
-def start_from(
-    network: nn.Module,  # may have `own_names`, see `CrossView`
-    path: str | Path,  # a .ckpt of a run, or a `state_dict` in a file, as other programs write it (.pth)
-):
-    'Put the weights of a file into a network that is about to be trained.'
-    found = read_file(path)
-    if not isinstance(found, Mapping) or 'geoseg' not in found:
-        weights = found.get('state_dict', found) if isinstance(found, Mapping) else None
-        if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
-            raise ValueError(f'{path}: neither a checkpoint of geoseg nor a state_dict, which is tensors by name')
-        weights = {name.removeprefix('module.'): value for name, value in weights.items()}  # of DataParallel
-        weights = network.own_names(weights) if hasattr(network, 'own_names') else weights
-        found = {'state_dict': {f'network.{name}': value for name, value in weights.items()}}
-    load_weights(network, found, path)
 
 # %% ../../nbs/models/checkpoints.ipynb #69e8f08d
 def keep_weights(

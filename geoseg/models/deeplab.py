@@ -15,7 +15,7 @@ from torchvision.models.segmentation import DeepLabV3 as TorchvisionDeepLabV3
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 
-from .weights import for_bands, loading
+from .weights import for_bands, load_pretrained, loading, names_without, require_path
 
 # %% ../../nbs/models/deeplab.ipynb #c7d599ec
 class NarrowBottleneck(Bottleneck):
@@ -45,23 +45,30 @@ def dilated_resnet(
 class DilatedSegmentation(nn.Module):
     'Base of the two networks: a torchvision model with the keys `out` and `aux`.'
 
+    encoder_parts = ('net.backbone.',)
+
     def __init__(
         self,
         net: nn.Module,  # torchvision's, with 21 classes
         name: str,  # of its weights
         num_classes: int,
         channels: int,  # bands of the image
-        pretrained: bool,
+        pretrained: bool | str,  # a file is loaded by the class, when it is complete
         aux_weight: float,
     ):
         super().__init__()
-        if pretrained:
+        if pretrained and not require_path(pretrained):
             with loading(f'{name} (torchvision, COCO)'):
                 net.load_state_dict(get_model_weights(name).DEFAULT.get_state_dict(progress=False))
         net.backbone['conv1'] = for_bands(net.backbone['conv1'], channels)
         for head in (net.classifier, net.aux_classifier):
             head[-1] = nn.Conv2d(head[-1].in_channels, num_classes, 1)
         self.net, self.aux_weight = net, aux_weight
+
+    def foreign_names(self) -> list[dict[str, str]]:
+        "Names of torchvision's whole network, and of a ResNet of torchvision or timm."
+        names = list(self.state_dict())
+        return [names_without(names, 'net.'), names_without(names, 'net.backbone.')]
 
     def forward(
         self,
@@ -88,12 +95,15 @@ class FCN(DilatedSegmentation):
         num_classes: int,
         channels: int = 3,  # bands of the image
         backbone: str = 'resnet50',  # or 'resnet101'; 'nano' for tests
-        pretrained: bool = False,  # torchvision's weights, of COCO with the classes of Pascal VOC
+        pretrained: bool | str = False,  # torchvision's, of COCO with Pascal VOC's classes; or a file
         aux_weight: float = 0.4,  # of the auxiliary map's loss
+        partial: bool = False,  # weights of a file may fill the encoder in part
     ):
         trunk, out, aux = dilated_resnet(backbone)
         super().__init__(TorchvisionFCN(trunk, FCNHead(out, 21), FCNHead(aux, 21)), f'fcn_{backbone}', num_classes,
                          channels, pretrained, aux_weight)
+        if require_path(pretrained):
+            load_pretrained(self, pretrained, partial)
 
 
 class DeepLabV3(DilatedSegmentation):
@@ -104,9 +114,10 @@ class DeepLabV3(DilatedSegmentation):
         num_classes: int,
         channels: int = 3,  # bands of the image
         backbone: str = 'resnet50',  # or 'resnet101'; 'nano' for tests
-        pretrained: bool = False,  # torchvision's weights, of COCO with the classes of Pascal VOC
+        pretrained: bool | str = False,  # torchvision's, of COCO with Pascal VOC's classes; or a file
         aux_weight: float = 0.4,  # of the auxiliary map's loss
         dropout: float = 0.5,  # in the last layer
+        partial: bool = False,  # weights of a file may fill the encoder in part
     ):
         trunk, out, aux = dilated_resnet(backbone)
         net = TorchvisionDeepLabV3(trunk, DeepLabHead(out, 21), FCNHead(aux, 21))
@@ -115,6 +126,8 @@ class DeepLabV3(DilatedSegmentation):
         width = last.in_channels
         self.net.classifier[-1] = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False),
                                                 nn.BatchNorm2d(width), nn.ReLU(), nn.Dropout(dropout), last)
+        if require_path(pretrained):
+            load_pretrained(self, pretrained, partial)
 
     def forward(
         self,

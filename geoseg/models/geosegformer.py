@@ -21,7 +21,7 @@ from ..geo.location import LocationEncoder
 from ..geo.memory import GeoMemory, Recall
 from ..geo.palette import Palette
 from ..geo.recall import PARTS, MapVote, RecallFusion, cell_maps, entry_facts, forget
-from .weights import for_bands, loading
+from .weights import for_bands, is_path, load_pretrained, loading, names_without, saved_names
 
 # %% ../../nbs/models/geosegformer.ipynb #df8cb42e
 SEGFORMER_SIZES = {  # channels and layers of the four stages
@@ -50,7 +50,7 @@ def segformer_config(
 
 def segformer_encoder(
     config: SegformerConfig,
-    pretrained: bool | str = False,  # True: ImageNet weights of the hub; a name there, or a folder
+    pretrained: bool | str = False,  # True: ImageNet weights of the hub; or a name there
     model_size: str = 'b0',
 ) -> SegformerModel:
     'The encoder, with random or pretrained weights.'
@@ -170,12 +170,14 @@ class PlaceFusion(nn.Module):
 class GeoSegFormer(nn.Module):
     'SegFormer (Xie et al. 2021, arXiv:2105.15203) whose features meet the place of their cells at every stage.'
 
+    encoder_parts = ('backbone.',)
+
     def __init__(
         self,
         num_classes: int,
         channels: int = 3,  # bands of the image
         model_size: str = 'b0',  # 'b0' to 'b5'
-        pretrained: bool | str = False,  # the encoder's ImageNet weights; or a name on the hub, or a folder
+        pretrained: bool | str = False,  # the encoder's ImageNet weights; or a name on the hub, or a file or folder
         feature_dim: int = 512,  # width of decoder and embeddings
         fusion_method: str = 'attention',  # 'add', 'concat', 'attention'; 'none': pixels only
         location: str = 'fourier',  # waves of metres (`xy`); 'sphere': of the globe (`gps`)
@@ -190,6 +192,7 @@ class GeoSegFormer(nn.Module):
         recalled: int = 8,  # entries that a cell recalls at most
         recall_dropout: float = 0.1,  # share of the samples that recall nothing, in training; as many recall no map
         label_recall: bool = False,  # entries keep what was mapped there, and vote with it
+        partial: bool = False,  # weights of a file may fill the encoder in part
     ):
         super().__init__()
         if not 0 <= place_dropout < 1:
@@ -197,7 +200,8 @@ class GeoSegFormer(nn.Module):
         if not 0 <= recall_dropout < 0.5:
             raise ValueError(f'recall_dropout must be 0 or more and below 0.5, not {recall_dropout}')
         config = segformer_config(model_size, num_classes, channels, feature_dim)
-        self.backbone = segformer_encoder(config, pretrained, model_size)
+        file = is_path(pretrained)
+        self.backbone = segformer_encoder(config, pretrained and not file and pretrained, model_size)
         self.head = SegformerDecodeHead(config)
         self.per_cell, self.gps = per_cell, None
         self.place_dropout, self.recall_dropout = place_dropout, recall_dropout
@@ -218,6 +222,16 @@ class GeoSegFormer(nn.Module):
                 'fusion': RecallFusion(self.memory, num_classes)})
             if label_recall:
                 self.recall.update({'vote': MapVote(), 'palette': Palette(num_classes)})
+        if file:
+            load_pretrained(self, pretrained, partial)
+
+    def foreign_names(self) -> list[dict[str, str]]:
+        'Names of SegFormer in transformers: those in its memory, and those that it saves.'
+        names = list(self.state_dict())
+        head = {f'decode_head.{name}': own for name, own in names_without(names, 'head.').items()}
+        saved = {name.replace('linear_projections', 'linear_c'): own for name, own in head.items()}
+        return [names_without(names, 'backbone.') | head,
+                {name: f'backbone.{own}' for name, own in saved_names(self.backbone).items()} | saved]
 
     def features(self, image: Tensor) -> list[Tensor]:
         'Maps of the four stages, [B, C_i, H / 2^(i + 2), W / 2^(i + 2)].'

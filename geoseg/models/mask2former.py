@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, Mask2FormerModel, SwinConfig
 
-from .weights import for_bands, loading
+from .weights import for_bands, is_path, load_pretrained, loading, names_without, saved_names
 
 # %% ../../nbs/models/mask2former.ipynb #b919fd4b
 _DECODERS = {'feature_size': 256, 'mask_feature_size': 256, 'hidden_dim': 256, 'encoder_feedforward_dim': 1024,
@@ -117,21 +117,25 @@ def semantic_logits(
 class Mask2Former(nn.Module):
     'Mask2Former (Cheng et al. 2022, arXiv:2112.01527) on Swin, with a map of classes.'
 
+    encoder_parts = ('net.pixel_level_module.', 'net.transformer_module.', 'net.model.')  # all but the classes
+
     def __init__(
         self,
         num_classes: int,
         channels: int = 3,  # bands of the image
         size: str = 'large',  # 'tiny', 'base', 'large'; 'nano' for tests
-        pretrained: bool | str = False,  # weights of COCO panoptic on the hub; another name there, or a folder
+        pretrained: bool | str = False,  # COCO panoptic's on the hub; another name there, or a file or folder
         head: str = 'conv',  # 'conv': a convolution over the masks; 'query': class times mask probabilities
         trainable_layers: int | None = None,  # last layers that train, see `mask2former_layers`; None: all
+        partial: bool = False,  # weights of a file may fill the encoder in part
     ):
         super().__init__()
         if head not in ('conv', 'query'):
             raise ValueError(f"head must be 'conv' or 'query', not {head!r}")
         config = mask2former_config(size, num_classes)
         kind = Mask2FormerModel if head == 'conv' else Mask2FormerForUniversalSegmentation
-        if pretrained:
+        file = is_path(pretrained)
+        if pretrained and not file:
             name = f'facebook/mask2former-swin-{size}-coco-panoptic' if pretrained is True else pretrained
             self.net = load_mask2former(kind, config, name)
         else:
@@ -141,8 +145,18 @@ class Mask2Former(nn.Module):
         swin.layernorm = nn.Identity()  # transformers computes it and reads it nowhere
         patches = swin.embeddings.patch_embeddings
         patches.projection, patches.num_channels = for_bands(patches.projection, channels), channels
+        if file:
+            load_pretrained(self, pretrained, partial)
         if trainable_layers is not None:
             freeze_layers(self.body, trainable_layers)
+
+    def foreign_names(self) -> list[dict[str, str]]:
+        'Names of Mask2Former in transformers: those in its memory, and those that it saves.'
+        names = list(self.state_dict())
+        body = 'net.' if self.conv is not None else 'net.model.'
+        return [names_without(names, 'net.'), names_without(names, body),
+                {name: body + own for name, own in saved_names(self.body).items()},
+                {name: f'net.{own}' for name, own in saved_names(self.net).items()}]
 
     @property
     def body(self) -> Mask2FormerModel:

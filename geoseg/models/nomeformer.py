@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['POSITIONS', 'FUSIONS', 'fourier', 'rotary_angles', 'rotate', 'Attention', 'Block', 'Encoder', 'NoMeFormer', 'xavier',
-           'load_encoder', 'TextureToken', 'TexturedNoMeFormer']
+           'TextureToken', 'TexturedNoMeFormer']
 
 # %% ../../nbs/models/nomeformer.ipynb #cfdd0651
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -15,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.meshes.features import CENTROID
-from .checkpoints import network_weights, read_checkpoint
+from .weights import load_pretrained, require_path
 
 # %% ../../nbs/models/nomeformer.ipynb #40d24f08
 def fourier(
@@ -140,6 +139,8 @@ class Encoder(nn.Module):
 class NoMeFormer(nn.Module):
     'A class for each face from geometry.'
 
+    encoder_parts = ('encoder.', 'mean', 'deviation')
+
     def __init__(
         self,
         num_classes: int,
@@ -152,6 +153,7 @@ class NoMeFormer(nn.Module):
         global_attention: bool = True,  # faces look at all clusters of the sample
         pretrained: str | bool = False,  # a run or checkpoint whose encoder to begin with
         unfrozen_blocks: int | None = None,  # the last n blocks of the encoder train, and the head; None: everything
+        partial: bool = False,  # weights of a file may fill the encoder in part
     ):
         super().__init__()
         if embedding_dim % (2 * num_heads):
@@ -165,9 +167,9 @@ class NoMeFormer(nn.Module):
         # of the training faces; a deviation of 0: not measured yet
         self.register_buffer('mean', torch.zeros(channels))
         self.register_buffer('deviation', torch.zeros(channels))
-        self.finish(pretrained, unfrozen_blocks)
+        self.finish(pretrained, unfrozen_blocks, partial)
 
-    def finish(self, pretrained: str | bool, unfrozen_blocks: int | None):
+    def finish(self, pretrained: str | bool, unfrozen_blocks: int | None, partial: bool):
         'Initial weights, those of another encoder, and what is frozen.'
         most = len(self.encoder.blocks)
         if unfrozen_blocks is not None and not 0 <= unfrozen_blocks <= most:
@@ -177,7 +179,8 @@ class NoMeFormer(nn.Module):
         if pretrained:
             if pretrained is True:
                 raise ValueError('pretrained: there are no public weights; give a run or a checkpoint')
-            load_encoder(self, pretrained)
+            require_path(pretrained)
+            load_pretrained(self, pretrained, partial, encoder_only=True)
         if unfrozen_blocks is not None:
             self.encoder.requires_grad_(False)
             for block in self.encoder.blocks[most - unfrozen_blocks:]:
@@ -210,22 +213,6 @@ def xavier(module: nn.Module):
     elif isinstance(module, nn.LayerNorm):
         nn.init.ones_(module.weight)
         nn.init.zeros_(module.bias)
-
-
-def load_encoder(
-    network: NoMeFormer,
-    path: str | Path,  # a checkpoint, or the folder of a run: its best
-):
-    'Take encoder and standardisation of a trained network; `ValueError` where sizes differ.'
-    path = Path(path).expanduser()
-    path = path / 'checkpoints' / 'best.ckpt' if path.is_dir() else path
-    weights = network_weights(read_checkpoint(path))
-    own = {name: value for name, value in network.state_dict().items() if not name.startswith('head.')}
-    differ = [name for name, value in own.items() if name not in weights or weights[name].shape != value.shape]
-    if differ:
-        raise ValueError(f'{path}: its encoder does not fit: {len(differ)} of {len(own)} entries differ or are missing '
-                         f'(first: {differ[0]})')
-    network.load_state_dict({name: weights[name] for name in own}, strict=False)
 
 # %% ../../nbs/models/nomeformer.ipynb #4b597646
 FUSIONS = ('gated', 'concat', 'add', 'texture')
@@ -271,6 +258,7 @@ class TexturedNoMeFormer(NoMeFormer):
         fusion_method: Literal['gated', 'concat', 'add', 'texture'] = 'gated',
         pretrained: str | bool = False,  # a run or checkpoint whose encoder to begin with
         unfrozen_blocks: int | None = None,  # the last n blocks of the encoder train, and the head; None: everything
+        partial: bool = False,  # weights of a file may fill the encoder in part
     ):
         if fusion_method not in FUSIONS:
             raise ValueError(f'fusion_method must be one of {", ".join(FUSIONS)}, not {fusion_method!r}')
@@ -280,7 +268,7 @@ class TexturedNoMeFormer(NoMeFormer):
         self.encoder.project = nn.Linear(texture_embed_dim, embedding_dim)
         if fusion_method in ('gated', 'concat'):
             self.encoder.fuse = nn.Linear(2 * embedding_dim, embedding_dim)
-        self.finish(pretrained, unfrozen_blocks)
+        self.finish(pretrained, unfrozen_blocks, partial)
 
     def forward(
         self,

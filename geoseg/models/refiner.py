@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .unet import pad_to
+from .weights import load_pretrained, require_path
 
 # %% ../../nbs/models/refiner.ipynb #1a20872d
 GROUPS = 8  # of channels, in group norm
@@ -45,6 +46,8 @@ class Separable(nn.Module):
 class TRMSeg(nn.Module):
     'A small network that refines its own segmentation over several steps, and halts.'
 
+    encoder_parts = ('encoder.',)
+
     def __init__(
         self,
         num_classes: int,
@@ -58,6 +61,8 @@ class TRMSeg(nn.Module):
         pixel_act: bool = False,  # each cell halts by itself
         latent: bool = False,  # hand hidden features from step to step
         no_grad_steps: int = 0,  # first steps that run without gradients
+        pretrained: bool | str = False,  # a run, or a file of such a network: there are no public weights
+        partial: bool = False,  # weights of a file may fill the encoder in part
     ):
         super().__init__()
         if width % (2 * GROUPS):
@@ -81,6 +86,11 @@ class TRMSeg(nn.Module):
             self.halt = nn.Sequential(nn.Conv2d(width + num_classes, width // 2, 1), nn.GELU(),
                                       nn.Conv2d(width // 2, 1, 1))
             nn.init.constant_(self.halt[-1].bias, -2.)  # at first it goes on
+        if pretrained:
+            if pretrained is True:
+                raise ValueError('pretrained: there are no public weights; give a run or a checkpoint')
+            require_path(pretrained)
+            load_pretrained(self, pretrained, partial)
 
     def encode(
         self,

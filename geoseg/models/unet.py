@@ -6,12 +6,14 @@
 __all__ = ['pad_to', 'UNet']
 
 # %% ../../nbs/models/unet.ipynb #c19a36f2
+import re
+
 import segmentation_models_pytorch as smp
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import nearest
-from .weights import loading
+from .weights import load_pretrained, loading, names_without, require_path
 
 # %% ../../nbs/models/unet.ipynb #1df019e9
 def pad_to(
@@ -26,26 +28,39 @@ def pad_to(
 class UNet(nn.Module):
     'U-Net (Ronneberger et al. 2015, arXiv:1505.04597) on an encoder of segmentation-models-pytorch.'
 
+    encoder_parts = ('net.encoder.',)
+
     def __init__(
         self,
         num_classes: int,
         channels: int = 3,  # bands of the image
         encoder: str = 'resnet34',  # of segmentation-models-pytorch; 'tu-NAME' for any timm network
-        pretrained: bool = False,  # the encoder's ImageNet weights
+        pretrained: bool | str = False,  # the encoder's ImageNet weights; or a file, see `load_pretrained`
         dropout: float = 0.1,  # of whole channels, before the last layer
         decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16),  # from coarse to fine
+        partial: bool = False,  # weights of a file may fill the encoder in part
     ):
         super().__init__()
         if not encoder.startswith('tu-') and encoder not in smp.encoders.encoders:
             known = list(smp.encoders.encoders)
             raise ValueError(f'encoder: {encoder!r} is unknown{nearest(encoder, known)}; there are {", ".join(known)}, '
                              'and tu-NAME for any network of timm')
-        weights = None if not pretrained else True if encoder.startswith('tu-') else 'imagenet'
-        with loading(f'{encoder} (ImageNet)', pretrained):
+        file = require_path(pretrained)
+        weights = None if file or not pretrained else True if encoder.startswith('tu-') else 'imagenet'
+        with loading(f'{encoder} (ImageNet)', weights is not None):
             self.net = smp.Unet(encoder, encoder_weights=weights, in_channels=channels, classes=num_classes,
                                 encoder_depth=len(decoder_channels), decoder_channels=decoder_channels)
         self.dropout = nn.Dropout2d(dropout)
         self.stride = 2 ** len(decoder_channels)
+        if file:
+            load_pretrained(self, pretrained, partial)
+
+    def foreign_names(self) -> list[dict[str, str]]:
+        'Names of segmentation-models-pytorch; of an encoder alone, there, in torchvision and in timm.'
+        names = list(self.state_dict())
+        alone = names_without(names, 'net.encoder.model.')  # timm's, which puts `stages_0` for `stages.0` here
+        dotted = {re.sub(r'^([a-z]+)_(\d+)\.', r'\1.\2.', name): own for name, own in alone.items()}
+        return [names_without(names, 'net.'), names_without(names, 'net.encoder.'), alone, dotted]
 
     def forward(
         self,

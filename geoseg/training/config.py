@@ -41,7 +41,7 @@ class RunConfig:
     out: str = 'runs'  # the run's folder becomes OUT/RECIPE/TIME
     resume: str | int | None = None  # a run's folder, a checkpoint, 'last', 'auto', or an epoch of the newest run
     weights_only: bool = False  # take the weights of `resume` alone, and start a new run
-    checkpoint_start: str | None = None  # a .ckpt, or a .pth with a state_dict, whose weights a new run starts from
+    checkpoint_start: str | None = None  # weights that a new run starts from: a file or folder, of others too
     monitor: str = 'mIoU/val'  # what is best: mIoU/val, F1/val, Loss/val, …
     patience: int | None = None  # stop after so many epochs without a better score; None: never
     save_top_k: int = 0  # keep the k best epochs beside best.ckpt and last.ckpt
@@ -50,6 +50,7 @@ class RunConfig:
     every_n_steps: int = 0  # write last.ckpt every n steps within an epoch; 0: at its end only
     keep_only_best: bool = False  # in the end nothing but best.ckpt stays
     ema: float | None = None  # decay of averaged weights; None: no average
+    weights_end: bool = False  # write weights_end.pth at the end, a state_dict by published names
 
 # %% ../../nbs/training/config.ipynb #2408c89d
 class RecipeCLI(LightningCLI):

@@ -145,7 +145,7 @@ def test_a_run_starts_from_the_weights_of_a_file(run, root, tmp_path, monkeypatc
             ([f'options={options}', 'checkpoint_start=words.pth'],
              'words.pth: neither a checkpoint of geoseg nor a state_dict'),
             (['checkpoint_start=weights_e2_0.5000.pth', f'options={wide}'],
-             r'weights_e2_0.5000.pth: weights of another network: .* \(1, 1, 24\) in the file, \(1, 1, 32\) in'),
+             r'weights_e2_0.5000.pth: .* \(1, 1, 24\) in the file, \(1, 1, 32\) in'),
             ([f'resume={run.folder}', 'checkpoint_start=words.pth'], 'checkpoint_start is for new runs')):
         assert main([*command, *words]) == 2
         assert re.search(said, capsys.readouterr().err), words

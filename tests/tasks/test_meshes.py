@@ -43,5 +43,5 @@ def test_an_encoder_is_taken_over_and_frozen(on_meshes, tmp_path):
     assert torch.equal(network.encoder.summary, theirs.encoder.summary) and torch.equal(network.mean, theirs.mean)
     assert not torch.equal(network.head[1].weight, theirs.head[1].weight)
     assert {n.split('.')[1] for n, p in network.encoder.named_parameters() if p.requires_grad} == {'1'}
-    with pytest.raises(ValueError, match='its encoder does not fit'):
+    with pytest.raises(ValueError, match='tensors of the encoder of NoMeFormer are in the file'):
         NoMeFormer(5, 25, 32, 2, 2, pretrained=str(on_meshes.folder))
