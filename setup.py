@@ -1,8 +1,10 @@
 "Reads everything from settings.ini, the one place where the project's facts stand."
+import shutil
 from configparser import ConfigParser
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 parser = ConfigParser(delimiters=['='])
 parser.read(Path(__file__).parent / 'settings.ini', encoding='utf-8')
@@ -11,6 +13,17 @@ cfg = parser['DEFAULT']
 
 def lines(key):
     return [line for line in cfg.get(key, '').splitlines() if line.strip()]
+
+
+class BuildWithNotebooks(build_py):
+    "`geoseg sweep` runs a notebook: an installed package takes along a copy, made here."
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:  # the package lies beside nbs/
+            folder = Path(self.build_lib) / cfg['lib_name'] / 'notebooks'
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(Path(__file__).parent / cfg['nbs_path'] / 'train.ipynb', folder)
 
 
 setup(
@@ -26,6 +39,7 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=[cfg['lib_name'], f"{cfg['lib_name']}.*"]),
     package_data={cfg['lib_name']: ['recipes/*.yaml', 'training/*.yaml']},
+    cmdclass={'build_py': BuildWithNotebooks},
     python_requires=f">={cfg['min_python']}",
     install_requires=lines('requirements'),
     extras_require={'dev': lines('dev_requirements')},

@@ -72,7 +72,7 @@ def rank_zero_print(text: Any):
 def fit(words: Words):
     from geoseg.training.train import train
     run = train(words.recipe, configs=words.configs, overrides=words.overrides,
-                command='geoseg ' + ' '.join(sys.argv[1:]))
+                plugins=','.join(words.plugins) or None, command='geoseg ' + ' '.join(sys.argv[1:]))
     rank_zero_print(run.folder)
 
 

@@ -16,12 +16,14 @@ from typing import Any
 import cv2
 import lightning as L
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .augment import Augment
 from .balance import class_counts
 from .labels import LabelScheme, built_in_schemes
+from .splits import SPLITS
 
 # %% ../../nbs/data/loading.ipynb #e0a6fa12
 def source_id(
@@ -194,6 +196,21 @@ class LayoutData(L.LightningDataModule):
     ) -> dict[str, Any]:
         "Settings for this folder; a layout whose folders have several names finds them here."
         return settings
+
+    def split_table(self) -> pd.DataFrame:  # name, split: a row a picture, mesh, photo or area
+        'Who trains, validates and tests, of data that is set up.'
+        names = self.split_names()
+        rows = [(name, split) for split in SPLITS for name in names.get(split, ())]
+        return pd.DataFrame(rows, columns=['name', 'split'])
+
+    def split_names(self) -> dict[str, list[str]]:
+        'The names of each split; samples without names have numbers.'
+        return {split: list(getattr(self.datasets[split], 'names', map(str, range(len(self.datasets[split])))))
+                for split in SPLITS if split in self.datasets}
+
+    def predict_words(self) -> list[str]:
+        'A verb of `geoseg` and settings that predict on these data, without --checkpoint and out.'
+        return ['predict']
 
     @classmethod
     def is_split(

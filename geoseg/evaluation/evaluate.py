@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -36,6 +37,7 @@ from ..metrics.segmentation import (block_ids, bootstrap_interval, can_resample,
 from ..models.predictor import Predictor, memory_used, use_memory
 from ..training.config import RecipeCLI
 from ..training.run import Run, rank_zero_info
+from ..training.summary import write_summary
 from ..training.train import make_trainer
 from ..visualization.drawing import drawing_of
 from ..visualization.results import plot_per_class
@@ -154,6 +156,8 @@ def evaluate(
     folder = Path(out) if out is not None else run.folder / 'evaluation' / split
     result = kind.evaluate(run, cli, split, folder)
     result.note = note
+    if out is None and (run.folder / 'summary.md').is_file() and rank_zero_only.rank == 0:
+        write_summary(run.folder)
     return result
 
 

@@ -187,6 +187,15 @@ class Mask2Former(nn.Module):
             output['logits'] = semantic_logits(output['classes'], output['masks'], image.shape[2:])
         return output
 
+    def training_classes(
+        self,
+        output: dict[str, Tensor],  # in training
+        size: tuple[int, int],  # H, W of the masks
+    ) -> Tensor:  # int64 [B, H, W]
+        'The class of each pixel, one image after the other: logits of a batch are large.'
+        maps = zip(output['classes'].detach(), output['masks'].detach(), strict=True)
+        return torch.cat([semantic_logits(c[None], m[None], tuple(size)).argmax(1) for c, m in maps])
+
     def training_loss(
         self,
         output: dict[str, Tensor | Sequence],  # of `forward`

@@ -106,7 +106,7 @@ class Predictor:
         'The calibrated logits of a batch.'
         return self.output(batch)['logits']
 
-    @torch.inference_mode()
+    @torch.no_grad()  # no inference mode: what a network keeps for the next batch may train, too
     def output(
         self,
         batch: Mapping[str, Any] | Tensor,  # keys of the batch table, or images [B, C, H, W], normalised

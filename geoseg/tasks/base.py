@@ -48,6 +48,9 @@ class Task(L.LightningModule):
         'The scalar that is minimised.'
         raise NotImplementedError
 
+    def count_training(self, output: dict[str, Tensor], batch: Mapping[str, Any]):
+        'What a training batch adds to the scores of its epoch; a task that measures something overrides it.'
+
     def mean_over_ranks(self, sums: Tensor) -> Tensor:
         'sum(loss × samples) / sum(samples), over all processes.'
         total, n = self.all_gather(sums).reshape(-1, 2).sum(0)
@@ -58,8 +61,10 @@ class Task(L.LightningModule):
         self.validated = False
 
     def training_step(self, batch, batch_idx):
-        loss = self.compute_loss(self(batch), batch)
+        output = self(batch)
+        loss = self.compute_loss(output, batch)
         self.train_sums += weighted(loss, batch)
+        self.count_training(output, batch)
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # logging costs a millisecond
             self.log('Loss/step', loss, on_step=True, on_epoch=False, batch_size=batch_length(batch))
         return loss

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..data.balance import class_weights as weigh
 from ..data.loading import SegmentationData
-from ..metrics.segmentation import SegmentationMetrics, image_confusions
+from ..metrics.segmentation import SegmentationMetrics, image_confusions, metrics_from_confusion
 from .base import Task, weighted
 from .losses import set_class_weights
 from .optim import Schedule
@@ -49,6 +49,7 @@ class SegmentationTask(Task):
         if class_weights is not None and not isinstance(class_weights, str):
             set_class_weights(loss, class_weights)
         self.eval_sums = torch.zeros(2, dtype=torch.float64)  # as `train_sums`, of the set under evaluation
+        self.train_confusion = torch.zeros(0, 0, dtype=torch.int64)  # [K, K] of the epoch under way
 
     def compute_loss(self, output: dict[str, Tensor], batch: Mapping[str, Any]) -> Tensor:
         'The scalar that is minimised; a task with more outputs overrides it.'
@@ -74,6 +75,37 @@ class SegmentationTask(Task):
             scheme = self.trainer.datamodule.scheme
             self.metrics = SegmentationMetrics(scheme.num_classes, names=scheme.names,
                                                boundary_tolerance=self.boundary).to(self.device)
+        k = self.metrics.num_classes
+        self.train_confusion = torch.zeros(k, k, dtype=torch.int64, device=self.device)
+
+    def on_train_epoch_start(self):
+        super().on_train_epoch_start()
+        self.train_confusion = torch.zeros_like(self.train_confusion, device=self.device)
+
+    @torch.no_grad()
+    def count_training(self, output: dict[str, Tensor], batch: Mapping[str, Any]):
+        mask, k = batch[self.target], self.metrics.num_classes
+        if 'logits' in output:
+            classes = output['logits'].argmax(1)
+        else:  # a loss that needs no logits
+            classes = self.network.training_classes(output, mask.shape[1:])
+        self.train_confusion += image_confusions(classes, mask, k).sum(0)
+
+    def on_train_epoch_end(self):
+        super().on_train_epoch_end()
+        scores = metrics_from_confusion(self.all_gather(self.train_confusion).reshape(-1, *self.train_confusion.shape)
+                                        .sum(0))
+        self.log('F1/train', scores['F1'])
+        self.log('Accuracy/train', scores['accuracy'])
+
+    def on_save_checkpoint(self, checkpoint):
+        super().on_save_checkpoint(checkpoint)
+        checkpoint['train_confusion'] = self.train_confusion
+
+    def on_load_checkpoint(self, checkpoint):
+        super().on_load_checkpoint(checkpoint)
+        if 'train_confusion' in checkpoint:  # older checkpoints have none
+            self.train_confusion = checkpoint['train_confusion'].to(self.device)
 
     def on_validation_start(self):
         self.metrics.reset()

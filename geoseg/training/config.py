@@ -43,7 +43,7 @@ class RunConfig:
     weights_only: bool = False  # take the weights of `resume` alone, and start a new run
     checkpoint_start: str | None = None  # weights that a new run starts from: a file or folder, of others too
     monitor: str = 'mIoU/val'  # what is best: mIoU/val, F1/val, Loss/val, …
-    patience: int | None = None  # stop after so many epochs without a better score; None: never
+    patience: int | None = None  # stop after so many validations without a better score; None: never
     save_top_k: int = 0  # keep the k best epochs beside best.ckpt and last.ckpt
     every_n_epochs: int = 0  # keep the checkpoint of every n-th epoch; 0: none
     weights_every_n_epochs: int = 0  # keep the weights alone of every n-th epoch; 0: none
@@ -51,6 +51,7 @@ class RunConfig:
     keep_only_best: bool = False  # in the end nothing but best.ckpt stays
     ema: float | None = None  # decay of averaged weights; None: no average
     weights_end: bool = False  # write weights_end.pth at the end, a state_dict by published names
+    draw_every_n_epochs: int = 10  # figures/ shows validation samples so often, curves at the end; 0: nothing
 
 # %% ../../nbs/training/config.ipynb #2408c89d
 class RecipeCLI(LightningCLI):

@@ -7,6 +7,7 @@ __all__ = ['find_notebook', 'make_jobs', 'run_job', 'results', 'sweep', 'absolut
 
 # %% ../../nbs/training/sweep.ipynb #913dd7b9
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,14 @@ from .run import Run
 
 # %% ../../nbs/training/sweep.ipynb #15df1354
 def find_notebook(
-    name: str | Path,  # a path, or the name of a notebook in this folder or in nbs/
+    name: str | Path,  # a path, or the name of a notebook here, in nbs/, or of the package
 ) -> Path:
     'Where a notebook lies.'
-    for path in (Path(name), Path('nbs') / name):
+    package = Path(str(resources.files('geoseg')))  # lies in a checkout, or is installed with the notebooks of setup.py
+    for path in (Path(name), Path('nbs') / name, package / 'notebooks' / name, package.parent / 'nbs' / name):
         if path.is_file():
             return path.resolve()
-    raise FileNotFoundError(f'{name}: no such notebook, here or in nbs/')
+    raise FileNotFoundError(f'{name}: no such notebook, here, in nbs/ or among those of the package')
 
 
 def make_jobs(

@@ -31,8 +31,9 @@ from ..tasks.optim import trained_modules
 from .callbacks import EMA, EarlyStopping, NotebookProgress, SeedBatches
 from .config import RecipeCLI, parse
 from .record import RunRecord
-from .run import (Run, checkpoint_card, find_resume, logging_to, metadata, new_folder, rank_zero_info,
-                                 skip_download)
+from .summary import Pictures, draw_curves, run_facts, write_summary
+from .run import (Run, checkpoint_card, determinism, find_resume, logging_to, metadata, new_folder,
+                                 rank_zero_info, skip_download)
 
 # %% ../../nbs/training/train.ipynb #617ef639
 @text_paths
@@ -52,6 +53,7 @@ def train(
 ) -> Run:
     'Train a recipe from its configuration to its folder; what is None keeps the value of the recipe.'
     load_plugins(plugins)
+    plugins = [str(name) for name in (str(plugins).split(',') if isinstance(plugins, (str, Path)) else plugins or ())]
     given = {'data': data, 'epochs': epochs, 'batch_size': batch_size, 'lr': lr, 'seed': seed,
              'out': None if out is None else str(out), 'resume': resume}
     given = {key: value for key, value in given.items() if value is not None}
@@ -87,7 +89,7 @@ def train(
         if recipe is None and not configs:
             raise ConfigError('no recipe and no config given')
         cli = parse([*([recipe] if recipe else []), *configs], given)
-    return fit(cli, folder, checkpoint, command)
+    return fit(cli, folder, checkpoint, command, recipe if folder is None else None, plugins)
 
 
 def fit(
@@ -95,6 +97,8 @@ def fit(
     folder: Path | None = None,  # of the run to go on with; None: a new one
     checkpoint: Path | None = None,  # to resume from
     command: str | None = None,
+    recipe: str | Path | None = None,  # its file; None: that of its name
+    plugins: Sequence[str] = (),  # that were loaded, for the commands of summary.md
 ) -> Run:
     'Build the objects of a configuration and train.'
     config, first = cli.config.run, rank_zero_only.rank == 0
@@ -127,7 +131,9 @@ def fit(
         raise
     cli.model.card = checkpoint_card(cli)
     if first:
-        started = metadata(cli.config.seed_everything, command or ' '.join(sys.argv))
+        started = metadata(cli.config.seed_everything, command or ' '.join(sys.argv)) | run_facts(cli, recipe, plugins)
+        if not (folder / 'split.csv').is_file():
+            write_whole(folder / 'split.csv', cli.datamodule.split_table().to_csv(index=False, lineterminator='\n'))
         if new:
             write_whole(folder / 'config.yaml', cli.parser.dump(cli.config, skip_none=False))
             write_whole(folder / 'metadata.json', json.dumps(started, indent=1))
@@ -135,12 +141,15 @@ def fit(
             old = json.loads((folder / 'metadata.json').read_text())
             old.setdefault('resumed', []).append(started | {'step': step or 0})
             write_whole(folder / 'metadata.json', json.dumps(old, indent=1))
+        write_summary(folder)
     with logging_to(folder / 'log.txt' if first else None):
         trainable = sum(p.numel() for p in cli.model.network.parameters() if p.requires_grad)
         rank_zero_info('%s %s in %s, %.2f M parameters, %d training samples', 'train' if new else 'resume',
                  config.recipe, folder, trainable / 1e6, len(cli.datamodule.datasets['train']))
         if loaded := getattr(cli.model.network, 'weights_loaded', None):
             rank_zero_info('%s', loaded)
+        if cli.config.trainer.get('deterministic'):
+            rank_zero_info('deterministic: %s', ', '.join(f'{key} {value}' for key, value in determinism().items()))
         if (parts := trained_modules(cli.model.network)) != ['']:
             rank_zero_info('frozen but for %s', ', '.join(parts))
         for line in cli.foreign.remarks(cli.config) if cli.foreign else ():
@@ -149,7 +158,12 @@ def fit(
         if config.weights_end and first:
             write_weights_end(trainer, cli.model, record.folder / 'weights_end.pth')
         rank_zero_info('done: best epoch %s', record.best and record.best['epoch'])
-    return Run(record.folder)
+    run = Run(record.folder)
+    if first:
+        if config.draw_every_n_epochs:
+            draw_curves(run)
+        write_summary(run.folder)
+    return run
 
 
 def write_weights_end(
@@ -181,7 +195,13 @@ def prepare(
         raise ConfigError(f'run.monitor: {config.monitor!r} is not measured{near}; there are {", ".join(names)}')
     record = RunRecord(folder, config.monitor, config.save_top_k, config.every_n_epochs, config.every_n_steps,
                        config.keep_only_best, config.weights_every_n_epochs)
-    extra = [SeedBatches(cli.config.seed_everything), record]
+    if config.draw_every_n_epochs < 0:
+        raise ConfigError(f'run.draw_every_n_epochs is {config.draw_every_n_epochs}, expected 0 (nothing) or more')
+    every, last = cli.config.trainer.get('check_val_every_n_epoch') or 1, cli.config.trainer.get('max_epochs')
+    if last and 0 < last < every:
+        raise ConfigError(f'trainer.check_val_every_n_epoch is {every} for {last} epochs: nothing would be validated')
+    # pictures show the averaged weights: before EMA puts its own back
+    extra = [SeedBatches(cli.config.seed_everything), record, Pictures(folder, config.draw_every_n_epochs)]
     if config.patience is not None:
         extra.append(EarlyStopping(config.monitor, patience=config.patience, check_on_train_epoch_end=True,
                                    mode='min' if record.sign < 0 else 'max', min_delta=0.0))
@@ -199,6 +219,10 @@ def make_trainer(
     "The recipe's trainer; mixed precision on a GPU where the recipe leaves it open."
     logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
     arguments = dict(cli.config_init['trainer'])
+    deterministic = bool(arguments.get('deterministic'))  # Lightning sees to all but cuDNN
+    torch.backends.cudnn.deterministic = deterministic
+    if deterministic:
+        torch.backends.cudnn.benchmark = False
     if arguments.get('precision') is None:
         gpu = torch.cuda.is_available() and arguments.get('accelerator') in ('auto', 'gpu', 'cuda')
         arguments['precision'] = ('bf16-mixed' if torch.cuda.is_bf16_supported() else '16-mixed') if gpu else '32-true'

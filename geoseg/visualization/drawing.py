@@ -53,6 +53,16 @@ class Drawing:
         'Some samples, what is true of them, and what the network says.'
         raise NotImplementedError
 
+    def validated(
+        self,
+        task: L.LightningModule,  # of this kind, in training: its validation has just ended
+        data: L.LightningDataModule,  # set up
+        indices: Sequence[int] | None = None,  # which validation samples; None: four, evenly spread
+    ) -> Figure:
+        'The same while a task is trained.'
+        predictor = Predictor(task.network, getattr(data, 'scheme', None), task.card, task.device)
+        return self.predictions(predictor, data, 'val', indices)
+
     def spread(self, data: L.LightningDataModule, split: str, count: int = 4) -> list[int]:
         'Numbers of samples, evenly spread.'
         last = self.size(data, split) - 1
@@ -98,6 +108,11 @@ class LocalizationDrawing(Drawing):
         indices = self.spread(data, split) if indices is None else indices
         retrieval = self.found(predictor, data, split)
         return plot_first_tiles(retrieval, data.pairs[split], indices, min(5, retrieval.top.shape[1]))
+
+    def validated(self, task, data, indices=None) -> Figure:
+        'What the validation has found; nothing is computed anew.'
+        indices = self.spread(data, 'val') if indices is None else indices
+        return plot_first_tiles(task.found, data.pairs['val'], indices, min(5, task.found.top.shape[1]))
 
     def found(self, predictor: Predictor, data, split: str) -> Retrieval:
         'What all photos of a split find.'

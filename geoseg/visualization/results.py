@@ -21,23 +21,25 @@ from ..models.predictor import Predictor
 def plot_curves(
     metrics: pd.DataFrame,  # metrics.csv of a run, one row an epoch
     monitor: str = 'mIoU/val',  # its best epoch is marked
-    scores: Sequence[str] = ('mIoU/val', 'F1/val', 'Accuracy/val'),
+    scores: Sequence[str] = ('mIoU/val', 'F1/val', 'F1/train', 'Accuracy/val', 'Accuracy/train'),
 ) -> Figure:
     'Loss, scores and learning rate by epoch.'
     figure, axes = plt.subplots(1, 3, figsize=(10, 2.6), layout='constrained', dpi=72)
+    rates = [name for name in metrics if name.startswith('lr/')] or ['lr']  # of each group
     for axis, names, label in ((axes[0], ('Loss/train', 'Loss/val'), 'loss'), (axes[1], scores, 'score'),
-                               (axes[2], ('lr',), 'learning rate')):
+                               (axes[2], rates, 'learning rate')):
         for name in names:
             if name in metrics:
                 axis.plot(metrics['epoch'], metrics[name], label=name, marker='.', ms=3)
         axis.set(xlabel='epoch', ylabel=label)
         axis.spines[['top', 'right']].set_visible(False)
     if monitor in metrics and metrics[monitor].notna().any():
-        best = metrics[monitor].idxmin() if monitor.startswith('Loss') else metrics[monitor].idxmax()
+        best = metrics[monitor].idxmin() if monitor.startswith(('Loss', 'Dis@')) else metrics[monitor].idxmax()
         axes[1].axvline(metrics['epoch'][best], color='0.7', lw=1, zorder=0)
         axes[1].set_title(f'best {monitor}: {metrics[monitor][best]:.3f} in epoch {metrics["epoch"][best]}', fontsize=9)
-    for axis in axes[:2]:
-        axis.legend(fontsize=8, frameon=False)
+    for axis in axes:
+        if axis.lines and (axis is not axes[2] or 1 < len(rates) < 6):
+            axis.legend(fontsize=8, frameon=False)
     return figure
 
 # %% ../../nbs/visualization/results.ipynb #9ccd8629

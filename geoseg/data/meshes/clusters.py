@@ -302,6 +302,11 @@ class MeshData(SegmentationData):
         self.setup()
         return self._dataset('train', None)
 
+    def split_names(self) -> dict[str, list[str]]:
+        'Mesh files, below the root of their split.'
+        return {split: [m.path.relative_to(self.roots[split]).as_posix() for m in part]
+                for split, part in self.prepared.items()}
+
     def statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
         'Mean and standard deviation of each feature, float32 [D], over up to 64 training samples.'
         if self._statistics is None:

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from ..augment import Normalize, reseed
 from ..loading import Key, LayoutData, ResumableLoader, SeededBatchSampler, key_of, mix
 from .pairs import Pairs, read_pairs
+from ..splits import SPLITS
 from ..pictures.files import read_image
 
 # %% ../../../nbs/data/pairs/crossview.ipynb #d1c1e173
@@ -323,6 +324,14 @@ class CrossViewData(LayoutData):
 
     def predict_dataloader(self) -> list[ResumableLoader]:
         return self.pictures('test')
+
+    def split_names(self) -> dict[str, list[str]]:
+        'Photos, below the root; without `val_share` those of the test validate, too.'
+        return {split: [Path(photo).relative_to(self.root).as_posix() for photo in pairs.photos]
+                for split, pairs in sorted(self.pairs.items(), key=lambda part: SPLITS.index(part[0]))}
+
+    def predict_words(self) -> list[str]:
+        return ['localize', f'photos={self.root / "drone" / "images"}', f'tiles={self.root}']
 
     def train_dataloader(self) -> ResumableLoader:
         self.setup()

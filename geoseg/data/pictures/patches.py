@@ -344,6 +344,10 @@ class DeepGlobeData(ImageData):
             datasets['predict'] = self.once('predict')
         return datasets
 
+    def split_names(self) -> dict[str, list[str]]:
+        'The images that patches are cut from.'
+        return {split: self.images()['name'][self.images()['split'] == split].tolist() for split in SPLITS}
+
     def once(self, split: str) -> ImageSegmentation:
         'The whole images of a split.'
         images = self.table[self.table['split'] == split]

@@ -362,6 +362,14 @@ class RasterData(SegmentationData):
         return RasterChips(train.areas, self.reader, self.augment.pipeline(False, self.channels), self.frame, self.chip,
                            self.stride, overlap=overlap)
 
+    def split_names(self) -> dict[str, list[str]]:
+        'Acquisitions, with the window that the split may see: first row and column, height and width, pixels.'
+        def name(a: Area) -> str:
+            folder = a.acquisition.image.parent.name
+            return f'{folder}/{a.acquisition.name}_r{a.row}_c{a.col}_h{a.height}_w{a.width}'
+
+        return {split: [name(a) for a in self.datasets[split].areas] for split in SPLITS if split in self.datasets}
+
     def once(self, split: str) -> RasterChips:
         return self.reference(overlap=False) if split == 'train' else self.datasets[split]
 
