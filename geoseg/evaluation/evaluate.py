@@ -6,6 +6,7 @@
 __all__ = ['Evaluation', 'evaluate', 'split_loader', 'Inspection', 'SegmentationKind', 'MeshKind', 'compare']
 
 # %% ../../nbs/evaluation/evaluate.ipynb #2d9d92e8
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,8 +157,11 @@ def evaluate(
     folder = Path(out) if out is not None else run.folder / 'evaluation' / split
     result = kind.evaluate(run, cli, split, folder)
     result.note = note
-    if out is None and (run.folder / 'summary.md').is_file() and rank_zero_only.rank == 0:
-        write_summary(run.folder)
+    if rank_zero_only.rank == 0:
+        scores = {name: None if np.isnan(value) else float(value) for name, value in result.scores.items()}
+        write_whole(folder / 'scores.json', json.dumps(scores, indent=1) + '\n')  # the same for each kind
+        if out is None and (run.folder / 'summary.md').is_file():
+            write_summary(run.folder)
     return result
 
 

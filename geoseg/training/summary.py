@@ -193,9 +193,11 @@ def data_rows(run: Run, config: Mapping[str, Any], about: Mapping[str, Any]) -> 
     return rows
 
 
-def score_table(scores: pd.Series) -> str:
+def score_table(
+    scores: Mapping[str, float | None],
+) -> str:
     'Numbers with four digits.'
-    return markdown_table(*((name, f'{value:.4g}') for name, value in scores.items() if not isinstance(value, str)))
+    return markdown_table(*((name, '-' if value is None else f'{value:.4g}') for name, value in scores.items()))
 
 
 def results_text(run: Run, metrics: pd.DataFrame) -> str:
@@ -203,11 +205,11 @@ def results_text(run: Run, metrics: pd.DataFrame) -> str:
     if not len(metrics) or not run.best.is_file():
         return 'No epoch has ended yet.'
     best = run.best_epoch
-    scores = metrics.set_index('epoch').loc[best].drop('step').dropna()
+    scores = metrics.set_index('epoch').loc[best].drop('step').dropna().to_dict()
     count = (metrics['epoch'] >= 0).sum()
     text = [f'{count} epochs, counted from 0; the best by {run.monitor} is epoch {best}:', score_table(scores)]
-    for path in sorted(run.folder.glob('evaluation/*/metrics.csv')):
-        text += [f'`evaluation/{path.parent.name}`:', score_table(pd.read_csv(path).iloc[0])]
+    for path in sorted(run.folder.glob('evaluation/*/scores.json')):
+        text += [f'`evaluation/{path.parent.name}`:', score_table(json.loads(path.read_text()))]
     return '\n\n'.join(text)
 
 

@@ -219,9 +219,9 @@ def make_trainer(
     "The recipe's trainer; mixed precision on a GPU where the recipe leaves it open."
     logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
     arguments = dict(cli.config_init['trainer'])
-    deterministic = bool(arguments.get('deterministic'))  # Lightning sees to all but cuDNN
-    torch.backends.cudnn.deterministic = deterministic
-    if deterministic:
+    arguments['deterministic'] = arguments.get('deterministic') or False  # null would keep what an earlier run has set
+    torch.backends.cudnn.deterministic = bool(arguments['deterministic'])
+    if arguments['deterministic']:
         torch.backends.cudnn.benchmark = False
     if arguments.get('precision') is None:
         gpu = torch.cuda.is_available() and arguments.get('accelerator') in ('auto', 'gpu', 'cuda')
