@@ -38,7 +38,7 @@ setup(
     keywords=cfg['keywords'].split(),
     license='Apache-2.0',
     packages=find_packages(include=[cfg['lib_name'], f"{cfg['lib_name']}.*"]),
-    package_data={cfg['lib_name']: ['recipes/*.yaml', 'training/*.yaml']},
+    package_data={cfg['lib_name']: ['recipes/*.yaml', 'training/*.yaml', 'evaluation/*.csv']},
     cmdclass={'build_py': BuildWithNotebooks},
     python_requires=f">={cfg['min_python']}",
     install_requires=lines('requirements'),
