@@ -47,12 +47,13 @@ def train(
     out: str | Path | None = None,  # the run's folder becomes OUT/RECIPE/TIME
     resume: str | int | None = None,  # a run, a checkpoint, 'last', 'auto' (last if there is one), or an epoch
     overrides: Mapping[str, Any] | None = None,  # dotted keys or bare names of the configuration
-    configs: Sequence[str | Path] = (),  # files that overlay the recipe
+    configs: str | Path | Sequence[str | Path] | None = None,  # files that overlay the recipe, of other tools too
     command: str | None = None,  # for metadata.json
     plugins: str | Path | Sequence[str | Path] | None = None,  # classes of one's own, see `load_plugins`
 ) -> Run:
     'Train a recipe from its configuration to its folder; what is None keeps the value of the recipe.'
     load_plugins(plugins)
+    configs = [configs] if isinstance(configs, (str, Path)) else list(configs or ())
     plugins = [str(name) for name in (str(plugins).split(',') if isinstance(plugins, (str, Path)) else plugins or ())]
     given = {'data': data, 'epochs': epochs, 'batch_size': batch_size, 'lr': lr, 'seed': seed,
              'out': None if out is None else str(out), 'resume': resume}

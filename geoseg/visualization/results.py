@@ -32,6 +32,7 @@ def plot_curves(
             if name in metrics:
                 axis.plot(metrics['epoch'], metrics[name], label=name, marker='.', ms=3)
         axis.set(xlabel='epoch', ylabel=label)
+        axis.locator_params(axis='x', integer=True)
         axis.spines[['top', 'right']].set_visible(False)
     if monitor in metrics and metrics[monitor].notna().any():
         best = metrics[monitor].idxmin() if monitor.startswith(('Loss', 'Dis@')) else metrics[monitor].idxmax()

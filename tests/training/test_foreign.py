@@ -425,6 +425,17 @@ def test_a_fit_from_the_shell(tmp_path):
     assert cli.main(['validate', '--checkpoint', str(run.folder), 'trainer.accelerator=cpu']) == 0
 
 
+def test_one_file_is_a_file(monkeypatch):
+    'Papermill passes one file as text; a list holds several.'
+    import geoseg.training.train as training
+    monkeypatch.setattr(training, 'fit', lambda cli, *rest: cli.config)
+    data = str(world_data('folders', size='tiny'))
+    for configs in (str(EXAMPLE), Path(EXAMPLE), [EXAMPLE]):
+        config = training.train('unet', data, configs=configs, overrides={'training.epochs': 7})
+        assert config.trainer.max_epochs == 7 and config.run.save_top_k == 3
+        assert config.data.init_args.augment.crop_padding == 16
+
+
 def test_the_refiner_and_the_meshes_train(tmp_path):
     'Their sections with the values of a tiny run.'
     for recipe, sizes in (('deepglobe-trm', {'model.width': 16, 'dataset.patch.size': 32, 'dataset.patch.stride': 32,
