@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import tiny
 import torch
+import warm
 
 from geoseg.core.errors import ConfigError
 from geoseg.training.recipes import recipes
@@ -130,7 +131,9 @@ def test_commands_of_the_summary_work(recipe, own_run, tmp_path):
     lines = block.splitlines()
     assert [shlex.split(line)[0] for line in lines] == ['cd', *['geoseg'] * 4]
     before = Run(odd).metrics
-    done = subprocess.run(['sh', '-e', '-c', block], cwd=tmp_path, capture_output=True, text=True)  # pasted
+    script = tmp_path / 'paste.py'
+    script.write_text(f'import subprocess, sys\nsys.exit(subprocess.run(["sh", "-e", "-c", {block!r}]).returncode)\n')
+    done = warm.run(script, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     pd.testing.assert_frame_equal(Run(odd).metrics, before)  # a finished run has nothing left to do
     text = (odd / 'summary.md').read_text()
