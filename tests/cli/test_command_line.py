@@ -61,7 +61,8 @@ def test_a_run_is_one_folder(started):
     assert folder.parent.parts[-2:] == ('runs', 'unet')
     names = {str(p.relative_to(folder)) for p in folder.rglob('*') if p.is_file() and p.parent.name != 'tensorboard'}
     assert names == {'config.yaml', 'metadata.json', 'metrics.csv', 'per_class.csv', 'log.txt', 'checkpoints/best.ckpt',
-                     'checkpoints/last.ckpt'}
+                     'checkpoints/last.ckpt', 'summary.md', 'split.csv', 'figures/curves.png',
+                     'figures/predictions_epoch000.png'}
     assert list((folder / 'tensorboard').glob('events.*'))
     metadata = json.loads((folder / 'metadata.json').read_text())
     assert metadata['command'].startswith('geoseg fit --recipe unet data=world:tiny') and metadata['seed'] == 3
@@ -84,7 +85,7 @@ def test_evaluation(own_run, capsys):
         out = capsys.readouterr().out
         assert 'building' in out and 'mIoU 0.' in out
         names = {p.name for p in (folder / 'evaluation' / split).iterdir()}
-        assert names == {'metrics.csv', 'per_class.csv', 'per_image.csv', 'confusion.csv'}
+        assert names == {'metrics.csv', 'per_class.csv', 'per_image.csv', 'confusion.csv', 'scores.json'}
     run = geoseg.Run(folder)
     best = run.metrics['mIoU/val'].max()
     evaluated = pd.read_csv(folder / 'evaluation/val/metrics.csv').mIoU[0]
