@@ -10,6 +10,7 @@ import colorsys
 import csv
 import difflib
 import functools
+import io
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from fastcore.basics import patch
 from PIL import Image
+
+from ..core.files import write_whole
 
 # %% ../../nbs/data/labels.ipynb #0339c158
 def lookup(
@@ -338,13 +341,14 @@ def save(
     rows = [(values[i], n, a, *c) for i, (n, a, c) in
             enumerate(zip(self.names, self.abbr, self.colors.tolist(), strict=True))]
     rows += [(255, 'ignore', 'ign', *c) for c in ignored]
-    with path.open('w', newline='', encoding='utf-8') as f:
-        if path.suffix == '.csv':
-            csv.writer(f, lineterminator='\n').writerows([('id', 'name', 'abbr', 'r', 'g', 'b'), *rows])
-        elif path.suffix == '.txt':
-            f.writelines(f'{r[0]} {r[1]}\n' for r in rows)
-        else:
-            raise ValueError(f'{path}: expected a name that ends in .csv or .txt')
+    if path.suffix == '.csv':
+        table = io.StringIO()
+        csv.writer(table, lineterminator='\n').writerows([('id', 'name', 'abbr', 'r', 'g', 'b'), *rows])
+        write_whole(path, table.getvalue())
+    elif path.suffix == '.txt':
+        write_whole(path, ''.join(f'{r[0]} {r[1]}\n' for r in rows))
+    else:
+        raise ValueError(f'{path}: expected a name that ends in .csv or .txt')
     return path
 
 # %% ../../nbs/data/labels.ipynb #ecb213b5

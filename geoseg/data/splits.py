@@ -8,7 +8,6 @@ __all__ = ['SPLITS', 'samples_table', 'stamp_times', 'natural_key', 'by_time', '
 
 # %% ../../nbs/data/splits.ipynb #92cc90d8
 import difflib
-import os
 import re
 from collections.abc import Iterable
 from fractions import Fraction
@@ -17,6 +16,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
+
+from ..core.files import write_whole
 
 # %% ../../nbs/data/splits.ipynb #a854c6c1
 SPLITS = ('train', 'val', 'test')
@@ -213,9 +214,7 @@ def write_split(
     'Write `name,split`.'
     path = Path(path)
     _check_split(split, path)
-    draft = path.with_name(f'.{path.name}.{os.getpid()}')
-    split[['name', 'split']].to_csv(draft, index=False)
-    os.replace(draft, path)
+    write_whole(path, split[['name', 'split']].to_csv(index=False, lineterminator='\n'))
     return path
 
 def read_split(

@@ -24,7 +24,8 @@ from tqdm.auto import tqdm
 from ..data.loading import mix
 from ..data.splits import SPLITS
 from ..core.errors import ConfigError
-from ..core.files import write_whole
+from ..core.files import write_figure, write_whole
+from ..core.locks import lock_output, releases_locks
 from ..core.notebooks import in_notebook, text_paths
 from .evaluate import SegmentationKind  # noqa: F401  imported to be known
 from .kinds import kind_of
@@ -165,6 +166,7 @@ def ece_of(
     return result
 
 
+@releases_locks()
 @text_paths
 def calibrate(
     checkpoint: str | Path,  # a checkpoint, or a run's folder: its best
@@ -175,12 +177,16 @@ def calibrate(
     bins: int = 15,
     overrides: Mapping[str, Any] | None = None,  # of the run's configuration
     out: str | Path | None = None,  # folder of the tables; None: RUN/calibration
+    force: bool = False,  # although a process on another machine may write there, see `lock_output`
 ) -> Calibrated:
     'Fit a temperature and write it into the checkpoint.'
     if split not in SPLITS:
         raise ConfigError(f'split must be train, val or test, not {split!r}')
     run = Run.of(checkpoint)
     kind = kind_of(run.kind)
+    folder = Path(out) if out is not None else run.folder / 'calibration'
+    for output in (run.folder, folder):  # the temperature goes into the checkpoint
+        lock_output(output, force)
     cli = run.open(data, overrides)
     source = cli.datamodule
     source.setup('test')
@@ -209,13 +215,12 @@ def calibrate(
         measured |= {(test, 'before'): pair[0], (test, 'after'): pair[1]}
     table = pd.DataFrame([{'split': name, 'temperature': temperature if when == 'after' else 1., 'pixels': seen.pixels}
                           | seen.scores for (name, when), seen in measured.items()])
-    folder = Path(out) if out is not None else run.folder / 'calibration'
     write_whole(folder / 'calibration.csv', table.to_csv(index=False, lineterminator='\n'))
     write_whole(folder / 'ece.json', json.dumps(ece_of(temperature, bins, measured), indent=1) + '\n')
     each = [seen.table.assign(split=name, when=when) for (name, when), seen in measured.items()]
     write_whole(folder / 'reliability.csv', pd.concat(each).to_csv(index=False, lineterminator='\n'))
     figure = plot_reliability(*measured.values(), names=[f'{name}, {when}' for name, when in measured])
-    figure.savefig(folder / 'reliability.png')
+    write_figure(folder / 'reliability.png', figure)
     plt.close(figure)
     change_card(run.checkpoint, {'temperature': temperature})
     return Calibrated(temperature, table, folder)

@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from ..core.errors import ConfigError
-from ..core.files import make_folder, write_whole
+from ..core.files import make_folder, write_figure, write_whole
+from ..core.locks import lock_output, releases_locks
 from ..core.notebooks import text_paths
 from ..core.plugins import load_plugins
 from ..data.alignment import Alignment
@@ -133,6 +134,7 @@ class Evaluation(Result):
         return compare({'this': self, **others}, block)
 
 
+@releases_locks()
 @text_paths
 def evaluate(
     checkpoint: str | Path,  # a checkpoint, or a run's folder: its best
@@ -142,6 +144,7 @@ def evaluate(
     out: str | Path | None = None,  # folder of the tables; None: RUN/evaluation/SPLIT
     memory: str | Path | None = None,  # as `GeoMemory.save` wrote it, instead of the checkpoint's
     plugins: str | Path | Sequence[str | Path] | None = None,  # classes of one's own, see `load_plugins`
+    force: bool = False,  # although a process on another machine may write there, see `lock_output`
 ) -> Result:
     'Run a checkpoint over a split; every sample counts once, whatever the number of processes.'
     load_plugins(plugins)
@@ -155,6 +158,7 @@ def evaluate(
         note, split = 'there is no test split: these are the scores of the validation split', 'val'
         rank_zero_info(note)
     folder = Path(out) if out is not None else run.folder / 'evaluation' / split
+    lock_output(folder, force)
     result = kind.evaluate(run, cli, split, folder)
     result.note = note
     if rank_zero_only.rank == 0:
@@ -209,10 +213,9 @@ class Inspection:
     def save(self, folder: str | Path):
         'classes.csv, classes.png and, of single pictures, split.csv.'
         folder = Path(folder)
-        make_folder(folder)
         write_whole(folder / 'classes.csv', self.table.to_csv(lineterminator='\n'))
         figure = plot_classes(self.counts, self.data.scheme)
-        figure.savefig(folder / 'classes.png')
+        write_figure(folder / 'classes.png', figure)
         plt.close(figure)
         table = getattr(self.data, 'table', None)
         if table is not None:

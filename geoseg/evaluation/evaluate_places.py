@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..core.errors import ConfigError
 from ..core.files import make_folder, write_whole
+from ..core.locks import lock_output, releases_locks
 from ..data.pairs.crossview import CrossViewData
 from ..data.pairs.pairs import Pairs
 from .kinds import Kind, Result
@@ -163,6 +164,7 @@ class LocalizationKind(Kind):
             yield [(logits[None], label[None])]
 
 
+@releases_locks()
 def evaluate_retrieval(
     checkpoint: str | Path,  # a run's folder (its best), or a .ckpt of it
     split: str = 'test',  # or 'val'
@@ -172,5 +174,6 @@ def evaluate_retrieval(
     'What the photos of a split find in the gallery; the scores are written, with intervals and chance.'
     run = Run.of(checkpoint)
     folder = Path(out) if out is not None else run.folder / 'evaluation' / split
+    lock_output(folder)
     result = LocalizationKind().evaluate(run, run.open(None, overrides), split, folder)
     return result.found, result.pairs

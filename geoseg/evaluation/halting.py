@@ -27,6 +27,7 @@ from ..core.errors import ConfigError
 from ..training.config import parse
 from ..metrics.segmentation import image_miou
 from ..core.files import make_folder, write_whole
+from ..core.locks import lock_output, releases_locks
 from ..core.notebooks import text_paths
 from .evaluate import split_loader
 from ..core.plugins import find_class
@@ -217,6 +218,7 @@ class HaltingCalibration:
         return figure
 
 
+@releases_locks()
 @text_paths
 def calibrate_halting(
     checkpoint: str | Path,  # a checkpoint, or a run's folder: its best
@@ -226,6 +228,7 @@ def calibrate_halting(
     by: str = 'source',  # what an image is: 'source', all patches of one picture together, or 'sample'
     overrides: Mapping[str, Any] | None = None,  # of the run's configuration
     out: str | Path | None = None,  # folder of the tables; None: RUN/halting/SPLIT
+    force: bool = False,  # although a process on another machine may write there, see `lock_output`
 ) -> HaltingCalibration:
     'Choose the threshold of a refiner, and write the conformal one into the checkpoint.'
     check_delta(delta)  # before the work
@@ -234,10 +237,12 @@ def calibrate_halting(
     if not hasattr(find_class(spec['class_path']), 'unroll'):
         raise ConfigError(f'{checkpoint}: {spec["class_path"].rpartition(".")[2]} does not halt, there is no threshold '
                           'to choose; `geoseg calibrate` sets its probabilities right')
+    folder = Path(out) if out is not None else run.folder / 'halting' / split
+    for output in (run.folder, folder):  # the threshold goes into the checkpoint
+        lock_output(output, force)
     cli = run.open(data, overrides)
     recipe = parse([run.folder / 'config.yaml'], overrides).config.model.init_args.network.init_args
     predictor = Predictor(cli.model.network, cli.datamodule.scheme, cli.model.card)
-    folder = Path(out) if out is not None else run.folder / 'halting' / split
     batches = split_loader(cli.datamodule, split)()
     record = record_halting(predictor.network, map(predictor.move, batches), by)
     make_folder(folder)

@@ -10,18 +10,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..core.locks import lock_output, releases_locks
 from ..core.notebooks import text_paths
 from .evaluate import SegmentationKind  # noqa: F401  imported to be known
 from .kinds import kind_of
 from ..training.config import parse
 
 # %% ../../nbs/evaluation/inspection.ipynb #d95fde7e
+@releases_locks()
 @text_paths
 def inspect(
     recipe: str | None = None,  # a recipe's name or file
     overrides: Mapping[str, Any] | None = None,  # as in `train`: data, labels, …
     configs: Sequence[str | Path] = (),  # files that overlay the recipe
     out: str | Path | None = None,  # folder of the tables; None: none are written
+    force: bool = False,  # although a process on another machine may write there, see `lock_output`
 ) -> Any:  # with `table` and `remarks`
     'Read all that the data of a run are learned from: every mask, or every pair.'
     data = parse([*([recipe] if recipe else []), *configs], overrides).build_data()
@@ -29,5 +32,6 @@ def inspect(
     data.setup()
     inspection = kind.inspect(data)
     if out is not None:
+        lock_output(out, force)
         inspection.save(out)
     return inspection

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 
+from ..core.files import writing
 from .coords import Frame
 
 # %% ../../nbs/geo/memory.ipynb #11739746
@@ -501,10 +502,11 @@ def save(
 ):
     'Write the memory by itself.'
     path = Path(f'{path}.safetensors')
-    safetensors.torch.save_file({name: value.contiguous() for name, value in self.state().items()}, path)
     about = {'dim': self.dim, 'slots': self.slots, 'radius': self.radius, 'classes': self.classes,
              'rewrite': self.rewrite, 'dtype': str(self.dtype).removeprefix('torch.')}
-    path.with_suffix('.json').write_text(json.dumps(about | {'stats': self.stats()}, indent=1) + '\n')
+    with writing(path.with_suffix('.json')) as text, writing(path) as draft:
+        safetensors.torch.save_file({name: value.contiguous() for name, value in self.state().items()}, draft)
+        text.write_text(json.dumps(about | {'stats': self.stats()}, indent=1) + '\n')
 
 
 @patch(cls_method=True)

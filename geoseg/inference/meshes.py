@@ -7,7 +7,6 @@ __all__ = ['predict_faces', 'write_predictions', 'MeshFiles', 'MeshAnswer']
 
 # %% ../../nbs/inference/meshes.ipynb #00e6917c
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..core.files import write_whole, writing
 from ..data.loading import ResumableLoader
 from ..data.meshes.clusters import MeshData, meshes_in
 from ..data.meshes.files import SUFFIXES, frame_file, read_mesh, write_ply
@@ -63,9 +63,8 @@ def write_predictions(
         raise ValueError(f'{lost[0]} would be overwritten with its prediction; choose another folder')
     for prepared, probs in predict_faces(predictor, batches):
         mesh, target = read_mesh(prepared.path), targets[prepared.path]
-        target.parent.mkdir(parents=True, exist_ok=True)
         if metadata := frame_file(prepared.path):
-            shutil.copyfile(metadata, target.parent / metadata.name)
+            write_whole(target.parent / metadata.name, metadata.read_bytes())
         source = np.asarray(prepared.source)
         predicted = probs.argmax(1).astype(np.uint8)[source]
         first = np.arange(len(predicted))
@@ -80,11 +79,11 @@ def write_predictions(
                 layers['texture'] = face_colors(mesh)
             write_mesh_page(target.with_suffix('.html'), mesh.triangles, layers, predictor.scheme)
         if 'probabilities' in write:
-            np.savez_compressed(target.with_suffix('.npz'), probs=probs[source][first],
-                                classes=np.array(predictor.scheme.names))
+            with writing(target.with_suffix('.npz')) as draft:
+                np.savez_compressed(draft, probs=probs[source][first], classes=np.array(predictor.scheme.names))
         mesh.labels, mesh.uv, mesh.page, mesh.pages = predicted.astype(np.int64), None, None, []
+        write_whole(target.with_suffix('.txt'), '\n'.join(map(str, predicted[first].tolist())) + '\n')
         write_ply(target, mesh, predictor.scheme.colors[predicted])
-        target.with_suffix('.txt').write_text('\n'.join(map(str, predicted[first].tolist())) + '\n')
     return [*targets.values()]
 
 # %% ../../nbs/inference/meshes.ipynb #92d96e8c

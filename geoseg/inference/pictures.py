@@ -6,7 +6,6 @@
 __all__ = ['WRITTEN', 'write_masks', 'as_float', 'picture_files', 'PictureFiles', 'PictureAnswer']
 
 # %% ../../nbs/inference/pictures.ipynb #811027db
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from ..core.errors import ConfigError
-from ..core.files import png, write_whole
+from ..core.files import png, write_whole, writing
 from ..core.notebooks import in_notebook
 from ..data.augment import Augment
 from ..data.batches import network_reads
@@ -74,9 +73,8 @@ def write_masks(
         if 'overlay' in write:
             write_whole(folder / 'overlay' / f'{name}.png', png((overlay(picture, mask, scheme) * 255).round()))
         if 'probabilities' in write:
-            buffer = io.BytesIO()
-            np.savez_compressed(buffer, probs=probs.cpu().numpy().astype(np.float16), classes=np.array(scheme.names))
-            write_whole(folder / 'probabilities' / f'{name}.npz', buffer.getvalue())
+            with writing(folder / 'probabilities' / f'{name}.npz') as draft:
+                np.savez_compressed(draft, probs=probs.cpu().numpy().astype(np.float16), classes=np.array(scheme.names))
 
 
 def as_float(

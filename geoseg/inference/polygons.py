@@ -20,6 +20,7 @@ from pyproj import Geod
 from rasterio.features import shapes
 from shapely.geometry import shape
 
+from ..core.files import writing
 from ..data.rasters.files import open_raster
 from ..geo.coords import WGS84, Frame, crs_name
 
@@ -71,16 +72,18 @@ def write_polygons(
     target, count = Path(target), 0
     if target.suffix not in ('.gpkg', '.geojson'):
         raise ValueError(f'{target}: expected a name ending in .gpkg or .geojson')
-    target.unlink(missing_ok=True)
     if target.suffix == '.gpkg':
-        for table in class_polygons(mask, names):
-            pyogrio.write_dataframe(table, target, layer='polygons', driver='GPKG', append=count > 0)
-            count += len(table)
-        if not count:  # a file all the same
-            nothing = GeoDataFrame({'class_id': [], 'class': [], 'area_m2': []}, geometry=[], crs=open_raster(mask).crs)
-            pyogrio.write_dataframe(nothing, target, layer='polygons', driver='GPKG', geometry_type='Polygon')
+        with writing(target) as draft:
+            draft.unlink()  # an empty file is no database
+            for table in class_polygons(mask, names):
+                pyogrio.write_dataframe(table, draft, layer='polygons', driver='GPKG', append=count > 0)
+                count += len(table)
+            if not count:  # a file all the same
+                empty = {'class_id': [], 'class': [], 'area_m2': []}
+                nothing = GeoDataFrame(empty, geometry=[], crs=open_raster(mask).crs)
+                pyogrio.write_dataframe(nothing, draft, layer='polygons', driver='GPKG', geometry_type='Polygon')
         return count
-    with open(target, 'w', encoding='utf-8') as f:
+    with writing(target) as draft, open(draft, 'w', encoding='utf-8') as f:
         f.write('{"type": "FeatureCollection", "features": [')
         for table in class_polygons(mask, names):
             ground = shapely.orient_polygons(to_degrees(table.geometry.to_numpy(), table.crs))

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..core.locks import lock_output, releases_locks
 from ..core.notebooks import text_paths
 from ..core.plugins import load_plugins
 from .answer import Request, Trained, find_answer
@@ -21,6 +22,7 @@ from .places.localize import PlaceAnswer  # noqa: F401
 from .postprocess import Postprocess
 
 # %% ../../nbs/inference/predict.ipynb #f184c4bc
+@releases_locks()
 @text_paths
 def predict(
     checkpoint: str | Path,  # a checkpoint, or a run's folder: its best
@@ -41,9 +43,12 @@ def predict(
     k: int = 5,  # places of each photo
     register: bool = False,  # align photos to their first tiles, for a finer position
     plugins: str | Path | Sequence[str | Path] | None = None,  # classes of one's own, see `load_plugins`
+    force: bool = False,  # although a process on another machine may write there, see `lock_output`
 ) -> Path:  # the folder
     'Answer for data with a checkpoint: a class for each pixel or face, a place for each photo.'
     load_plugins(plugins)
     request = Request(data, out, memory, update, window, overlap, stride, tuple(tta) if isinstance(tta, list) else tta,
                       Postprocess.of(postprocess), write, tiles, sides, gallery, k, register)
-    return find_answer(Trained(checkpoint, overrides), request).answer()
+    answer = find_answer(Trained(checkpoint, overrides), request)
+    lock_output(answer.folder, force)
+    return answer.answer()

@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['build_network', 'read_file', 'read_checkpoint', 'card_kind', 'network_weights', 'network_hash', 'load_weights',
-           'keep_weights', 'change_card']
+           'write_checkpoint', 'WholeCheckpoints', 'keep_weights', 'change_card']
 
 # %% ../../nbs/models/checkpoints.ipynb #588be875
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
+from ..core.files import writing
 from ..core.mappings import deep_merge
 from ..core.plugins import find_class
 from ..data.layouts import LAYOUTS
@@ -110,6 +111,22 @@ def load_weights(
     network.load_state_dict(weights)
 
 # %% ../../nbs/models/checkpoints.ipynb #69e8f08d
+def write_checkpoint(
+    path: str | Path,
+    content: Mapping[str, Any],
+):
+    'Write a checkpoint whole; `OSError` where it cannot be.'
+    with writing(path) as draft, open(draft, 'wb') as file:
+        torch.save(content, file)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    'What the trainer saves goes beside its place; Lightning takes the folder for temporary files, which may be small.'
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None):
+        write_checkpoint(path, checkpoint)
+
+
 def keep_weights(
     path: str | Path,  # of a checkpoint
     target: str | Path,  # of the file with the weights alone
@@ -118,9 +135,7 @@ def keep_weights(
     known, target = torch.load(path, map_location='cpu', weights_only=True, mmap=True), Path(target)
     kept = {name: known[name] for name in ('epoch', 'global_step', 'geoseg')}
     kept['state_dict'] = dict(known['state_dict']) | known.get('ema', {})
-    temporary = target.with_name(f'.{target.name}')
-    torch.save(kept, temporary)
-    os.replace(temporary, target)
+    write_checkpoint(target, kept)
 
 
 def change_card(
@@ -130,6 +145,4 @@ def change_card(
     'Change what a checkpoint says of itself; a reader finds the old file or the new one.'
     known, path = read_checkpoint(path), Path(path)
     known['geoseg'] = deep_merge(known['geoseg'], changes)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    torch.save(known, temporary)
-    os.replace(temporary, path)
+    write_checkpoint(path, known)

@@ -19,7 +19,7 @@ from lightning.pytorch import callbacks
 from ..core.errors import ConfigError
 from ..core.files import write_whole
 from ..models.checkpoints import keep_weights
-from .callbacks import ends_with_validation
+from .callbacks import ends_with_validation, saves_now
 from .run import WEIGHTS, log, rank_zero_info, weights_of_epochs
 
 # %% ../../nbs/training/record.ipynb #b7c01e5a
@@ -109,7 +109,8 @@ class RunRecord(callbacks.Checkpoint):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         step = trainer.global_step
-        if (self.every_n_steps and step % self.every_n_steps == 0 and step != self.step
+        due = self.every_n_steps and step % self.every_n_steps == 0 or saves_now(trainer, batch_idx)
+        if (due and step != self.step
                 and batch_idx + 1 < trainer.num_training_batches):
             self.step = step
             self.save(trainer, ['last.ckpt'])

@@ -7,7 +7,6 @@ __all__ = ['save_figure', 'Pictures', 'draw_curves', 'changed_settings', 'run_fa
            'summary', 'data_rows', 'score_table', 'results_text', 'write_summary']
 
 # %% ../../nbs/training/summary.ipynb #c5a01f12
-import io
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ import pandas as pd
 from lightning.pytorch.utilities.seed import isolate_rng
 from matplotlib.figure import Figure
 
-from ..core.files import write_whole
+from ..core.files import write_figure, write_whole
 from ..data.splits import SPLITS
 from .config import RecipeCLI, parse
 from .recipes import recipe_path
@@ -35,10 +34,8 @@ def save_figure(
     path: str | Path,  # PNG
 ):
     'Write a figure whole, and close it.'
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='png')
+    write_figure(path, figure)
     plt.close(figure)
-    write_whole(path, buffer.getvalue())
 
 
 class Pictures(L.Callback):

@@ -19,6 +19,7 @@ from ..core.files import fingerprint
 from .ledger import Ledger
 from ..core.errors import ConfigError
 from ..core.files import make_folder
+from ..core.locks import lock_output, releases_locks
 from ..core.notebooks import as_path, text_paths
 from .run import Run
 
@@ -100,6 +101,7 @@ def results(
             yield futures[future], future.exception() or future.result()
 
 
+@releases_locks()
 @text_paths
 def sweep(
     notebook: str | Path = 'train.ipynb',  # with the parameters seed, out and overrides, that leaves a run in `out`
@@ -108,12 +110,13 @@ def sweep(
     grid: Mapping[str, Sequence[Any]] | None = None,  # name -> values
     parameters: Mapping[str, Any] | None = None,  # the same for all runs
     address: str | None = None,  # of a Dask scheduler; None: here, one after the other
+    force: bool = False,  # although a process on another machine may write there, see `lock_output`
 ) -> pd.DataFrame:  # a row a run: what was varied, seed, best_epoch, scores of the best epoch
     'Run what has not been run yet; `ConfigError` where a job failed, after all have been tried.'
     notebook, out = find_notebook(notebook), Path(out).expanduser().resolve()
     parameters = {name: absolute(value) if name == 'data' else value for name, value in (parameters or {}).items()}
     jobs = make_jobs(notebook, [*papermill.inspect_notebook(notebook)], out, seeds, grid, parameters)
-    make_folder(out)
+    lock_output(out, force)
     ledger, failed = Ledger(out, 'sweep'), {}
     for job, row in results([job for job in jobs if job['key'] not in ledger], address):
         if isinstance(row, Exception):

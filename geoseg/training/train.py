@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,17 +19,20 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ..core.errors import ConfigError, nearest
 from ..core.files import write_whole
+from ..core.locks import lock_output, releases_locks
 from ..core.notebooks import in_notebook, text_paths
 from ..core.plugins import load_plugins
-from ..models.checkpoints import load_weights, read_checkpoint
+from ..core.signals import after_the_step
+from ..models.checkpoints import WholeCheckpoints, load_weights, read_checkpoint
 from ..models.weights import published_weights, start_from
 from ..tasks.optim import trained_modules
-from .callbacks import EMA, EarlyStopping, NotebookProgress, SeedBatches
+from .callbacks import EMA, EarlyStopping, NotebookProgress, SeedBatches, StopBetweenSteps
 from .config import RecipeCLI, parse
 from .record import RunRecord
 from .summary import Pictures, draw_curves, run_facts, write_summary
@@ -50,6 +54,7 @@ def train(
     configs: str | Path | Sequence[str | Path] | None = None,  # files that overlay the recipe, of other tools too
     command: str | None = None,  # for metadata.json
     plugins: str | Path | Sequence[str | Path] | None = None,  # classes of one's own, see `load_plugins`
+    force: bool = False,  # resume although a process on another machine may write the run, see `lock_output`
 ) -> Run:
     'Train a recipe from its configuration to its folder; what is None keeps the value of the recipe.'
     load_plugins(plugins)
@@ -90,9 +95,10 @@ def train(
         if recipe is None and not configs:
             raise ConfigError('no recipe and no config given')
         cli = parse([*([recipe] if recipe else []), *configs], given)
-    return fit(cli, folder, checkpoint, command, recipe if folder is None else None, plugins)
+    return fit(cli, folder, checkpoint, command, recipe if folder is None else None, plugins, force)
 
 
+@releases_locks()
 def fit(
     cli: RecipeCLI,  # parsed
     folder: Path | None = None,  # of the run to go on with; None: a new one
@@ -100,10 +106,13 @@ def fit(
     command: str | None = None,
     recipe: str | Path | None = None,  # its file; None: that of its name
     plugins: Sequence[str] = (),  # that were loaded, for the commands of summary.md
+    force: bool = False,  # resume although a process on another machine may write the run, see `lock_output`
 ) -> Run:
     'Build the objects of a configuration and train.'
     config, first = cli.config.run, rank_zero_only.rank == 0
     new, out = folder is None, Path(config.out).expanduser()
+    if not new:
+        lock_output(folder, force)
     own = [path for path in (out / config.recipe, out) if not path.exists()]  # folders that this run makes
     folder = folder or (new_folder(out, config.recipe) if first else out)
     try:
@@ -131,6 +140,7 @@ def fit(
                     path.rmdir()
         raise
     cli.model.card = checkpoint_card(cli)
+    lock_output(folder)
     if first:
         started = metadata(cli.config.seed_everything, command or ' '.join(sys.argv)) | run_facts(cli, recipe, plugins)
         if not (folder / 'split.csv').is_file():
@@ -155,7 +165,8 @@ def fit(
             rank_zero_info('frozen but for %s', ', '.join(parts))
         for line in cli.foreign.remarks(cli.config) if cli.foreign else ():
             rank_zero_info('%s', line)
-        trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+        with after_the_step(shlex.join(['geoseg', 'fit', *(f'--plugins={p}' for p in plugins), f'resume={folder}'])):
+            trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
         if config.weights_end and first:
             write_weights_end(trainer, cli.model, record.folder / 'weights_end.pth')
         rank_zero_info('done: best epoch %s', record.best and record.best['epoch'])
@@ -202,7 +213,8 @@ def prepare(
     if last and 0 < last < every:
         raise ConfigError(f'trainer.check_val_every_n_epoch is {every} for {last} epochs: nothing would be validated')
     # pictures show the averaged weights: before EMA puts its own back
-    extra = [SeedBatches(cli.config.seed_everything), record, Pictures(folder, config.draw_every_n_epochs)]
+    extra = [SeedBatches(cli.config.seed_everything), StopBetweenSteps(), record,
+             Pictures(folder, config.draw_every_n_epochs)]
     if config.patience is not None:
         extra.append(EarlyStopping(config.monitor, patience=config.patience, check_on_train_epoch_end=True,
                                    mode='min' if record.sign < 0 else 'max', min_delta=0.0))
@@ -232,6 +244,10 @@ def make_trainer(
     if arguments.get('enable_progress_bar') is None and in_notebook():
         arguments['enable_progress_bar'] = False
         extra = [*extra, NotebookProgress()]
+    plugins = arguments.get('plugins') or []
+    arguments['plugins'] = [*(plugins if isinstance(plugins, Sequence) and not isinstance(plugins, str) else [plugins])]
+    if not any(isinstance(plugin, CheckpointIO) for plugin in arguments['plugins']):
+        arguments['plugins'].append(WholeCheckpoints())
     arguments['callbacks'] = [*(arguments.get('callbacks') or []), *extra]
     try:
         return L.Trainer(**arguments)

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from ..data.pictures.files import read_image
 from ..data.pairs.pairs import Pairs
 from ..metrics.retrieval import Retrieval, recall_curve
-from ..core.files import make_folder
+from ..core.files import writing
 
 # %% ../../nbs/visualization/localization.ipynb #d558898f
 def plot_first_tiles(
@@ -112,6 +112,6 @@ def write_flight(
         bounds = np.concatenate([at, true])
     folium.LayerControl(collapsed=False).add_to(page)
     page.fit_bounds([bounds.min(0).tolist(), bounds.max(0).tolist()])
-    make_folder(Path(path).parent)
-    page.save(str(path))
+    with writing(path) as draft:
+        page.save(str(draft))
     return Path(path)

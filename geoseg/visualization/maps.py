@@ -23,7 +23,7 @@ from ..data.rasters.chips import RasterData
 from ..data.rasters.files import Acquisition
 from ..data.rasters.reader import overview
 from ..geo.coords import WGS84, Frame
-from ..core.files import make_folder
+from ..core.files import writing
 from .samples import sample_place
 
 # %% ../../nbs/visualization/maps.ipynb #5ce715fe
@@ -170,6 +170,6 @@ def write_page(
         layer.add_to(page)
     folium.LayerControl(collapsed=False).add_to(page)
     page.fit_bounds([gps.min(0).tolist(), gps.max(0).tolist()])
-    make_folder(Path(path).parent)
-    page.save(str(path))
+    with writing(path) as draft:
+        page.save(str(draft))
     return Path(path)

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset, default_collate
 
 from ..geo.memory import GeoMemory
 from ..geo.recall import YEAR
-from ..core.files import make_folder
+from ..core.files import writing
 from ..models.predictor import Predictor
 from .maps import principal_colors, to_mercator
 
@@ -101,8 +101,8 @@ def write_memory_page(
         folium.raster_layers.ImageOverlay(image, bounds, name=title, opacity=0.7, show=title == 'features').add_to(page)
     folium.LayerControl(collapsed=False).add_to(page)
     page.fit_bounds(gps.tolist())
-    make_folder(Path(path).parent)
-    page.save(str(path))
+    with writing(path) as draft:
+        page.save(str(draft))
     return Path(path)
 
 # %% ../../nbs/visualization/memory.ipynb #eabd1e36

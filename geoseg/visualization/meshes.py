@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from ..data.meshes.clusters import MeshDataset, collate_meshes
 from ..data.meshes.features import read_page, read_pixels
+from ..core.files import write_whole
 from ..data.labels import LabelScheme
 from ..data.meshes.files import Mesh, read_mesh
 from ..models.predictor import Predictor
@@ -179,5 +180,5 @@ def write_mesh_page(
             'key': [[n, 'rgb({}, {}, {})'.format(*c)] for n, c in
                     zip(scheme.names, scheme.colors.tolist(), strict=True)] if scheme else []}
     title = path.stem.replace('<', '')
-    path.write_text(PAGE.replace('__TITLE__', title).replace('__DATA__', json.dumps(text).replace('</', '<\\/')))
+    write_whole(path, PAGE.replace('__TITLE__', title).replace('__DATA__', json.dumps(text).replace('</', '<\\/')))
     return path

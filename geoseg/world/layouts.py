@@ -8,9 +8,6 @@ __all__ = ['DEEPGLOBE_CLASS', 'WORLD_VERSION', 'world_layouts', 'write_folders',
 
 # %% ../../nbs/world/layouts.ipynb #c077a01e
 import json
-import secrets
-import shutil
-import time
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +19,7 @@ import rasterio
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from ..core.files import cache_folder, write_png
+from ..core.files import cache_folder, fill_folder, write_png, write_whole
 from ..data.labels import LabelScheme
 from ..data.pairs import pairs
 from .ground import IGNORE, ORIGIN, SIZES
@@ -219,28 +216,13 @@ def world_data(
         raise _unknown('size', size, SIZES)
     _check_seed(seed)
     final = cache_folder(root) / 'world' / f'{size}-seed{seed}-v{WORLD_VERSION}' / layout
-    if final.is_dir():
-        return final
-    work = final.parent / f'.writing-{layout}-{secrets.token_hex(4)}'
-    try:
-        work.mkdir(parents=True)
-    except OSError as e:
-        raise OSError(f'{final.parent}: no folder can be made here ({e.strerror}); set GEOSEG_CACHE to one '
-                      'where you may write') from e
-    try:
-        for left in final.parent.glob('.writing-*'):  # by a run that was killed: no other takes a day
-            if time.time() - left.stat().st_mtime > 86_400:
-                shutil.rmtree(left, ignore_errors=True)
+
+    def write(folder):
         drawn = _last_world(int(seed), size)
-        world_layouts[layout](drawn, work)
+        world_layouts[layout](drawn, folder)
         about = dict(layout=layout, seed=int(seed), size=size, version=WORLD_VERSION, crs=drawn.crs,
                      dates=drawn.dates, classes=drawn.scheme.names)
-        (work / 'world.json').write_text(json.dumps(about, indent=1) + '\n')
-        try:
-            work.rename(final)
-        except OSError:
-            if not final.is_dir():
-                raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        write_whole(folder / 'world.json', json.dumps(about, indent=1) + '\n')
+
+    fill_folder(final, write)
     return final

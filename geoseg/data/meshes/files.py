@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 import numpy as np
 from trimesh.exchange.ply import load_ply
 
+from ...core.files import write_whole, writing
 from ..labels import LabelScheme
 
 # %% ../../../nbs/data/meshes/files.ipynb #0c8681c8
@@ -414,7 +415,7 @@ def write_ply(
     table = np.zeros(n, fields)
     for key, value in values.items():
         table[key] = value
-    with open(path, 'wb') as file:
+    with writing(path) as draft, open(draft, 'wb') as file:
         file.write('\n'.join([*head, 'end_header', '']).encode())
         file.write(mesh.vertices.astype(point).tobytes() + table.tobytes())
 
@@ -433,7 +434,7 @@ def write_obj(
     if textured:
         lines.insert(0, f'mtllib {path.stem}.mtl')
         lines += [f'vt {u:.7g} {v:.7g}' for u, v in mesh.uv.reshape(-1, 2).tolist()]
-        path.with_suffix('.mtl').write_text(''.join(
+        write_whole(path.with_suffix('.mtl'), ''.join(
             f'newmtl page{i}\nKd 1 1 1\nmap_Kd {os.path.relpath(page, path.parent)}\n'
             for i, page in enumerate(mesh.pages)))
     current = None
@@ -443,6 +444,6 @@ def write_obj(
             lines.append(f'usemtl page{page}' if page >= 0 else 'usemtl plain')
             current = page
         lines.append(f'f {a}/{3 * i + 1} {b}/{3 * i + 2} {c}/{3 * i + 3}' if page >= 0 else f'f {a} {b} {c}')
-    path.write_text('\n'.join(lines) + '\n')
+    write_whole(path, '\n'.join(lines) + '\n')
     if mesh.labels is not None:
-        path.with_suffix('.txt').write_text('\n'.join(map(str, mesh.labels.tolist())) + '\n')
+        write_whole(path.with_suffix('.txt'), '\n'.join(map(str, mesh.labels.tolist())) + '\n')

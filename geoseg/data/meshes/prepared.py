@@ -18,7 +18,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch.utils.data import DataLoader, Dataset
 
-from ...core.files import cache_folder, fill_folder
+from ...core.files import allocate, cache_folder, fill_folder
 from ..labels import LabelScheme
 from .features import (cluster_order, height_above_ground, pixel_counts, read_page, read_pixels,
                                          roughness)
@@ -178,6 +178,7 @@ def _write_pixels(mesh, kept, settings, folder) -> tuple[int, bool]:
                 take[page == number] = pixel_counts(mesh.uv[kept[page == number]], shape, settings.pixels)
         offsets = np.append(0, np.cumsum(take))
         out = np.lib.format.open_memmap(folder / 'pixels.npy', 'w+', np.uint8, (int(offsets[-1]), 3))
+        allocate(folder / 'pixels.npy', (folder / 'pixels.npy').stat().st_size)
         for number, shape in pictures.items():
             if shape is not None:
                 picture = read_page(mesh.pages[number])

@@ -22,6 +22,7 @@ import rasterio
 import shapely
 from rasterio.errors import RasterioError
 
+from ...core.files import write_whole
 from ...geo.coords import Frame, crs_name
 
 # %% ../../../nbs/data/pairs/pairs.ipynb #c1aaf66d
@@ -309,8 +310,8 @@ def write_pairs(
         if not len(numbers):
             raise ValueError(f'{split}: no photos; move the border, or take more')
         area, _, part = split.rpartition('-')
-        (root / f'{area}-drone2sate-{part}.json').write_text(dumps([entry(i) for i in numbers]) + '\n')
-    (root / 'frame.json').write_text(dumps(frame.to_dict()) + '\n')
+        write_whole(root / f'{area}-drone2sate-{part}.json', dumps([entry(i) for i in numbers]) + '\n')
+    write_whole(root / 'frame.json', dumps(frame.to_dict()) + '\n')
 
 
 METADATA = ('height', 'yaw', 'pitch', 'fov')
@@ -355,4 +356,4 @@ def write_gta(
 
 
 def _write(path: Path, image: np.ndarray):
-    path.write_bytes(cv2.imencode('.png', np.ascontiguousarray(image[..., ::-1]))[1].tobytes())
+    write_whole(path, cv2.imencode('.png', np.ascontiguousarray(image[..., ::-1]))[1].tobytes())

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ...core.files import cache_folder, fill_folder, fingerprint
+from ...core.files import allocate, cache_folder, fill_folder, fingerprint
 from ..augment import Augment, Pipeline
 from ..balance import class_counts, repeat_factors
 from ..grids import cover
@@ -119,7 +119,9 @@ class PixelStore:
         if (free := shutil.disk_usage(folder).free) < store.starts[-1]:
             raise ValueError(f'cache: the decoded pixels take {store.starts[-1] / 1e9:.1f} GB, {folder.parent} has '
                              f'{free / 1e9:.1f} GB left; set index_dir, or cache to false')
-        store.blocks(0, 'w+')
+        store.path.touch()
+        allocate(store.path, store.starts[-1])
+        store.blocks(0, 'r+')
 
         def put(number):
             image, mask = decode(number)

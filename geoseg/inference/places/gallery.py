@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from ...core.errors import ConfigError
-from ...core.files import make_folder, write_whole
+from ...core.files import writing
 from ...data.pairs.pairs import Ortho, read_pairs
 from ...data.pictures.files import read_image
 from ...geo.coords import Frame
@@ -61,11 +61,10 @@ class Gallery:
         path: str | Path,  # without suffix
     ):
         'PATH.safetensors and PATH.json.'
-        make_folder(Path(path).parent)
         tensors = {'features': self.features, 'xy': self.xy, 'side': self.side}
-        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, f'{path}.safetensors')
-        write_whole(f'{path}.json', json.dumps({'names': self.names, 'frame': self.frame.to_dict(),
-                                                'network': self.network}))
+        with writing(f'{path}.json') as text, writing(f'{path}.safetensors') as draft:
+            save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, draft)
+            text.write_text(json.dumps({'names': self.names, 'frame': self.frame.to_dict(), 'network': self.network}))
 
     @classmethod
     def load(cls, path: str | Path) -> 'Gallery':

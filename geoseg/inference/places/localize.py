@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...core.errors import ConfigError
 from ...core.files import write_whole
+from ...core.locks import lock_output, releases_locks
 from ...core.notebooks import text_paths
 from ...data.pairs.crossview import CrossViewData, PairAugment, PairPipeline
 from ...data.pictures.files import read_image
@@ -144,6 +145,7 @@ def photo_files(
     return {Path(name).with_name(path.name).as_posix(): path for name, path in files.items()}
 
 
+@releases_locks()
 @text_paths
 def localize(
     checkpoint: str | Path,  # a run's folder (its best), or a .ckpt of it
@@ -155,6 +157,7 @@ def localize(
     out: str | Path = 'places',  # folder of places.csv and gps.csv
     device: str | None = None,
     register: bool = False,  # lay photos on their first tiles, for a finer position
+    force: bool = False,  # although a process on another machine may write there, see `lock_output`
 ) -> pd.DataFrame:  # of `Localizer.localize`
     'Where photos were taken; an existing gallery is appended to where tiles are given, too.'
     if not isinstance(register, bool):
@@ -164,6 +167,9 @@ def localize(
     if register and tiles is None:
         raise ConfigError('register: give tiles, too; a gallery holds features, not pictures')
     files, localizer, known = photo_files(photos), Localizer.load(checkpoint, device), None
+    lock_output(out, force)
+    if gallery is not None and tiles is not None:
+        lock_output(gallery, force, file=True)
     if gallery is not None and (tiles is None or Path(f'{gallery}.json').is_file()):
         known = Gallery.load(gallery)
     if tiles is not None:

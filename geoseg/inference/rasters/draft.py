@@ -17,10 +17,9 @@ from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 import rasterio.shutil
-from rasterio.errors import RasterioError
 
 from ...core.errors import ConfigError
-from ...core.files import make_folder, write_whole
+from ...core.files import make_folder, naming, write_whole, writing
 from ...data.rasters.files import open_raster
 from ..postprocess import Postprocess
 
@@ -43,7 +42,7 @@ class Draft:
             shutil.rmtree(folder, ignore_errors=True)
             make_folder(folder)
             for name, (kind, *shape) in layers.items():
-                with open(self.file(name), 'wb') as f:
+                with naming(self.file(name)), open(self.file(name), 'wb') as f:
                     f.truncate(np.dtype(kind).itemsize * math.prod(shape))
             self.mark(0, 0)
             write_whole(job_file, json.dumps(job))
@@ -68,7 +67,7 @@ class Draft:
         'Put values into an array, onto the disk.'
         kind, _, height, width = self.layers[name]
         values = np.ascontiguousarray(values, kind)
-        with open(self.file(name), 'r+b') as f:
+        with naming(self.file(name)), open(self.file(name), 'r+b') as f:
             for b, band in enumerate(values):
                 for r, line in enumerate(band, row):
                     f.seek(((b * height + r) * width + col) * values.itemsize)
@@ -117,16 +116,12 @@ def write_cog(
                     + f'<SourceFilename relativeToVRT="1">{raw.name}</SourceFilename><ImageOffset>'
                     f'{i * height * width * size}</ImageOffset><PixelOffset>{size}</PixelOffset>'
                     f'<LineOffset>{width * size}</LineOffset><ByteOrder>LSB</ByteOrder></VRTRasterBand>')
-    described, made = raw.with_suffix('.vrt'), raw.with_suffix('.tif')
+    described = raw.with_suffix('.vrt')
     write_whole(described, '\n'.join([*head, '</VRTDataset>']))
     how = {'OVERVIEW_RESAMPLING': 'AVERAGE' if colors is None else 'MODE', 'COMPRESS': 'DEFLATE',
            'PREDICTOR': 'YES' if colors is None else 'NO', 'BLOCKSIZE': 512, 'BIGTIFF': 'IF_SAFER'}
-    try:
-        with open_raster(described) as f:
-            rasterio.shutil.copy(f, made, driver='COG', **how)
-    except RasterioError as error:
-        raise OSError(f'{target}: cannot be written ({error})') from error
-    os.replace(made, target)
+    with writing(target) as draft, open_raster(described) as f:
+        rasterio.shutil.copy(f, draft, driver='COG', **how)
 
 # %% ../../../nbs/inference/rasters/draft.ipynb #2945b082
 BLOCK, WIDEST_MARGIN = 1024, 2048  # pixels: side of a block that is tidied, and the widest rim around it

@@ -7,7 +7,6 @@ __all__ = ['PATTERNS', 'RASTER_WRITTEN', 'FILES', 'find_rasters', 'predict_raste
 
 # %% ../../../nbs/inference/rasters/rasters.ipynb #797f6c8a
 import json
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -37,6 +36,7 @@ from .windows import PANEL, RasterWindows, ValidReader, middle_frame, pixel_size
 from ..tiling import check_views
 from ...models.checkpoints import network_hash
 from ...models.predictor import Predictor
+from ...training.run import log
 
 # %% ../../../nbs/inference/rasters/rasters.ipynb #4448fff4
 PATTERNS = {'pattern': '{date}_image.tif', 'mask_pattern': '{date}_mask.tif'}  # of files in a folder, by default
@@ -112,13 +112,13 @@ def predict_raster(
         for path in (report, *targets.values()):  # of another job
             path.unlink(missing_ok=True)
         summary = {'job': job} | predict_layers(predictor, windows, draft, job, targets, tta, steps, batch_size, panel)
+    else:
+        log.info('%s: is finished already, by the same job', targets['classes'])
     for name in ('polygons', 'geojson'):
         if name in write and not (targets[name].is_file() and report.is_file()):
-            made, begun = draft / targets[name].name, time.perf_counter()
-            make_folder(draft)
+            begun = time.perf_counter()
             with rasterio.Env(GDAL_CACHEMAX=CACHE), peak_resident_memory() as peak:
-                summary['polygons'] = write_polygons(targets['classes'], made, predictor.scheme.names)
-            os.replace(made, targets[name])
+                summary['polygons'] = write_polygons(targets['classes'], targets[name], predictor.scheme.names)
             summary[f'peak MiB of {name}'] = peak['MiB']
             summary['seconds'][name] = round(time.perf_counter() - begun, 3)
     write_whole(report, json.dumps(summary, indent=1))
