@@ -5,7 +5,26 @@ needs are found here.
 """
 __version__ = "0.1.0"
 
-import importlib
+import os
+import sys
+
+
+def leave_working_folder():
+    """Nothing is imported because of where one stands: the working folder goes off the path, unless geoseg lies there.
+
+    `python -m` and an empty part of PYTHONPATH put it there."""
+    try:
+        here = os.path.realpath(os.getcwd())
+    except OSError:  # it was removed
+        return
+    if here != os.path.dirname(os.path.dirname(os.path.realpath(__file__))):
+        sys.path[:] = [path for path in sys.path if os.path.realpath(path) != here]
+
+
+if sys.argv[:1] == ['-m']:  # `python -m geoseg.cli`, alone or under torchrun: before anything else is imported
+    leave_working_folder()
+
+import importlib  # noqa: E402
 
 _NAMES = {
     'train': 'training.train',

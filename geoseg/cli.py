@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from .core.signals import EXIT_CODES, Stopped, ends_on_sigterm
+from . import leave_working_folder
 
 # %% ../nbs/command_line.ipynb #db8a43aa
 @dataclass
@@ -62,6 +63,9 @@ def sort_words(
         else:
             found.overrides[key] = from_yaml(key, value) if value.startswith('{') else value
     return found
+
+
+FLAGS = ('--trust', '--force')
 
 
 def from_yaml(key: str, value: str) -> Any:
@@ -222,7 +226,8 @@ def _checkpoint(words: Words) -> str:
 
 VERBS = {f.__name__.replace('_', '-'): f for f in (prepare, fit, validate, test, predict, localize, calibrate, halt_cal,
                                                      efficiency, sweep, inspect, profile, recipes)}
-USAGE = '''usage: geoseg VERB [--recipe NAME] [--config FILE] [--checkpoint RUN] [--plugins FILE] [name=value ...]
+USAGE = '''usage: geoseg VERB [--recipe NAME] [--config FILE] [--checkpoint RUN] [--plugins FILE] [--trust]
+                   [name=value ...]
 verbs: ''' + ', '.join(VERBS) + '''
 for example: geoseg fit --recipe unet data=world epochs=3
 settings of a recipe: geoseg fit --recipe NAME --help'''
@@ -232,6 +237,8 @@ def main(
     argv: Sequence[str] | None = None,  # None: the process's own
 ) -> int:  # exit status
     'The command `geoseg`.'
+    if argv is None:
+        leave_working_folder()
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ('-h', '--help'):
         print(USAGE)
@@ -242,13 +249,14 @@ def main(
         if verb not in VERBS:
             raise ValueError(f'unknown verb {verb!r}; there are: {", ".join(VERBS)}')
         known = sort_words([w for w in words if w != '--help'])
-        if known.plugins:
-            from geoseg.core.plugins import load_plugins
+        from geoseg.core.plugins import load_plugins
+        from geoseg.core.trust import trusted
+        with trusted(from_yaml('trust', known.overrides.pop('trust', 'false'))):
             load_plugins([name for given in known.plugins for name in given.split(',')])
-        if '--help' in words:
-            return show_settings(known)
-        with ends_on_sigterm():
-            VERBS[verb](known)
+            if '--help' in words:
+                return show_settings(known)
+            with ends_on_sigterm():
+                VERBS[verb](known)
     except Stopped as stopped:
         print(f'geoseg {verb}: {stopped}', file=sys.stderr)
         return stopped.code
@@ -284,6 +292,4 @@ def show_settings(words: Words) -> int:
 
 
 if __name__ == '__main__' and '__file__' in globals():  # not in the notebook
-    if sys.path[0] in ('', os.getcwd()):  # `python -m` puts it there: nothing is imported from where one stands
-        del sys.path[0]
     sys.exit(main())

@@ -10,16 +10,17 @@ import colorsys
 import csv
 import difflib
 import functools
-import io
 from pathlib import Path
 
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from fastcore.basics import patch
 from PIL import Image
 
 from ..core.files import write_whole
+from ..core.pages import csv_text, is_guarded, unguard_cell
 
 # %% ../../nbs/data/labels.ipynb #0339c158
 def lookup(
@@ -295,7 +296,9 @@ def read_category_csv(
         reader = csv.DictReader(f, skipinitialspace=True)
         if missing := [c for c in ('id', 'name', 'r', 'g', 'b') if c not in (reader.fieldnames or [])]:
             raise ValueError(f'{path}: no column {", ".join(missing)}, expected id,name,abbr,r,g,b')
+        ours = is_guarded(path)
         for row in reader:
+            row = {key: unguard_cell(cell) for key, cell in row.items()} if ours else row
             where = f'{path}: line {reader.line_num}'
             if not (row['name'] or '').strip():
                 raise ValueError(f'{where}: no name')
@@ -342,9 +345,8 @@ def save(
             enumerate(zip(self.names, self.abbr, self.colors.tolist(), strict=True))]
     rows += [(255, 'ignore', 'ign', *c) for c in ignored]
     if path.suffix == '.csv':
-        table = io.StringIO()
-        csv.writer(table, lineterminator='\n').writerows([('id', 'name', 'abbr', 'r', 'g', 'b'), *rows])
-        write_whole(path, table.getvalue())
+        table = pd.DataFrame(rows, columns=['id', 'name', 'abbr', 'r', 'g', 'b'])
+        write_whole(path, csv_text(table, index=False))
     elif path.suffix == '.txt':
         write_whole(path, ''.join(f'{r[0]} {r[1]}\n' for r in rows))
     else:

@@ -18,6 +18,7 @@ import pandas as pd
 from scipy.spatial import cKDTree
 
 from ..core.files import write_whole
+from ..core.pages import csv_text, read_csv
 
 # %% ../../nbs/data/splits.ipynb #a854c6c1
 SPLITS = ('train', 'val', 'test')
@@ -214,7 +215,7 @@ def write_split(
     'Write `name,split`.'
     path = Path(path)
     _check_split(split, path)
-    write_whole(path, split[['name', 'split']].to_csv(index=False, lineterminator='\n'))
+    write_whole(path, csv_text(split[['name', 'split']], index=False))
     return path
 
 def read_split(
@@ -225,7 +226,7 @@ def read_split(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such file')
-    split = pd.read_csv(path, dtype=str, keep_default_na=False)
+    split = read_csv(path, dtype=str, keep_default_na=False)
     _check_split(split, path)
     if found is None:
         return split[['name', 'split']]

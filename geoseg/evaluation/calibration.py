@@ -26,6 +26,8 @@ from ..data.splits import SPLITS
 from ..core.errors import ConfigError
 from ..core.files import write_figure, write_whole
 from ..core.locks import lock_output, releases_locks
+from ..core.pages import csv_text
+from ..core.trust import refuse_links, takes_trust
 from ..core.notebooks import in_notebook, text_paths
 from .evaluate import SegmentationKind  # noqa: F401  imported to be known
 from .kinds import kind_of
@@ -168,6 +170,7 @@ def ece_of(
 
 @releases_locks()
 @text_paths
+@takes_trust
 def calibrate(
     checkpoint: str | Path,  # a checkpoint, or a run's folder: its best
     data: str | Mapping[str, str] | None = None,  # None: the run's own
@@ -178,11 +181,14 @@ def calibrate(
     overrides: Mapping[str, Any] | None = None,  # of the run's configuration
     out: str | Path | None = None,  # folder of the tables; None: RUN/calibration
     force: bool = False,  # although a process on another machine may write there, see `lock_output`
+    trust: bool = False,  # whatever the files name: see SECURITY.md
 ) -> Calibrated:
     'Fit a temperature and write it into the checkpoint.'
     if split not in SPLITS:
         raise ConfigError(f'split must be train, val or test, not {split!r}')
     run = Run.of(checkpoint)
+    refuse_links(run.folder)
+    refuse_links(run.folder if out is None else out)
     kind = kind_of(run.kind)
     folder = Path(out) if out is not None else run.folder / 'calibration'
     for output in (run.folder, folder):  # the temperature goes into the checkpoint
@@ -215,10 +221,10 @@ def calibrate(
         measured |= {(test, 'before'): pair[0], (test, 'after'): pair[1]}
     table = pd.DataFrame([{'split': name, 'temperature': temperature if when == 'after' else 1., 'pixels': seen.pixels}
                           | seen.scores for (name, when), seen in measured.items()])
-    write_whole(folder / 'calibration.csv', table.to_csv(index=False, lineterminator='\n'))
+    write_whole(folder / 'calibration.csv', csv_text(table, index=False))
     write_whole(folder / 'ece.json', json.dumps(ece_of(temperature, bins, measured), indent=1) + '\n')
     each = [seen.table.assign(split=name, when=when) for (name, when), seen in measured.items()]
-    write_whole(folder / 'reliability.csv', pd.concat(each).to_csv(index=False, lineterminator='\n'))
+    write_whole(folder / 'reliability.csv', csv_text(pd.concat(each), index=False))
     figure = plot_reliability(*measured.values(), names=[f'{name}, {when}' for name, when in measured])
     write_figure(folder / 'reliability.png', figure)
     plt.close(figure)

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..core.errors import ConfigError
 from ..core.notebooks import text_paths
 from ..training.config import parse
-from ..core.plugins import find_class
+from ..core.trust import safe_class, takes_trust
 from .evaluate import SegmentationKind  # noqa: F401  imported to be known
 from .kinds import kind_of
 from ..inference.answer import Trained
@@ -125,6 +125,7 @@ def _cost(parts, call, images, repeats, warmup, device):
 
 # %% ../../nbs/evaluation/efficiency.ipynb #ef296447
 @text_paths
+@takes_trust
 def run_efficiency(
     checkpoint: str | Path | None = None,  # a checkpoint, or a run's folder: its best
     recipe: str | None = None,  # or a recipe: its network with random weights
@@ -135,6 +136,7 @@ def run_efficiency(
     steps: float | None = None,  # mean number of steps of a refiner
     repeats: int = 20,
     device: str | None = None,  # None: a GPU where there is one
+    trust: bool = False,  # whatever the files name: see SECURITY.md
 ) -> pd.DataFrame:  # of `efficiency`
     'What a run or a recipe costs.'
     if (checkpoint is None) == (recipe is None and not configs):
@@ -164,14 +166,14 @@ def recipe_network(
     given = dict(overrides or {})
     known = 'data' in given or any(key.endswith('root') for key in given)
     cli = parse(configs, given if known else given | {'data.init_args.root': '.'})
-    settings, task = cli.config.data.init_args.as_dict(), find_class(cli.config.model.class_path)
+    settings, task = cli.config.data.init_args.as_dict(), safe_class(cli.config.model.class_path, key='model')
     if known:
         data = cli.build_data()
         shape = {name: getattr(data, name) for name in ('num_classes', 'channels') if hasattr(data, name)}
     else:
         shape = {'num_classes': 2, 'channels': 3} | kind_of(task.kind).shape(settings)
     spec = cli.config.model.init_args.network.as_dict()
-    takes = inspect.signature(find_class(spec['class_path'])).parameters
+    takes = inspect.signature(safe_class(spec['class_path'], nn.Module)).parameters
     own = (spec.get('init_args') or {}) | {key: value for key, value in shape.items() if key in takes}
     if 'pretrained' in own:
         own['pretrained'] = False

@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from ..core.errors import ConfigError
 from ..core.files import make_folder, write_figure, write_whole
 from ..core.locks import lock_output, releases_locks
+from ..core.pages import csv_text
+from ..core.trust import refuse_links, takes_trust
 from ..core.notebooks import text_paths
 from ..core.plugins import load_plugins
 from ..data.alignment import Alignment
@@ -97,7 +99,7 @@ class Evaluation(Result):
         for name, table in {'metrics': pd.DataFrame([{'loss': self.loss} | self.scores]),
                             'per_class': self.per_class, 'per_image': self.images.reset_index(),
                             'confusion': pd.DataFrame(self.confusion, names, self.classes).reset_index()}.items():
-            write_whole(self.folder / f'{name}.csv', table.to_csv(index=False, lineterminator='\n'))
+            write_whole(self.folder / f'{name}.csv', csv_text(table, index=False))
 
     def report(self) -> str:
         above = [line for line in (self.note, self.memory) if line]
@@ -116,7 +118,7 @@ class Evaluation(Result):
         blocks, within = self.blocks(block), None
         if can_resample(blocks):
             within = class_intervals(self.confusions, self.classes, blocks=blocks)
-            write_whole(self.folder / 'class_intervals.csv', within.to_csv(lineterminator='\n'))
+            write_whole(self.folder / 'class_intervals.csv', csv_text(within))
         yield 'per_class', plot_per_class(self.per_class, self.scheme, intervals=within)
         figure, axis = plt.subplots(figsize=(5, 4.4), layout='constrained', dpi=72)
         plot_confusion(self.confusion, self.classes, ax=axis)
@@ -136,6 +138,7 @@ class Evaluation(Result):
 
 @releases_locks()
 @text_paths
+@takes_trust
 def evaluate(
     checkpoint: str | Path,  # a checkpoint, or a run's folder: its best
     data: str | Mapping[str, str] | None = None,  # None: the run's own
@@ -145,11 +148,13 @@ def evaluate(
     memory: str | Path | None = None,  # as `GeoMemory.save` wrote it, instead of the checkpoint's
     plugins: str | Path | Sequence[str | Path] | None = None,  # classes of one's own, see `load_plugins`
     force: bool = False,  # although a process on another machine may write there, see `lock_output`
+    trust: bool = False,  # whatever the files name: see SECURITY.md
 ) -> Result:
     'Run a checkpoint over a split; every sample counts once, whatever the number of processes.'
     load_plugins(plugins)
     run = Run.of(checkpoint)
     kind = kind_of(run.kind)
+    refuse_links(run.folder if out is None else out)
     cli = run.open(data, overrides)
     use_memory(cli.model.network, memory)
     cli.datamodule.setup('test')
@@ -213,7 +218,8 @@ class Inspection:
     def save(self, folder: str | Path):
         'classes.csv, classes.png and, of single pictures, split.csv.'
         folder = Path(folder)
-        write_whole(folder / 'classes.csv', self.table.to_csv(lineterminator='\n'))
+        refuse_links(folder)
+        write_whole(folder / 'classes.csv', csv_text(self.table))
         figure = plot_classes(self.counts, self.data.scheme)
         write_figure(folder / 'classes.png', figure)
         plt.close(figure)

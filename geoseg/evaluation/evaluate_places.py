@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from ..core.errors import ConfigError
 from ..core.files import make_folder, write_whole
 from ..core.locks import lock_output, releases_locks
+from ..core.pages import csv_text
+from ..core.trust import refuse_links
 from ..data.pairs.crossview import CrossViewData
 from ..data.pairs.pairs import Pairs
 from .kinds import Kind, Result
@@ -62,7 +64,7 @@ class PlaceEvaluation(Result):
 
     def save(self):
         'scores.csv.'
-        write_whole(self.folder / 'scores.csv', self.table.reset_index().to_csv(index=False, lineterminator='\n'))
+        write_whole(self.folder / 'scores.csv', csv_text(self.table.reset_index(), index=False))
 
     def report(self) -> str:
         return self.table.rename_axis(None).to_string(float_format='%.4f')
@@ -125,7 +127,7 @@ class PairInspection:
     def save(self, folder: str | Path):
         'pairs.csv.'
         make_folder(Path(folder))
-        write_whole(Path(folder) / 'pairs.csv', self.table.to_csv(lineterminator='\n'))
+        write_whole(Path(folder) / 'pairs.csv', csv_text(self.table))
 
 
 class LocalizationKind(Kind):
@@ -174,6 +176,7 @@ def evaluate_retrieval(
     'What the photos of a split find in the gallery; the scores are written, with intervals and chance.'
     run = Run.of(checkpoint)
     folder = Path(out) if out is not None else run.folder / 'evaluation' / split
+    refuse_links(run.folder if out is None else out)
     lock_output(folder)
     result = LocalizationKind().evaluate(run, run.open(None, overrides), split, folder)
     return result.found, result.pairs

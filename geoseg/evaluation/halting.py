@@ -24,13 +24,14 @@ from torch import nn
 from ..metrics.segmentation import image_confusions, metrics_from_confusion
 from ..models.refiner import halting_steps, pick
 from ..core.errors import ConfigError
-from ..training.config import parse
+from ..training.config import parse_run
 from ..metrics.segmentation import image_miou
 from ..core.files import make_folder, write_whole
 from ..core.locks import lock_output, releases_locks
+from ..core.pages import csv_text
 from ..core.notebooks import text_paths
 from .evaluate import split_loader
-from ..core.plugins import find_class
+from ..core.trust import refuse_links, safe_class, takes_trust
 from ..models.checkpoints import change_card, read_checkpoint
 from ..training.run import Run
 from ..models.predictor import Predictor
@@ -202,7 +203,7 @@ class HaltingCalibration:
         tables = {'sweep': record.sweep, 'splits': self.splits,
                   'q': record.q_table(self.taus['conformal']).reset_index()}
         for name, table in tables.items():
-            write_whole(self.folder / f'{name}.csv', table.to_csv(index=False, lineterminator='\n'))
+            write_whole(self.folder / f'{name}.csv', csv_text(table, index=False))
         write_whole(self.folder / 'halting.json', json.dumps(named, indent=1) + '\n')
 
     def plot(self) -> Figure:
@@ -220,6 +221,7 @@ class HaltingCalibration:
 
 @releases_locks()
 @text_paths
+@takes_trust
 def calibrate_halting(
     checkpoint: str | Path,  # a checkpoint, or a run's folder: its best
     data: str | Mapping[str, str] | None = None,  # None: the run's own
@@ -229,20 +231,23 @@ def calibrate_halting(
     overrides: Mapping[str, Any] | None = None,  # of the run's configuration
     out: str | Path | None = None,  # folder of the tables; None: RUN/halting/SPLIT
     force: bool = False,  # although a process on another machine may write there, see `lock_output`
+    trust: bool = False,  # whatever the files name: see SECURITY.md
 ) -> HaltingCalibration:
     'Choose the threshold of a refiner, and write the conformal one into the checkpoint.'
     check_delta(delta)  # before the work
     run = Run.of(checkpoint)
+    refuse_links(run.folder)
     spec = read_checkpoint(run.checkpoint)['geoseg']['network']
-    if not hasattr(find_class(spec['class_path']), 'unroll'):
+    if not hasattr(safe_class(spec['class_path'], nn.Module), 'unroll'):
         raise ConfigError(f'{checkpoint}: {spec["class_path"].rpartition(".")[2]} does not halt, there is no threshold '
                           'to choose; `geoseg calibrate` sets its probabilities right')
     folder = Path(out) if out is not None else run.folder / 'halting' / split
     for output in (run.folder, folder):  # the threshold goes into the checkpoint
         lock_output(output, force)
     cli = run.open(data, overrides)
-    recipe = parse([run.folder / 'config.yaml'], overrides).config.model.init_args.network.init_args
+    recipe = parse_run(run.folder, overrides).config.model.init_args.network.init_args
     predictor = Predictor(cli.model.network, cli.datamodule.scheme, cli.model.card)
+    refuse_links(folder)
     batches = split_loader(cli.datamodule, split)()
     record = record_halting(predictor.network, map(predictor.move, batches), by)
     make_folder(folder)

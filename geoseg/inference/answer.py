@@ -17,13 +17,14 @@ import yaml
 
 from ..core.errors import ConfigError, nearest
 from ..core.files import write_whole
+from ..core.trust import refuse_links
 from ..data.labels import LabelScheme
 from ..geo.coords import Frame
 from .postprocess import Postprocess
 from .tiling import check_views
 from ..models.checkpoints import card_kind, read_checkpoint
 from ..models.predictor import Predictor, memory_used, use_memory
-from ..training.config import RecipeCLI, parse
+from ..training.config import RecipeCLI, parse_run
 from ..training.run import Run, chosen_settings, run_folder
 
 # %% ../../nbs/inference/answer.ipynb #b917de6c
@@ -120,7 +121,7 @@ class Trained:
         own = {key: given.pop(key) for key in extra if key in given and key not in known}
         own = {key: yaml.safe_load(value) if isinstance(value, str) else value for key, value in own.items()}
         if self.run is not None:
-            config = parse([self.run.folder / 'config.yaml'], given).config
+            config = parse_run(self.run.folder, given).config
             return config.data.init_args.as_dict() | own | {'network': chosen_settings(config, given)}
         network = self.card['network'].get('init_args') or {}
         augment = dict(known.get('augment') or {})
@@ -205,6 +206,7 @@ class Answer:
     ):
         self.trained, self.request, self.found, self.cli = trained, request, found, cli
         self.folder = trained.folder(request.out)
+        refuse_links(self.folder)
         self.check()
 
     def check(self):

@@ -13,6 +13,7 @@ from typing import Any
 from ..core.locks import lock_output, releases_locks
 from ..core.notebooks import text_paths
 from ..core.plugins import load_plugins
+from ..core.trust import takes_trust
 from .answer import Request, Trained, find_answer
 # imported to be known
 from .rasters.rasters import RasterAnswer  # noqa: F401
@@ -24,6 +25,7 @@ from .postprocess import Postprocess
 # %% ../../nbs/inference/predict.ipynb #f184c4bc
 @releases_locks()
 @text_paths
+@takes_trust
 def predict(
     checkpoint: str | Path,  # a checkpoint, or a run's folder: its best
     data: Any = None,  # a file, several, a folder, a data set; None: the run's own
@@ -44,6 +46,7 @@ def predict(
     register: bool = False,  # align photos to their first tiles, for a finer position
     plugins: str | Path | Sequence[str | Path] | None = None,  # classes of one's own, see `load_plugins`
     force: bool = False,  # although a process on another machine may write there, see `lock_output`
+    trust: bool = False,  # whatever the files name: see SECURITY.md
 ) -> Path:  # the folder
     'Answer for data with a checkpoint: a class for each pixel or face, a place for each photo.'
     load_plugins(plugins)

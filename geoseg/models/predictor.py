@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from fastcore.basics import patch
 from huggingface_hub import PyTorchModelHubMixin
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..core.errors import ConfigError
@@ -24,7 +25,7 @@ from ..data.batches import network_inputs
 from ..data.labels import LabelScheme
 from ..data.loading import ResumableLoader
 from ..geo.memory import GeoMemory
-from .checkpoints import build_network, load_weights, read_checkpoint
+from .checkpoints import build_network, check_card, load_weights, read_checkpoint
 from .refiner import refine
 
 # %% ../../nbs/models/predictor.ipynb #72ed77c1
@@ -178,7 +179,26 @@ class SharedNetwork(nn.Module, PyTorchModelHubMixin, library_name='geoseg', pipe
 
     def __init__(self, card: dict):
         super().__init__()
+        check_card(card, 'config.json')
         self.card, self.network = card, build_network(card['network'])
+
+    @classmethod
+    def _load_as_safetensor(cls, model, model_file, map_location, strict):
+        'All weights or an error: huggingface_hub would go on with what it finds.'
+        weights, own = load_file(model_file), model.state_dict(keep_vars=True)
+        where = {own[name].data_ptr(): value for name, value in weights.items() if name in own}
+        for name, value in own.items():  # of tensors that are shared, the file holds one
+            if name not in weights and value.numel() and value.data_ptr() in where:
+                weights[name] = where[value.data_ptr()]
+        missing = [name for name in own if name not in weights]
+        if missing:
+            raise ValueError(f'{model_file}: {len(missing)} of {len(own)} tensors are missing (first: {missing[0]})')
+        load_weights(model.network, {'state_dict': weights}, model_file)
+        return model.eval()
+
+    @classmethod
+    def _load_as_pickle(cls, model, model_file, map_location, strict):
+        raise ValueError(f'{model_file}: expected model.safetensors, which `save_pretrained` writes')
 
 
 @patch

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['TRAINER_DEFAULTS', 'ALIASES', 'TOGETHER', 'LINKED', 'SECTIONS', 'RunConfig', 'RecipeCLI', 'full_key', 'full_keys',
-           'data_section', 'parse', 'require_effect', 'require_agreement', 'choose_method']
+           'data_section', 'parse', 'allowed_imports', 'require_classes', 'parse_run', 'require_effect',
+           'require_agreement', 'choose_method']
 
 # %% ../../nbs/training/config.ipynb #72935445
 import contextlib
@@ -17,14 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse._common import parsing_settings
 from lightning.pytorch.cli import LightningCLI
 
 from ..core.errors import ConfigError, nearest
 from ..core.renames import update_paths
 from ..core.mappings import deep_merge, flat_keys
 from ..core.notebooks import as_path
-from ..core.plugins import REMEDY, find_class
+from ..core.plugins import REMEDY, plugin_modules
+from ..core.trust import ALLOWED, check_arguments, check_classes, is_trusted, safe_class, without_downloads
 from ..data.layouts import layout_of
 from ..data.loading import LAYOUTS, LayoutData, SegmentationData
 from .foreign import Foreign, is_foreign, read_foreign
@@ -185,7 +188,7 @@ def data_section(
     chosen: bool = False,  # somebody named the class of `current`: no folder is recognised
 ) -> dict[str, Any]:  # the section to use
     'The section `data` for other data than the recipe names.'
-    old, data = find_class(current['class_path']), as_path('data', data)
+    old, data = safe_class(current['class_path'], key='data'), as_path('data', data)
     if re.match(r'world(:|$)', str(data)):  # world, world:tiny, world:raster, world:raster:tiny
         words = str(data).split(':')[1:]
         layouts, sizes = [w for w in words if w in LAYOUTS], [w for w in words if w not in LAYOUTS]
@@ -258,11 +261,12 @@ def parse(
             config.pop('data', None)
         section = data_section(overrides.pop('data'), current, bool(chosen))
         merged[0]['data'] = foreign.fit_data(section) if foreign else section
+    check_classes([*merged, overrides])
     arguments = [f'--config={json.dumps(config, default=str)}' for config in merged]
     if len(arguments) > 1:
-        with _clear_errors():
+        with _clear_errors(), allowed_imports():
             valid = [key for key, _ in RecipeCLI(arguments[:1]).config.items(branches=False)]
-    with _clear_errors(valid):
+    with _clear_errors(valid), allowed_imports():
         cli = RecipeCLI(arguments)
         values = dict(cli.config.items(branches=False))
     keys, pairs = list(values), full_keys(overrides, values)
@@ -276,8 +280,9 @@ def parse(
             raise ConfigError(f'{key} cannot be set: it follows {LINKED[key]}')
         arguments.append(_argument(key, value))
     if len(arguments) > len(merged):
-        with _clear_errors(keys):
+        with _clear_errors(keys), allowed_imports():
             cli = RecipeCLI(arguments)
+    require_classes(cli.config)
     require_agreement(cli.config)
     require_effect([*(key for key, _ in pairs), *(foreign.targets if foreign else ())], cli.config)
     cli.foreign = foreign
@@ -286,6 +291,58 @@ def parse(
     if not cli.config.run.recipe:
         cli.config.run.recipe = recipe
     return cli
+
+
+@contextlib.contextmanager
+def allowed_imports():
+    'Within this block the parser imports what a file may name, and nothing else; see `geoseg.core.trust`.'
+    if is_trusted():
+        yield
+        return
+    before = {name: parsing_settings[name] for name in ('import_path_verdicts', 'import_paths_enforced')}
+    set_parsing_settings(import_path_denylist=['*'], import_path_allowlist=[*ALLOWED, '__main__', *plugin_modules()])
+    try:
+        yield
+    finally:
+        parsing_settings.update(before)
+
+
+def require_classes(
+    config,  # parsed
+):
+    'An error for what is no class, and for a class of another kind than a file may name; see `safe_class`.'
+    if is_trusted():
+        return
+    for key, value in config.items(branches=False):
+        if key.rpartition('.')[2] == 'class_path' and isinstance(value, str):
+            safe_class(value, key=key)
+        elif callable(value) and not isinstance(value, type):
+            raise ConfigError(f'{key}: {getattr(value, "__qualname__", value)} is a function; a file names classes')
+        elif isinstance(value, (list, tuple)):
+            for i, part in enumerate(value):
+                if isinstance(part, Namespace):
+                    require_classes(Namespace({f'{key}.{i}': part}))
+
+
+def parse_run(
+    folder: str | Path,  # of a run
+    overrides: Mapping[str, Any] | None = None,
+    configs: Sequence[str | Path] = (),  # files that overlay its configuration
+    weights: bool = False,  # its network may begin with pretrained ones, for a run that has no checkpoint yet
+) -> RecipeCLI:
+    """The configuration of a run, which somebody else may have written: no address in it is followed, and no path
+    outside its folder but those of its data and of `run`, which are read as pictures, tables and tensors."""
+    path = Path(folder) / 'config.yaml'
+    config = read_config(path)
+    model = config.get('model') or {}
+    arguments = model.get('init_args') or {}
+    if not weights and arguments.get('network'):
+        network = without_downloads(arguments['network'])
+        config['model'] = model | {'init_args': arguments | {'network': network}}
+    check_arguments(config, path, lambda key: key.partition('.')[0] in ('data', 'run')
+                    or key.rpartition('.')[2] == 'pretrained')
+    (config.get('run') or {}).setdefault('recipe', 'config')
+    return parse([config, *configs], overrides)
 
 
 def require_effect(

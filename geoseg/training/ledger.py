@@ -25,6 +25,7 @@ import yaml
 from fastcore.basics import patch
 
 from ..core.files import write_whole
+from ..core.pages import csv_text, read_csv
 from ..core.mappings import deep_merge
 from ..core.renames import update_paths
 from .config import choose_method
@@ -216,7 +217,7 @@ class Ledger:
         'The rows so far; `KeyError` where a run is not there.'
         path = self.file(table)
         text = {'key': str, 'split': str, 'test': str}
-        rows = pd.read_csv(path, dtype=text) if path.is_file() else pd.DataFrame(columns=['key'])
+        rows = read_csv(path, dtype=text) if path.is_file() else pd.DataFrame(columns=['key'])
         return rows if keys is None else rows.set_index('key').loc[list(keys)].reset_index()
 
     def __contains__(self, key: str) -> bool:
@@ -235,7 +236,7 @@ class Ledger:
             old = self.table(table)
             old = old[old['key'] != key]
             rows = pd.DataFrame([*old.to_dict('records'), *rows.assign(key=key).to_dict('records')])
-            write_whole(self.file(table), rows.to_csv(index=False, float_format='%.6g', lineterminator='\n'))
+            write_whole(self.file(table), csv_text(rows, index=False, float_format='%.6g'))
 
 # %% ../../nbs/training/ledger.ipynb #1edge015
 @patch

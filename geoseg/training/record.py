@@ -17,7 +17,8 @@ import torch
 from lightning.pytorch import callbacks
 
 from ..core.errors import ConfigError
-from ..core.files import write_whole
+from ..core.files import hidden_name, write_whole
+from ..core.pages import csv_text
 from ..models.checkpoints import keep_weights
 from .callbacks import ends_with_validation, saves_now
 from .run import WEIGHTS, log, rank_zero_info, weights_of_epochs
@@ -97,7 +98,7 @@ class RunRecord(callbacks.Checkpoint):
         if self.columns:
             tables['train_log.csv'] = [{new: row.get(old) for new, old in self.columns.items()} for row in self.rows]
         for name, rows in tables.items():
-            text = pd.DataFrame(rows).to_csv(index=False, lineterminator='\n') if rows else ''
+            text = csv_text(pd.DataFrame(rows), index=False) if rows else ''
             write_whole(self.folder / name, text)
 
     def on_sanity_check_end(self, trainer, pl_module):
@@ -170,12 +171,11 @@ class RunRecord(callbacks.Checkpoint):
 
     def save(self, trainer, names: Sequence[str], weights: int | None = None):
         'One checkpoint under several names, of epoch `weights` also the weights; `last.ckpt` is moved into place last.'
-        temporary = self.checkpoints / '.new.ckpt'
+        temporary = hidden_name(self.checkpoints / 'new.ckpt')
         trainer.save_checkpoint(temporary)
         if trainer.is_global_zero:
             for name in names[:-1]:
-                link = self.checkpoints / f'.{name}'
-                link.unlink(missing_ok=True)
+                link = hidden_name(self.checkpoints / name)
                 try:
                     os.link(temporary, link)
                 except OSError:  # a file system without links

@@ -30,10 +30,11 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ..core.errors import ConfigError
 from ..core.files import make_folder
+from ..core.pages import read_csv
 from ..geo.coords import Frame
 from ..models.checkpoints import card_kind, load_weights, read_checkpoint
 from ..models.predictor import Predictor
-from .config import RecipeCLI, parse
+from .config import RecipeCLI, parse_run
 
 # %% ../../nbs/training/run.ipynb #b358ff76
 log = logging.getLogger('geoseg')
@@ -171,7 +172,7 @@ class Run:
 
     def _table(self, name: str) -> pd.DataFrame:
         path = self.folder / name
-        return pd.read_csv(path) if path.is_file() and path.stat().st_size else pd.DataFrame()
+        return read_csv(path) if path.is_file() and path.stat().st_size else pd.DataFrame()
 
     @property
     def metrics(self) -> pd.DataFrame:  # one row an epoch
@@ -223,7 +224,7 @@ class Run:
         'Build task and data around the checkpoint, from the configuration of the run.'
         known = read_checkpoint(self.checkpoint)
         given = dict(overrides or {}) | ({'data': data} if data is not None else {})
-        cli = parse([self.folder / 'config.yaml'], given)
+        cli = parse_run(self.folder, given)
         skip_download(cli)
         settings = cli.config.model.init_args.network.get('init_args') or {}
         if 'tau' in settings and 'tau' not in chosen_settings(cli.config, given):
@@ -243,7 +244,7 @@ class Run:
 
     def data(self, **overrides: Any) -> L.LightningDataModule:
         "The run's data module, set up; overrides as in `train`."
-        cli = parse([self.folder / 'config.yaml'], overrides)
+        cli = parse_run(self.folder, overrides)
         cli.build()
         cli.datamodule.setup()
         return cli.datamodule

@@ -6,6 +6,7 @@
 __all__ = ['find_notebook', 'make_jobs', 'run_job', 'results', 'sweep', 'absolute', 'summarise']
 
 # %% ../../nbs/training/sweep.ipynb #913dd7b9
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from itertools import product
@@ -25,14 +26,16 @@ from .run import Run
 
 # %% ../../nbs/training/sweep.ipynb #15df1354
 def find_notebook(
-    name: str | Path,  # a path, or the name of a notebook here, in nbs/, or of the package
+    name: str | Path,  # the name of a notebook of the package, or a path such as ./own.ipynb
 ) -> Path:
     'Where a notebook lies.'
     package = Path(str(resources.files('geoseg')))  # lies in a checkout, or is installed with the notebooks of setup.py
-    for path in (Path(name), Path('nbs') / name, package / 'notebooks' / name, package.parent / 'nbs' / name):
-        if path.is_file():
-            return path.resolve()
-    raise FileNotFoundError(f'{name}: no such notebook, here, in nbs/ or among those of the package')
+    own = os.sep in str(name)  # a bare name is of the package, never a file of where one stands
+    for path in [Path(name)] if own else [package / 'notebooks' / name, package.parent / 'nbs' / name]:
+        if path.expanduser().is_file():
+            return path.expanduser().resolve()
+    raise FileNotFoundError(f'{name}: no such notebook'
+                            + ('' if own else f' of the package; one of your own is ./{name}'))
 
 
 def make_jobs(

@@ -33,7 +33,9 @@ from ..models.checkpoints import WholeCheckpoints, load_weights, read_checkpoint
 from ..models.weights import published_weights, start_from
 from ..tasks.optim import trained_modules
 from .callbacks import EMA, EarlyStopping, NotebookProgress, SeedBatches, StopBetweenSteps
-from .config import RecipeCLI, parse
+from .config import RecipeCLI, parse, parse_run
+from ..core.pages import csv_text
+from ..core.trust import refuse_links, takes_trust
 from .record import RunRecord
 from .summary import Pictures, draw_curves, run_facts, write_summary
 from .run import (Run, checkpoint_card, determinism, find_resume, logging_to, metadata, new_folder,
@@ -41,6 +43,7 @@ from .run import (Run, checkpoint_card, determinism, find_resume, logging_to, me
 
 # %% ../../nbs/training/train.ipynb #617ef639
 @text_paths
+@takes_trust
 def train(
     recipe: str | None = None,  # a recipe's name or file; may be left out when a run is resumed
     data: str | Mapping[str, str] | None = None,  # 'world', a folder, {train: …, val: …, test: …}; None: the recipe's
@@ -55,6 +58,7 @@ def train(
     command: str | None = None,  # for metadata.json
     plugins: str | Path | Sequence[str | Path] | None = None,  # classes of one's own, see `load_plugins`
     force: bool = False,  # resume although a process on another machine may write the run, see `lock_output`
+    trust: bool = False,  # whatever the files name: see SECURITY.md
 ) -> Run:
     'Train a recipe from its configuration to its folder; what is None keeps the value of the recipe.'
     load_plugins(plugins)
@@ -81,7 +85,8 @@ def train(
             name = Path(recipe or '').stem
             folder, checkpoint = find_resume(resume, given.get('out') or 'runs', name)
             given.pop('out', None)
-            cli = parse([folder / 'config.yaml', *configs], given)
+            refuse_links(folder)
+            cli = parse_run(folder, given, configs, weights=checkpoint is None)
             if recipe and cli.config.run.recipe != name:
                 raise ConfigError(f'resume: {checkpoint or folder} is a run of recipe '
                                   f'{cli.config.run.recipe!r}, not of {name!r}')
@@ -144,7 +149,7 @@ def fit(
     if first:
         started = metadata(cli.config.seed_everything, command or ' '.join(sys.argv)) | run_facts(cli, recipe, plugins)
         if not (folder / 'split.csv').is_file():
-            write_whole(folder / 'split.csv', cli.datamodule.split_table().to_csv(index=False, lineterminator='\n'))
+            write_whole(folder / 'split.csv', csv_text(cli.datamodule.split_table(), index=False))
         if new:
             write_whole(folder / 'config.yaml', cli.parser.dump(cli.config, skip_none=False))
             write_whole(folder / 'metadata.json', json.dumps(started, indent=1))

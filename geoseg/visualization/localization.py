@@ -19,6 +19,7 @@ from ..data.pictures.files import read_image
 from ..data.pairs.pairs import Pairs
 from ..metrics.retrieval import Retrieval, recall_curve
 from ..core.files import writing
+from ..core.pages import page_text
 
 # %% ../../nbs/visualization/localization.ipynb #d558898f
 def plot_first_tiles(
@@ -97,7 +98,7 @@ def write_flight(
     folium.PolyLine(at.tolist(), color='#c44e52', weight=2).add_to(track)
     for row, place in zip(best.itertuples(), at.tolist(), strict=True):
         folium.CircleMarker(place, radius=5, color='#c44e52', fill=True, fill_opacity=float(row.confidence),
-                            popup=f'{row.photo}: {row.tile}, confidence {row.confidence:.2f}').add_to(track)
+                            popup=page_text(f'{row.photo}: {row.tile}, confidence {row.confidence:.2f}')).add_to(track)
     track.add_to(page)
     bounds = at
     if gps is not None:

@@ -24,6 +24,7 @@ from ..data.rasters.files import Acquisition
 from ..data.rasters.reader import overview
 from ..geo.coords import WGS84, Frame
 from ..core.files import writing
+from ..core.pages import page_text
 from .samples import sample_place
 
 # %% ../../nbs/visualization/maps.ipynb #5ce715fe
@@ -131,7 +132,7 @@ def acquisition_layer(data: RasterData, a: Acquisition, size: int) -> folium.ras
     step = rasterio.Affine.scale(a.width / picture.shape[1], a.height / picture.shape[0])
     grid = rasterio.Affine(*a.transform[:6]) * step
     image, bounds = to_mercator((255 * picture).astype(np.uint8), grid, a.crs, picture.any(-1), size)
-    return folium.raster_layers.ImageOverlay(image, bounds, name=f'image {a.name}', show=False)
+    return folium.raster_layers.ImageOverlay(image, bounds, name=page_text(f'image {a.name}'), show=False)
 
 
 def write_page(
@@ -161,12 +162,12 @@ def write_page(
                 raise ValueError(f'{title}: {ids.shape} for the {(a.height, a.width)} pixels of {a.name}')
             image, bounds = to_mercator(data.scheme.decode(ids), rasterio.Affine(*a.transform[:6]), a.crs,
                                         ids != data.scheme.ignore_index, size)
-            folium.raster_layers.ImageOverlay(image, bounds, name=title, opacity=0.7).add_to(page)
+            folium.raster_layers.ImageOverlay(image, bounds, name=page_text(title), opacity=0.7).add_to(page)
     for split, xy in places.items():
-        layer = folium.FeatureGroup(name=f'{split} ({len(xy)})', show=not isinstance(data, RasterData))
+        layer = folium.FeatureGroup(name=page_text(f'{split} ({len(xy)})'), show=not isinstance(data, RasterData))
         for lat, lon in data.frame.to_gps(xy):
             folium.CircleMarker((lat, lon), radius=4, color=SPLIT_COLORS[split.partition('_')[0]], fill=True, weight=1,
-                                popup=f'{split}: {lat:.6f}, {lon:.6f}').add_to(layer)
+                                popup=page_text(f'{split}: {lat:.6f}, {lon:.6f}')).add_to(layer)
         layer.add_to(page)
     folium.LayerControl(collapsed=False).add_to(page)
     page.fit_bounds([gps.min(0).tolist(), gps.max(0).tolist()])

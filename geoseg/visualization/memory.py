@@ -21,6 +21,7 @@ from torch.utils.data import Dataset, default_collate
 from ..geo.memory import GeoMemory
 from ..geo.recall import YEAR
 from ..core.files import writing
+from ..core.pages import page_text
 from ..models.predictor import Predictor
 from .maps import principal_colors, to_mercator
 
@@ -98,7 +99,8 @@ def write_memory_page(
         layers['newest'] = shades(maps['newest'], 'plasma')
     for title, picture in layers.items():
         image, bounds = to_mercator((255 * picture).astype(np.uint8), grid, memory.frame.crs, known)
-        folium.raster_layers.ImageOverlay(image, bounds, name=title, opacity=0.7, show=title == 'features').add_to(page)
+        folium.raster_layers.ImageOverlay(image, bounds, name=page_text(title), opacity=0.7,
+                                            show=title == 'features').add_to(page)
     folium.LayerControl(collapsed=False).add_to(page)
     page.fit_bounds(gps.tolist())
     with writing(path) as draft:

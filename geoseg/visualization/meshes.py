@@ -7,7 +7,7 @@ __all__ = ['PAGE', 'plot_mesh', 'face_colors', 'plot_mesh_predictions', 'plot_me
 
 # %% ../../nbs/visualization/meshes.ipynb #91a474c6
 import base64
-import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,9 +16,10 @@ import numpy as np
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
+from ..core.files import write_whole
+from ..core.pages import page_json, page_text
 from ..data.meshes.clusters import MeshDataset, collate_meshes
 from ..data.meshes.features import read_page, read_pixels
-from ..core.files import write_whole
 from ..data.labels import LabelScheme
 from ..data.meshes.files import Mesh, read_mesh
 from ..models.predictor import Predictor
@@ -156,8 +157,8 @@ canvas.onpointermove=e=>{if(e.buttons){yaw+=e.movementX/200;tilt=Math.max(-1.57,
 canvas.onwheel=e=>{e.preventDefault();zoom*=Math.exp(-e.deltaY/800);draw()};onresize=draw;
 for(const name in data.layers){const b=document.createElement('button');b.textContent=name;b.onclick=()=>layer(name);
  document.getElementById('layers').append(b)}
-document.getElementById('key').innerHTML=data.key.map(([n,c])=>
- `<span><i style="background:${c}"></i>${n}</span>`).join('');
+for(const [n,c] of data.key){const s=document.createElement('span'),i=document.createElement('i');
+ i.style.background=c;s.append(i,n);document.getElementById('key').append(s)}
 layer(Object.keys(data.layers)[0]);
 </script>'''
 
@@ -179,6 +180,6 @@ def write_mesh_page(
             'layers': {k: base64.b64encode(np.ascontiguousarray(v).tobytes()).decode() for k, v in layers.items()},
             'key': [[n, 'rgb({}, {}, {})'.format(*c)] for n, c in
                     zip(scheme.names, scheme.colors.tolist(), strict=True)] if scheme else []}
-    title = path.stem.replace('<', '')
-    write_whole(path, PAGE.replace('__TITLE__', title).replace('__DATA__', json.dumps(text).replace('</', '<\\/')))
+    parts = {'__TITLE__': page_text(path.stem), '__DATA__': page_json(text)}
+    write_whole(path, re.sub('|'.join(parts), lambda match: parts[match[0]], PAGE))
     return path

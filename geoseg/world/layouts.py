@@ -20,6 +20,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from ..core.files import cache_folder, fill_folder, write_png, write_whole
+from ..core.pages import csv_text
 from ..data.labels import LabelScheme
 from ..data.pairs import pairs
 from .ground import IGNORE, ORIGIN, SIZES
@@ -86,7 +87,7 @@ def write_geotagged(
     for file, columns in (('gps', 'filename lat long time source'), ('split', 'name split'),
                           ('poses', 'filename east north height yaw pitch fov')):
         rows = table.assign(name=table.filename)[columns.split()]
-        rows.to_csv(root / f'{file}.csv', index=False, lineterminator='\n')
+        write_whole(root / f'{file}.csv', csv_text(rows, index=False))
     world.scheme.save(root / 'category.csv')
 
 def quaternion_of(
@@ -115,7 +116,7 @@ def write_wildscenes(
             at = row.east - ORIGIN[0], row.north - ORIGIN[1], row.height
             poses.append([f'{seconds}.{nanoseconds:09}', *(f'{v:.6f}' for v in (*at, *quaternion_of(camera_of(row))))])
         poses = pd.DataFrame(poses, columns='timestamp x y z qw qx qy qz'.split())
-        poses.to_csv(root / name / 'poses2d.csv', sep=' ', index_label='idx', lineterminator='\n')
+        write_whole(root / name / 'poses2d.csv', csv_text(poses, sep=' ', index_label='idx'))
     world.scheme.save(root / 'category.csv')
 
 # %% ../../nbs/world/layouts.ipynb #b7c27cdc

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ...core.pages import read_csv
 from ..splits import stamp_times
 
 # %% ../../../nbs/data/pictures/geotags.ipynb #9d091f61
@@ -58,7 +59,7 @@ def read_poses(
     with open(path, encoding='utf-8-sig') as f:
         comma = ',' in f.readline()
     try:
-        table = pd.read_csv(path, sep=',' if comma else r'\s+', dtype=str, keep_default_na=False, encoding='utf-8-sig')
+        table = read_csv(path, sep=',' if comma else r'\s+', dtype=str, keep_default_na=False, encoding='utf-8-sig')
     except ValueError as e:
         raise ValueError(f'{path}: not a table of poses ({e})') from e
     named = {str(c).strip().lower(): c for c in table}
@@ -96,7 +97,7 @@ def read_gps(
     path: str | Path,  # gps.csv: filename, lat, long; if known time (UNIX seconds or ISO 8601), source
 ) -> pd.DataFrame:  # indexed by filename: lat, long, and the others if there
     'The table of places; raises `ValueError` naming the line at fault.'
-    table = pd.read_csv(path, dtype=str, skipinitialspace=True, keep_default_na=False, encoding='utf-8-sig')
+    table = read_csv(path, dtype=str, skipinitialspace=True, keep_default_na=False, encoding='utf-8-sig')
     if missing := [c for c in ('filename', 'lat', 'long') if c not in table]:
         raise ValueError(f'{path}: no column {", ".join(missing)}, expected filename,lat,long[,time,source]')
     if len(twice := table['filename'][table['filename'].duplicated()]):

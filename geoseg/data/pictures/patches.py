@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ...core.files import allocate, cache_folder, fill_folder, fingerprint
+from ...core.files import allocate, cache_folder, fill_folder, fingerprint, write_whole
+from ...core.pages import csv_text
 from ..augment import Augment, Pipeline
 from ..balance import class_counts, repeat_factors
 from ..grids import cover
@@ -297,7 +298,7 @@ class DeepGlobeData(ImageData):
         def write(folder):
             index, settings['dropped'] = self.make_index(table, store, workers)
             index.to_parquet(folder / 'patches.parquet', index=False)
-            index.to_csv(folder / 'patches.csv', index=False, lineterminator='\n')
+            write_whole(folder / 'patches.csv', csv_text(index, index=False))
             (folder / 'index.json').write_text(json.dumps(settings, indent=1) + '\n')
 
         fill_folder(self.folder, write, force, 'index_dir')

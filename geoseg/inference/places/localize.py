@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from ...core.errors import ConfigError
 from ...core.files import write_whole
 from ...core.locks import lock_output, releases_locks
+from ...core.pages import csv_text
+from ...core.trust import refuse_links, takes_trust
 from ...core.notebooks import text_paths
 from ...data.pairs.crossview import CrossViewData, PairAugment, PairPipeline
 from ...data.pictures.files import read_image
@@ -147,6 +149,7 @@ def photo_files(
 
 @releases_locks()
 @text_paths
+@takes_trust
 def localize(
     checkpoint: str | Path,  # a run's folder (its best), or a .ckpt of it
     photos: str | Path | Sequence[str | Path],  # a folder of pictures, one, or several
@@ -158,6 +161,7 @@ def localize(
     device: str | None = None,
     register: bool = False,  # lay photos on their first tiles, for a finer position
     force: bool = False,  # although a process on another machine may write there, see `lock_output`
+    trust: bool = False,  # whatever the files name: see SECURITY.md
 ) -> pd.DataFrame:  # of `Localizer.localize`
     'Where photos were taken; an existing gallery is appended to where tiles are given, too.'
     if not isinstance(register, bool):
@@ -166,6 +170,7 @@ def localize(
         raise ConfigError('give a gallery, or the tiles to make one of')
     if register and tiles is None:
         raise ConfigError('register: give tiles, too; a gallery holds features, not pictures')
+    refuse_links(out)
     files, localizer, known = photo_files(photos), Localizer.load(checkpoint, device), None
     lock_output(out, force)
     if gallery is not None and tiles is not None:
@@ -187,7 +192,7 @@ def localize(
     best = places[places['rank'] == 1]
     gps = pd.DataFrame({'filename': best.photo, 'lat': best.refined_lat, 'long': best.refined_long})
     for name, table in (('places', places), ('gps', gps)):
-        write_whole(Path(out) / f'{name}.csv', table.to_csv(index=False, lineterminator='\n'))
+        write_whole(Path(out) / f'{name}.csv', csv_text(table, index=False))
     return places
 
 # %% ../../../nbs/inference/places/localize.ipynb #2ee6584c
