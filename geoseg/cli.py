@@ -35,7 +35,7 @@ class Words:
     overrides: dict[str, Any] = field(default_factory=dict)
 
 
-FLAGS = ('force',)  # --force is force=true
+FLAGS = ('force', 'trust')  # --force is force=true
 
 
 def sort_words(
@@ -65,8 +65,6 @@ def sort_words(
     return found
 
 
-FLAGS = ('--trust', '--force')
-
 
 def from_yaml(key: str, value: str) -> Any:
     'A value that is written as in a YAML file.'
@@ -84,7 +82,7 @@ def rank_zero_print(text: Any):
 
 def fit(words: Words):
     from geoseg.training.train import train
-    ours, settings = arguments_of(train, words, 'force')
+    ours, settings = arguments_of(train, words, 'force', 'trust')
     run = train(words.recipe, configs=words.configs, overrides=settings, plugins=','.join(words.plugins) or None,
                 command='geoseg ' + ' '.join(sys.argv[1:]), **ours)
     rank_zero_print(run.folder)

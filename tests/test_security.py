@@ -1,16 +1,29 @@
 "What comes from strangers: names in pages and tables, code beside the data, folders of somebody else's run."
 import ast
+import copy
+import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.torch
+import torch
+import yaml
 
 import geoseg
+from geoseg import cli
 from geoseg.core.pages import csv_text, guard_cell, read_csv
+from geoseg.core.trust import is_trusted
 from geoseg.data.labels import LabelScheme
+from geoseg.models.predictor import Predictor
+from geoseg.training.run import Run
 
 ROOT = Path(geoseg.__file__).parent
 HOSTILE = '<img src=x onerror="alert(1)">`${alert(2)}</script><script>alert(3)</script>'
@@ -152,3 +165,223 @@ def test_readers_take_the_quote_off(tmp_path):
         ledger.add(str(i), {'name': name})
     assert ledger.table()['name'].tolist() == names
     assert all(guard_cell(name) == name for name in (-1, 2.5, None, 'plain'))
+
+
+# code beside the data
+
+TRAP = "open({!r}, 'a').write(__name__ + ' ')\n"
+SHADOWED = ('pynvml', 'wandb', 'mlflow', 'comet_ml', 'tensorflow', 'tensorboardX', 'cupy', 'triton', 'yaml', 'lightning',
+            'torch', 'numpy', 'a_plugin', 'sitecustomize', 'geoseg_plugins')
+
+
+@pytest.fixture
+def trap(tmp_path):
+    "A folder with files named like packages; each leaves a mark where it is imported."
+    folder, mark = tmp_path / 'sent', tmp_path / 'ran'
+    folder.mkdir()
+    for name in SHADOWED:
+        (folder / f'{name}.py').write_text(TRAP.format(str(mark)))
+    notebook = {'cells': [{'cell_type': 'code', 'metadata': {'tags': ['parameters']}, 'outputs': [], 'id': 'a',
+                           'execution_count': None, 'source': TRAP.format(str(mark)) + 'seed=out=overrides=None'}],
+                'metadata': {'kernelspec': {'name': 'python3', 'display_name': 'a'}}, 'nbformat': 4, 'nbformat_minor': 5}
+    for place in (folder, folder / 'nbs'):
+        place.mkdir(exist_ok=True)
+        (place / 'train.ipynb').write_text(json.dumps(notebook))
+    return folder, mark
+
+
+SCRIPT = [Path(sys.executable).with_name('geoseg')]
+MODULE = [sys.executable, '-m', 'geoseg.cli']
+TORCHRUN = [Path(sys.executable).with_name('torchrun'), '--nproc_per_node=1', '-m', 'geoseg.cli']
+DASH_C = [sys.executable, '-c', 'import sys; from geoseg.cli import main; sys.exit(main())']
+
+
+@pytest.mark.parametrize('start', [SCRIPT, MODULE, TORCHRUN, DASH_C], ids=['script', 'module', 'torchrun', 'main'])
+def test_nothing_is_imported_because_of_where_one_stands(trap, start):
+    folder, mark = trap
+    path = os.pathsep.join([*filter(None, [os.environ.get('PYTHONPATH')]), str(ROOT.parent), ''])  # '': where one stands
+    if start == DASH_C:  # Python's own: a program's first imports
+        for name in ('yaml', 'torch', 'numpy'):
+            (folder / f'{name}.py').unlink()
+    words = ['inspect', '--recipe', 'unet', 'data=world:tiny', 'image_size=[32,32]', 'crop=[32,32]', 'num_workers=0']
+    done = subprocess.run([*start, *words], cwd=folder, capture_output=True, text=True, timeout=300,
+                          env=os.environ | {'PYTHONPATH': path, 'OMP_NUM_THREADS': '1', 'MASTER_PORT': '0'})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert not mark.exists(), mark.read_text()
+
+
+def test_a_bare_name_is_no_file_of_where_one_stands(trap, monkeypatch):
+    from geoseg.training.recipes import recipe_path
+    from geoseg.training.sweep import find_notebook
+    folder, _ = trap
+    (folder / 'unet').write_text('{}')
+    monkeypatch.chdir(folder)
+    assert not find_notebook('train.ipynb').is_relative_to(folder)
+    assert not recipe_path('unet').is_relative_to(folder)
+    assert find_notebook('./train.ipynb') == folder / 'train.ipynb'
+    with pytest.raises(FileNotFoundError, match=r'\./own\.ipynb'):
+        find_notebook('own.ipynb')
+
+
+# somebody else's run
+
+BAD_CLASSES = ('os.system', 'subprocess.Popen', 'builtins.eval', 'collections.Counter', 'geoseg.core.trust.os.system',
+               'geoseg.core.files.Path', 'geoseg.core.plugins.load_plugins', 'torch.nn.functional.relu', 'trap.Network',
+               'torch.hub.load', 'torch.load', 'timm.create_model', 'transformers.pipeline', 'wandb.Run',
+               'lightning.pytorch.callbacks.LambdaCallback', 'lightning.pytorch.Trainer', 'torchvision.models.resnet18')
+CLASS_KEYS = ('model', 'model.init_args.network', 'model.init_args.loss', 'model.init_args.optimizer',
+              'model.init_args.schedule', 'data')
+SECTIONS_OF_STRINGS = ('trainer.callbacks', 'trainer.logger', 'trainer.plugins', 'trainer.profiler', 'trainer.strategy')
+
+
+def put(settings, key, value):
+    *above, last = key.split('.')
+    for name in above:
+        settings = settings[name]
+    settings[last] = value
+
+
+@pytest.fixture
+def sent(tmp_path, own_run, monkeypatch):
+    "`sent(recipe)`: the folder of a run, and `write(key, value)` that changes its configuration."
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / 'trap.py').write_text(TRAP.format(str(tmp_path / 'ran')))
+
+    def folder(recipe='unet'):
+        run = Path(shutil.copytree(own_run(recipe), tmp_path / recipe, dirs_exist_ok=True))
+        config = run / 'config.yaml'
+        clean = config.read_text()
+
+        def write(key, value):
+            settings = yaml.safe_load(clean)
+            put(settings, key, value)
+            config.write_text(yaml.safe_dump(settings))
+
+        return run, write
+
+    return folder
+
+
+def refused(function, *arguments, **kwargs):
+    "The one line with which something is refused."
+    with pytest.raises((ValueError, OSError)) as error:
+        function(*arguments, **kwargs)
+    return str(error.value)
+
+
+def test_a_configuration_names_no_class_outside(sent, tmp_path):
+    run, write = sent()
+    for key in CLASS_KEYS:
+        for path in BAD_CLASSES:
+            for value in ({'class_path': path, 'init_args': {}}, path):
+                write(key, value)
+                refused(Run(run).open)
+    for key in SECTIONS_OF_STRINGS:
+        for path in BAD_CLASSES:
+            for value in ([{'class_path': path}], path, {'class_path': path}):
+                write(key, value)
+                refused(Run(run).open)
+    assert not (tmp_path / 'ran').exists() and 'trap' not in sys.modules
+
+
+def test_a_card_names_no_class_outside(sent, tmp_path):
+    run, _ = sent()
+    known = torch.load(run / 'checkpoints/best.ckpt', weights_only=True)
+    card = copy.deepcopy(known['geoseg'])
+    for path in (*BAD_CLASSES, 'torch.optim.AdamW', 'geoseg.data.pictures.images.FolderData'):
+        known['geoseg'] = card | {'network': {'class_path': path, 'init_args': {}}}
+        torch.save(known, run / 'checkpoints/best.ckpt')
+        assert path in refused(Predictor.load, run / 'checkpoints/best.ckpt')
+    assert not (tmp_path / 'ran').exists() and 'trap' not in sys.modules
+
+
+@pytest.mark.parametrize('value', ['https://host/x', 's3://bucket/x', 'hf-hub:a/b', 'tu-hf-hub:a/b', '/vsicurl/http://h/x',
+                                   '/etc/passwd', '~/x', '../../x', 'a/../../x', 'local-dir:/x'])
+def test_no_argument_leaves_the_folder(sent, value):
+    run, write = sent()
+    for key in ('model.init_args.network.init_args.encoder', 'trainer.default_root_dir'):
+        write(key, value)
+        message = refused(Run(run).open)
+        assert value in message and '--trust' in message and 'config.yaml' in message
+    if '://' in value or 'hub' in value:
+        write('data.init_args.root', value)
+        assert 'address' in refused(Run(run).open)
+    known = torch.load(run / 'checkpoints/best.ckpt', weights_only=True)
+    known['geoseg']['network']['init_args']['encoder'] = value
+    torch.save(known, run / 'checkpoints/best.ckpt')
+    assert value in refused(Predictor.load, run / 'checkpoints/best.ckpt')
+
+
+@pytest.mark.parametrize('recipe', geoseg.recipes())
+def test_a_run_opens_and_downloads_nothing(sent, recipe, monkeypatch):
+    run, write = sent(recipe)
+    settings = yaml.safe_load((run / 'config.yaml').read_text())
+    network = settings['model']['init_args']['network']['init_args']
+    write('model.init_args.network.init_args', network | {'pretrained': True})
+    known = torch.load(run / 'checkpoints/best.ckpt', weights_only=True)
+    known['geoseg']['network']['init_args']['pretrained'] = 'somebody/network'
+    torch.save(known, run / 'checkpoints/best.ckpt')
+
+    def connect(*_):
+        raise AssertionError('a connection')
+
+    monkeypatch.setattr('socket.socket.connect', connect)
+    assert Run(run).open().model.network is not None and Predictor.load(run / 'checkpoints/best.ckpt')
+
+
+def test_trust_lifts_the_rules_for_one_call(sent, tmp_path):
+    run, write = sent()
+    write('model.init_args.network', {'class_path': 'trap.Network', 'init_args': {}})
+    words = ['validate', '--checkpoint', str(run), f'out={tmp_path / "out"}']
+    assert cli.main(words) == 2 and not (tmp_path / 'ran').exists()
+    assert cli.main([*words[:1], '--trust', *words[1:]]) == 2  # it has no such class; it is looked for
+    assert (tmp_path / 'ran').exists() and not is_trusted()
+    sys.modules.pop('trap', None)
+    for given in (['--trust', '--checkpoint', 'a'], ['--trust=true'], ['trust=true'], ['--trust', 'true'], ['--force']):
+        assert {*cli.sort_words(given).overrides.values()} == {'true'}
+
+
+@pytest.mark.parametrize('share', [0, .5])
+def test_a_shared_network_is_whole(trained, tmp_path, share):
+    Predictor.load(Run(trained).best).save_pretrained(tmp_path)
+    file = tmp_path / 'model.safetensors'
+    assert Predictor.from_pretrained(tmp_path)
+    weights = safetensors.torch.load_file(file)
+    kept = dict(list(weights.items())[:int(share * len(weights))])
+    safetensors.torch.save_file(kept, file)
+    message = refused(Predictor.from_pretrained, tmp_path)
+    lost = [name for name in weights if name not in kept]
+    assert str(file) in message and f'{len(lost)} of' in message and lost[0] in message
+
+
+# writing
+
+def test_no_link_within_an_output_is_followed(sent, tmp_path):
+    run, _ = sent()
+    outside, linked = tmp_path / 'outside', tmp_path / 'linked'
+    outside.mkdir()
+    data = ['--checkpoint', str(run)]
+    for verb in ('validate', 'test', 'predict', 'calibrate'):
+        (tmp_path / verb).mkdir()
+        (tmp_path / verb / 'metrics.csv').symlink_to(outside / 'file')
+        assert cli.main([verb, *data, f'out={tmp_path / verb}']) == 2
+    for name in ('evaluation', 'checkpoints/.new.ckpt', 'figures/x'):
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).symlink_to(outside)
+        assert cli.main(['validate', *data]) == 2 and cli.main(['fit', f'resume={run}', 'epochs=9']) == 2
+        (run / name).unlink()
+    assert not list(outside.iterdir())
+    (tmp_path / 'real').mkdir()
+    linked.symlink_to(tmp_path / 'real')
+    assert cli.main(['validate', *data, f'out={linked}']) == 0 and list((tmp_path / 'real').iterdir())
+
+
+def test_temporary_names_are_not_guessed(tmp_path):
+    from geoseg.core.files import hidden_name, write_whole
+    assert len({hidden_name(tmp_path / 'a') for _ in range(9)}) == 9
+    for path in ROOT.rglob('*.py'):  # one way to make them
+        assert not re.search(r'\.tmp\W', path.read_text(encoding='utf-8').replace("'.*.tmp'", '')) or path.name == 'files.py'
+    (tmp_path / 'target').write_text('old')
+    (tmp_path / 'link').symlink_to(tmp_path / 'target')
+    write_whole(tmp_path / 'link', 'new')
+    assert (tmp_path / 'target').read_text() == 'old' and not (tmp_path / 'link').is_symlink()

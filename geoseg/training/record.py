@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch import callbacks
 
 from ..core.errors import ConfigError
-from ..core.files import hidden_name, write_whole
+from ..core.files import draft_path, write_whole
 from ..core.pages import csv_text
 from ..models.checkpoints import keep_weights
 from .callbacks import ends_with_validation, saves_now
@@ -171,11 +171,11 @@ class RunRecord(callbacks.Checkpoint):
 
     def save(self, trainer, names: Sequence[str], weights: int | None = None):
         'One checkpoint under several names, of epoch `weights` also the weights; `last.ckpt` is moved into place last.'
-        temporary = hidden_name(self.checkpoints / 'new.ckpt')
+        temporary = draft_path(self.checkpoints / 'new.ckpt')
         trainer.save_checkpoint(temporary)
         if trainer.is_global_zero:
             for name in names[:-1]:
-                link = hidden_name(self.checkpoints / name)
+                link = draft_path(self.checkpoints / name)
                 try:
                     os.link(temporary, link)
                 except OSError:  # a file system without links
