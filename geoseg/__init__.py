@@ -21,7 +21,8 @@ def leave_working_folder():
         sys.path[:] = [path for path in sys.path if os.path.realpath(path) != here]
 
 
-if sys.argv[:1] == ['-m']:  # `python -m geoseg.cli`, alone or under torchrun: before anything else is imported
+# the command, or `python -m geoseg.cli`, alone or under torchrun: before anything else is imported
+if os.path.basename((getattr(sys, 'argv', None) or [''])[0]) in ('geoseg', 'geoseg.exe', '-m'):
     leave_working_folder()
 
 import importlib  # noqa: E402

@@ -68,6 +68,11 @@ def check_card(
         # data are read as data, wherever they lie; they are named anew in most calls
         check_arguments(without_downloads(card.get(key)), f'{source}: {key}', lambda _, key=key: key == 'data')
     card['network'] = without_downloads(card['network'])
+    labels, temperature = card.get('labels'), card.get('temperature', 1.)
+    if labels is not None and not (isinstance(labels, Mapping) and 'names' in labels):
+        raise ValueError(f'{source}: labels of the card are {labels!r:.80}, expected names and colours')
+    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
+        raise ValueError(f'{source}: temperature of the card is {temperature!r:.80}, expected a number')
 
 
 def card_kind(

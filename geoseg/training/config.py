@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TRAINER_DEFAULTS', 'ALIASES', 'TOGETHER', 'LINKED', 'SECTIONS', 'RunConfig', 'RecipeCLI', 'full_key', 'full_keys',
-           'data_section', 'parse', 'allowed_imports', 'require_classes', 'parse_run', 'require_effect',
-           'require_agreement', 'choose_method']
+           'data_section', 'parse', 'require_sections', 'allowed_imports', 'require_classes', 'parse_run',
+           'require_effect', 'require_agreement', 'choose_method']
 
 # %% ../../nbs/training/config.ipynb #72935445
 import contextlib
@@ -237,6 +237,7 @@ def parse(
         if unknown:
             raise ConfigError(f'unknown section {unknown[0]!r}{nearest(unknown[0], SECTIONS)}; '
                               f'the sections are {", ".join(SECTIONS)}')
+        require_sections(config)
         merged.append(update_paths(dict(config)))
     overrides = update_paths(dict(overrides or {}))
     foreign = read_foreign(merged, others, overrides)
@@ -261,7 +262,8 @@ def parse(
             config.pop('data', None)
         section = data_section(overrides.pop('data'), current, bool(chosen))
         merged[0]['data'] = foreign.fit_data(section) if foreign else section
-    check_classes([*merged, overrides])
+    for config in merged:
+        check_classes(config)
     arguments = [f'--config={json.dumps(config, default=str)}' for config in merged]
     if len(arguments) > 1:
         with _clear_errors(), allowed_imports():
@@ -270,6 +272,7 @@ def parse(
         cli = RecipeCLI(arguments)
         values = dict(cli.config.items(branches=False))
     keys, pairs = list(values), full_keys(overrides, values)
+    check_classes(dict(pairs))
     arguments += _one_rate([*merged[1:], *({key: value} for key, value in pairs)], keys)
     # a class must be known before its arguments
     full = sorted(pairs, key=lambda pair: (not pair[0].endswith('class_path'), pair[0].count('.')))
@@ -291,6 +294,18 @@ def parse(
     if not cli.config.run.recipe:
         cli.config.run.recipe = recipe
     return cli
+
+
+def require_sections(
+    config: Mapping[str, Any],
+):
+    'An error where a section is no mapping: the parser would take text for a class or a file to read.'
+    for name, section in config.items():
+        inner = section.get('init_args') if isinstance(section, Mapping) else None
+        parts = {name: section, f'{name}.init_args': inner}
+        for key, part in parts.items():
+            if name != 'seed_everything' and not isinstance(part, (Mapping, type(None))):
+                raise ConfigError(f'{key} is {part!r}, expected a mapping of settings')
 
 
 @contextlib.contextmanager
@@ -334,6 +349,7 @@ def parse_run(
     outside its folder but those of its data and of `run`, which are read as pictures, tables and tensors."""
     path = Path(folder) / 'config.yaml'
     config = read_config(path)
+    require_sections(config)
     model = config.get('model') or {}
     arguments = model.get('init_args') or {}
     if not weights and arguments.get('network'):
