@@ -22,7 +22,8 @@ class Task(L.LightningModule):
     'Train a network: a loss, an optimizer, a schedule, and what a checkpoint needs; subclasses say what is measured.'
 
     kind = ''  # of what is answered: 'segmentation', 'meshes', 'localization', or one of a plugin's own
-    measures = ('Loss',)  # names of the scores that can be monitored
+    train_measures = ('Loss',)  # names of the scores of training batches
+    measures = ('Loss',)  # and of the validation set
 
     def __init__(
         self,
@@ -51,10 +52,17 @@ class Task(L.LightningModule):
     def count_training(self, output: dict[str, Tensor], batch: Mapping[str, Any]):
         'What a training batch adds to the scores of its epoch; a task that measures something overrides it.'
 
+    def scores(self) -> list[str]:  # 'Loss/train', …, 'mIoU/val', …
+        'The columns of metrics.csv that can be monitored.'
+        return [f'{name}/train' for name in self.train_measures] + [f'{name}/val' for name in self.measures]
+
     def mean_over_ranks(self, sums: Tensor) -> Tensor:
         'sum(loss × samples) / sum(samples), over all processes.'
         total, n = self.all_gather(sums).reshape(-1, 2).sum(0)
         return total / n
+
+    def on_train_start(self):
+        self.train_sums = self.train_sums.to(self.device)  # a checkpoint is read before the network is moved
 
     def on_train_epoch_start(self):
         self.train_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
@@ -86,10 +94,16 @@ class Task(L.LightningModule):
         'What learns how fast.'
         return param_groups(self.network, lr, weight_decay, parts=self.rates, layer_decay=self.layer_decay)
 
-    def configure_optimizers(self):
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        'The optimizer, with its groups of parameters.'
         # the class's own idea of rate and decay, asked with a parameter of no consequence
         defaults = self.optimizer([nn.Parameter(torch.zeros(1))]).defaults
-        optimizer = self.optimizer(self.groups(defaults['lr'], defaults.get('weight_decay', 0.0)))
+        return self.optimizer(self.groups(defaults['lr'], defaults.get('weight_decay', 0.0)))
+
+    def configure_optimizers(self):
+        optimizer = self.make_optimizer()
+        settings = [{key: value for key, value in group.items() if key != 'params'} for group in optimizer.param_groups]
+        optimizer.register_load_state_dict_post_hook(lambda optimizer: self.keep_settings(optimizer, settings))
         if self.schedule is None:
             return optimizer
         schedule = self.schedule(optimizer, self.steps_per_epoch(), max(1, self.trainer.max_epochs or 1))
@@ -98,8 +112,21 @@ class Task(L.LightningModule):
         # Lightning would step it after the epoch's checkpoint is written, and a resumed run would miss the step
         self.plateau = schedule['scheduler'], schedule['monitor']
         if self.plateau_state:
-            self.plateau[0].load_state_dict(self.plateau_state)
+            reached = ('best', 'num_bad_epochs', 'cooldown_counter', 'last_epoch')  # the rest are settings
+            self.plateau[0].load_state_dict({key: self.plateau_state[key] for key in reached})
         return optimizer
+
+    def keep_settings(
+        self,
+        optimizer: torch.optim.Optimizer,  # with the state of a checkpoint
+        settings: list[dict],  # of its groups, as the configuration has them
+    ):
+        'A resumed run has the settings of its configuration; where a plateau has lowered the rates, they stay lowered.'
+        known = self.plateau_state.get('full_lrs') if self.plateau else None
+        for i, (group, own) in enumerate(zip(optimizer.param_groups, settings, strict=True)):
+            lr = own['lr'] if known is None else group['lr'] if known[i] == own['lr'] else (
+                group['lr'] / known[i] * own['lr'])
+            group |= own | {'lr': lr}
 
     def on_save_checkpoint(self, checkpoint):
         checkpoint |= {'geoseg': self.card, 'train_sums': self.train_sums,

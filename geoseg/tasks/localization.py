@@ -47,7 +47,7 @@ class LocalizationTask(Task):
     'Train a network whose features of a photo and of its tile are alike, and measure what it finds.'
 
     kind = 'localization'
-    measures = ('Loss', 'Recall@1', 'Recall@5', 'Recall@10', 'Recall@top1%', 'AP', 'SDM@1', 'SDM@3', 'SDM@5',
+    measures = ('Recall@1', 'Recall@5', 'Recall@10', 'Recall@top1%', 'AP', 'SDM@1', 'SDM@3', 'SDM@5',
                 'Dis@1', 'Dis@3', 'Dis@5')
 
     def __init__(

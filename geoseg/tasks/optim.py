@@ -202,7 +202,12 @@ class CurveLR(LRScheduler):
         if state['curve'] != self.curve:
             warnings.warn(f'the schedule was {state["curve"]} and goes on as {self.curve}',
                                                        stacklevel=2)
-        self.__dict__.update({key: value for key, value in state.items() if key != 'curve'})
+        self.last_epoch, self._step_count = state['last_epoch'], state['_step_count']
+        if self.schedule.interval == 'step':  # a place in the run is one in epochs: they may have other steps now
+            self.last_epoch = round(self.last_epoch * self.steps_per_epoch / state['curve']['steps_per_epoch'])
+        self._last_lr = self.get_lr()  # of this run's own rates
+        for group, lr in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group['lr'] = lr
 
 class Schedule:
     'A learning rate over a run: subclasses give `factor`.'
@@ -408,6 +413,7 @@ class Plateau(Schedule):
 
     def __call__(self, optimizer, steps_per_epoch, epochs):
         scheduler = ReduceLROnPlateau(optimizer, self.mode, self.decrease, self.patience, min_lr=self.min_lr)
+        scheduler.full_lrs = [group['lr'] for group in optimizer.param_groups]  # before it lowers them
         return dict(scheduler=scheduler, interval='epoch', frequency=1, monitor=self.monitor, strict=True)
 
 # %% ../../nbs/tasks/optim.ipynb #7a402da8

@@ -120,6 +120,9 @@ class GeoSegmentationTask(SegmentationTask):
             for dataset in self.trainer.datamodule.datasets.values():
                 check_squares(self.memory, dataset[0]['xy'])
 
+    def scores(self) -> list[str]:
+        return [*super().scores(), *(['Recalled/val'] if self.memory is not None else [])]
+
     def compute_loss(self, output: dict[str, Tensor], batch: Mapping[str, Any]) -> Tensor:
         loss = self.seg_weight * super().compute_loss(output, batch)
         if 'place' in output:  # with a weight of 0 too, so that every parameter has a gradient
@@ -146,18 +149,37 @@ class GeoSegmentationTask(SegmentationTask):
             self.recall_sums += torch.stack([share.double() * n, torch.full_like(share, n, dtype=torch.float64)])
         return output
 
+    def on_train_start(self):
+        super().on_train_start()
+        self.choose_recall()  # a run that goes on within an epoch does not start it
+        if self.writer is not None and not self.trainer.global_step:
+            self.move_writer(1.)  # to weights that the run starts from
+
     def on_train_epoch_start(self):
         super().on_train_epoch_start()
+        self.choose_recall()
+        if self.memory is not None and self.network.recalling and not len(self.memory) and self.freshness == 'refresh':
+            self.write_memory()  # where there is no validation
+
+    def choose_recall(self):
+        'Whether the memory is read in this epoch.'
         if self.memory is not None:
             self.network.recalling = self.current_epoch >= self.memory_warmup_epochs
-            if self.network.recalling and not len(self.memory) and self.freshness == 'refresh':
-                self.write_memory()  # where there is no validation
 
-    def on_train_batch_end(self, outputs, batch, batch_idx):
-        if self.writer is not None:
-            torch._foreach_lerp_([*self.writer.parameters()], [*self.network.parameters()], 1 - self.momentum)
-            for own, theirs in zip(self.writer.buffers(), self.network.buffers(), strict=True):
-                own.copy_(theirs)
+    def optimizer_step(self, *args: Any, **kwargs: Any):
+        super().optimizer_step(*args, **kwargs)
+        if self.writer is not None:  # here, before a checkpoint of this step is written
+            self.move_writer(1 - self.momentum)
+
+    @torch.no_grad()
+    def move_writer(
+        self,
+        weight: float,  # 0 stay .. 1 become the network
+    ):
+        'Bring the network that writes nearer to the one that learns.'
+        torch._foreach_lerp_([*self.writer.parameters()], [*self.network.parameters()], weight)
+        for own, theirs in zip(self.writer.buffers(), self.network.buffers(), strict=True):
+            own.copy_(theirs)
 
     def on_validation_start(self):
         super().on_validation_start()

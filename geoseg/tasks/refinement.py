@@ -75,6 +75,9 @@ class RefinerTask(SegmentationTask):
         self.halting_margin = halting_margin
         self.step_sums = torch.zeros(2, dtype=torch.float64)  # (steps × samples, samples)
 
+    def scores(self) -> list[str]:
+        return [*super().scores(), 'Steps/val']
+
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         output = self.network(batch['image'], all_steps=True)
         if not self.training:

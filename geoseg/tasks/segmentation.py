@@ -30,6 +30,7 @@ class SegmentationTask(Task):
     'Train and evaluate a network that gives every pixel a class.'
 
     kind = 'segmentation'
+    train_measures = ('Loss', 'F1', 'Accuracy')
     measures = ('Loss', 'mIoU', 'fwIoU', 'F1', *METRIC_NAMES.values())
     target = 'mask'  # the key of the batch that holds the truth
 
@@ -50,6 +51,9 @@ class SegmentationTask(Task):
             set_class_weights(loss, class_weights)
         self.eval_sums = torch.zeros(2, dtype=torch.float64)  # as `train_sums`, of the set under evaluation
         self.train_confusion = torch.zeros(0, 0, dtype=torch.int64)  # [K, K] of the epoch under way
+
+    def scores(self) -> list[str]:
+        return [name for name in super().scores() if self.boundary is not None or name != 'Boundary F1/val']
 
     def compute_loss(self, output: dict[str, Tensor], batch: Mapping[str, Any]) -> Tensor:
         'The scalar that is minimised; a task with more outputs overrides it.'
@@ -77,6 +81,10 @@ class SegmentationTask(Task):
                                                boundary_tolerance=self.boundary).to(self.device)
         k = self.metrics.num_classes
         self.train_confusion = torch.zeros(k, k, dtype=torch.int64, device=self.device)
+
+    def on_train_start(self):
+        super().on_train_start()
+        self.train_confusion = self.train_confusion.to(self.device)
 
     def on_train_epoch_start(self):
         super().on_train_epoch_start()

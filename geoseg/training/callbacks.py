@@ -138,6 +138,9 @@ class EarlyStopping(callbacks.EarlyStopping):
         if ends_with_validation(trainer) or not self.monitor.endswith('/val'):  # else there is no new score
             super().on_train_epoch_end(trainer, pl_module)
 
+    def load_state_dict(self, state):
+        super().load_state_dict(state | {'patience': self.patience})  # a setting, which a resumed run may change
+
     def on_train_start(self, trainer, pl_module):
         if self.wait_count >= self.patience:
             trainer.should_stop = True

@@ -21,7 +21,7 @@ from ..core.files import draft_path, write_whole
 from ..core.pages import csv_text
 from ..models.checkpoints import keep_weights
 from .callbacks import ends_with_validation, saves_now
-from .run import WEIGHTS, log, rank_zero_info, weights_of_epochs
+from .run import WEIGHTS, epoch_of, log, rank_zero_info, weights_of_epochs
 
 # %% ../../nbs/training/record.ipynb #b7c01e5a
 def group_rates(
@@ -76,7 +76,7 @@ class RunRecord(callbacks.Checkpoint):
     def on_fit_start(self, trainer, pl_module):
         if trainer.is_global_zero:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            for path in (*self.checkpoints.glob('.*'), *self.folder.glob('.*.tmp')):  # begun when it was killed
+            for path in (*self.checkpoints.glob('.*.ckpt'), *self.folder.glob('.*.tmp')):  # begun when it was killed
                 path.unlink()
             self.prune()
             if not self.best:
@@ -128,6 +128,8 @@ class RunRecord(callbacks.Checkpoint):
             table = pl_module.metrics.per_class()
             self.classes += [{'epoch': epoch} | row for row in table.to_dict('records')]
         names = self.rank(epoch, scores, validated or not trainer.enable_validation)
+        every = self.weights_every_n_epochs
+        names += [f'{WEIGHTS}{epoch:03d}.ckpt'] * bool(every and (epoch + 1) % every == 0)
         names.append('last.ckpt')
         if trainer.is_global_zero:
             self.write_tables()
@@ -137,8 +139,7 @@ class RunRecord(callbacks.Checkpoint):
                      f'{low:.3g}' if low == high else f'{low:.3g} to {high:.3g}', text,
                      ' (best)' if 'best.ckpt' in names else '')
         self.step = trainer.global_step
-        every = self.weights_every_n_epochs
-        self.save(trainer, names, epoch if every and (epoch + 1) % every == 0 else None)
+        self.save(trainer, names)
         if trainer.is_global_zero:
             self.prune()
 
@@ -162,32 +163,35 @@ class RunRecord(callbacks.Checkpoint):
         name = f'epoch{epoch:03d}-{label}{self.sign * score:.4f}.ckpt'
         if self.every_n_epochs and (epoch + 1) % self.every_n_epochs == 0 or self.save_top_k and validated:
             self.kept[name] = score
-            regular = [n for n in self.kept if self.every_n_epochs and (int(n[5:8]) + 1) % self.every_n_epochs == 0]
-            ranked = sorted(self.kept, key=lambda n: (-math.inf if math.isnan(self.kept[n]) else self.kept[n], n))
+            every = self.every_n_epochs
+            regular = [n for n in self.kept if every and (epoch_of(n) + 1) % every == 0]
+            scores = {n: -math.inf if math.isnan(score) else score for n, score in self.kept.items()}
+            ranked = sorted(self.kept, key=lambda n: (scores[n], epoch_of(n)))
             best = ranked[-self.save_top_k:] if self.save_top_k else []
             self.kept = {n: s for n, s in self.kept.items() if n in regular or n in best}
             names += [name] * (name in self.kept)
         return names
 
-    def save(self, trainer, names: Sequence[str], weights: int | None = None):
-        'One checkpoint under several names, of epoch `weights` also the weights; `last.ckpt` is moved into place last.'
+    def save(self, trainer, names: Sequence[str]):
+        'One checkpoint under several names, under that of weights these alone; `last.ckpt` is moved into place last.'
         temporary = draft_path(self.checkpoints / 'new.ckpt')
         trainer.save_checkpoint(temporary)
         if trainer.is_global_zero:
             for name in names[:-1]:
+                if name.startswith(WEIGHTS):
+                    keep_weights(temporary, self.checkpoints / name)
+                    continue
                 link = draft_path(self.checkpoints / name)
                 try:
                     os.link(temporary, link)
                 except OSError:  # a file system without links
                     shutil.copyfile(temporary, link)
                 os.replace(link, self.checkpoints / name)
-            if weights is not None:
-                keep_weights(temporary, self.checkpoints / f'{WEIGHTS}{weights:03d}.ckpt')
             os.replace(temporary, self.checkpoints / names[-1])
         trainer.strategy.barrier('checkpoint')
 
-    def on_train_end(self, trainer, pl_module):
-        if trainer.is_global_zero and self.keep_only_best:
-            for path in self.checkpoints.glob('*.ckpt'):
-                if path.name != 'best.ckpt':
-                    path.unlink()
+    def drop_others(self):
+        'Of a finished run that keeps only its best, remove all other checkpoints.'
+        for path in self.checkpoints.glob('*.ckpt'):
+            if path.name != 'best.ckpt':
+                path.unlink()

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['log', 'rank_zero_info', 'WEIGHTS', 'NOT_OF_THE_CARD', 'logging_to', 'git_state', 'determinism', 'metadata',
-           'new_folder', 'run_folder', 'Run', 'find_resume', 'weights_of_epochs', 'whole_epochs', 'skip_download',
-           'checkpoint_card', 'chosen_settings']
+           'read_metadata', 'new_folder', 'run_folder', 'Run', 'runs_in', 'find_resume', 'epoch_of',
+           'weights_of_epochs', 'whole_epochs', 'epoch_ended', 'skip_download', 'checkpoint_card', 'chosen_settings']
 
 # %% ../../nbs/training/run.ipynb #a4371f60
 import importlib.metadata
@@ -18,6 +18,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,14 @@ def metadata(
             'device': device, 'devices': torch.cuda.device_count(), 'threads': torch.get_num_threads(),
             'deterministic': determinism(), 'seed': seed, 'command': command, 'cwd': str(Path.cwd()),
             'started': time.strftime('%Y-%m-%dT%H:%M:%S%z')}
+
+
+def read_metadata(
+    folder: str | Path,  # of a run
+) -> dict[str, Any]:  # empty where it was killed before it wrote any
+    'What metadata.json says.'
+    file = Path(folder) / 'metadata.json'
+    return json.loads(file.read_text()) if file.is_file() else {}
 
 
 def new_folder(
@@ -250,6 +259,23 @@ class Run:
         return cli.datamodule
 
 
+def runs_in(
+    out: str | Path,
+    recipe: str = '*',  # its name; *: of all
+) -> list[Path]:  # their folders
+    'The runs of OUT/RECIPE in the order in which they were made, whatever the clock on the wall said.'
+    def made(run: Path) -> tuple:
+        try:
+            started = json.loads((run / 'metadata.json').read_text())['started']
+            when = datetime.strptime(started, '%Y-%m-%dT%H:%M:%S%z').timestamp(), 0  # summer time or not
+        except (OSError, ValueError, KeyError):
+            file = (run / 'config.yaml').stat()
+            when = file.st_mtime_ns / 1e9, file.st_ino
+        return *when, [int(number) for number in re.findall(r'\d+', run.name)]  # -2 before -10
+    runs = [path.parent for path in Path(out).expanduser().glob(f'{recipe}/*/config.yaml')]
+    return sorted((run for run in runs if not run.name.startswith('.')), key=made)
+
+
 def find_resume(
     resume: str | int | Path,  # a run's folder, a checkpoint file, 'last', or an epoch, counted from 0
     out: str | Path,  # where 'last' and epochs are looked for
@@ -259,7 +285,7 @@ def find_resume(
     path = Path(str(resume)).expanduser()
     epoch = int(str(resume)) if re.fullmatch(r'\d+', str(resume)) and not path.exists() else None
     if epoch is not None or str(resume) == 'last':
-        runs = sorted(p.parent for p in (Path(out) / recipe).glob('*/config.yaml'))
+        runs = runs_in(out, recipe)
         if not runs:
             raise FileNotFoundError(f'{Path(out) / recipe}: no run to resume')
         path = runs[-1]
@@ -272,10 +298,12 @@ def find_resume(
             raise ConfigError(f'{path}: weights alone, which no run can be resumed from; checkpoint_start={path} '
                               'starts a new run from them, and every_n_epochs=1 keeps each epoch of a run whole')
         return folder, path
-    folder = Run(path).folder
+    run = Run(path)
+    folder = run.folder
     if epoch is None:
-        last = folder / 'checkpoints' / 'last.ckpt'
-        return folder, last if last.is_file() else None
+        if run.last.is_file():
+            return folder, run.last
+        return folder, run.best if run.best.is_file() and run.config['run'].get('keep_only_best') else None
     whole, weights = whole_epochs(folder), weights_of_epochs(folder)
     if epoch not in whole:
         there = ', '.join(map(str, sorted(whole))) or 'none'
@@ -289,12 +317,19 @@ def find_resume(
 WEIGHTS = 'weights-epoch'  # begins the names of files that hold the weights of an epoch alone
 
 
+def epoch_of(
+    name: str,  # of a checkpoint: 'epoch003-…' or 'weights-epoch003…'
+) -> int:
+    'The epoch that a file is named after.'
+    return int(re.match(r'(?:weights-)?epoch(\d+)', name)[1])
+
+
 def weights_of_epochs(
     folder: Path,  # of a run
 ) -> dict[int, Path]:
     'The epochs whose weights are kept alone.'
-    files = sorted((folder / 'checkpoints').glob(f'{WEIGHTS}*.ckpt'))
-    return {int(path.stem.removeprefix(WEIGHTS)): path for path in files}
+    files = (folder / 'checkpoints').glob(f'{WEIGHTS}*.ckpt')
+    return dict(sorted((epoch_of(path.name), path) for path in files))
 
 
 def whole_epochs(
@@ -305,10 +340,17 @@ def whole_epochs(
     for path in [Run(folder).best, Run(folder).last, *sorted((folder / 'checkpoints').glob('epoch*.ckpt'))]:
         if path.is_file():
             known = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-            rows = known['callbacks']['RunRecord']['rows']  # of metrics.csv
-            if rows and rows[-1]['epoch'] == known['epoch']:  # else it was written within the epoch
+            if epoch_ended(known):
                 epochs[known['epoch']] = path
     return epochs
+
+
+def epoch_ended(
+    checkpoint: Mapping[str, Any],  # of a run
+) -> bool:
+    'Whether a checkpoint was written at the end of its epoch, or within it.'
+    rows = checkpoint['callbacks']['RunRecord']['rows']  # of metrics.csv
+    return bool(rows) and rows[-1]['epoch'] == checkpoint['epoch']
 
 # %% ../../nbs/training/run.ipynb #a45e19be
 def skip_download(

@@ -26,7 +26,8 @@ from ..core.pages import read_csv
 from ..data.splits import SPLITS
 from .config import RecipeCLI, parse
 from .recipes import recipe_path
-from .run import Run, log
+from .resume import differing, read_changes
+from .run import Run, log, read_metadata
 from ..visualization.drawing import DRAWINGS, drawing_of
 from ..visualization.results import plot_curves
 
@@ -84,9 +85,9 @@ def draw_curves(
 
 # %% ../../nbs/training/summary.ipynb #c5a01f1a
 @cache
-def _recipe_values(path: str, state: int, method: str | None) -> dict[str, Any]:
-    'All keys of a recipe with their values.'
-    return dict(parse([path], {} if method is None else {'method': method}).config.items(branches=False))
+def _recipe_config(path: str, state: int, method: str | None) -> Any:
+    'A recipe, parsed.'
+    return parse([path], {} if method is None else {'method': method}).config
 
 
 def changed_settings(
@@ -98,14 +99,12 @@ def changed_settings(
     try:
         path = recipe_path(str(path or config.run.recipe)).resolve()
         method = config.run.method
-        old = _recipe_values(str(path), path.stat().st_mtime_ns, None if method is None else str(method))
+        old = _recipe_config(str(path), path.stat().st_mtime_ns, None if method is None else str(method))
     except (ValueError, OSError):
         return None
-    new = dict(config.items(branches=False))
-    ours = [key for key in dict.fromkeys([*new, *old]) if not key.startswith('run.')
-            or key in ('run.monitor', 'run.patience', 'run.ema')]
-    return {key: (str(old.get(key, '-')), str(new.get(key, '-'))) for key in ours
-            if str(old.get(key, '-')) != str(new.get(key, '-'))}
+    shown = ('run.monitor', 'run.patience', 'run.ema')
+    return {key: values for key, values in differing(old, config).items()
+            if not key.startswith('run.') or key in shown}
 
 
 def run_facts(
@@ -159,7 +158,7 @@ def summary(
     run: Run,
 ) -> str:  # Markdown
     'A run on a page, from the files of its folder.'
-    config, about = run.config, json.loads((run.folder / 'metadata.json').read_text())
+    config, about = run.config, read_metadata(run.folder)
     latest = (about.get('resumed') or [about])[-1]
     metrics, ours, git = run.metrics, config['run'], latest['git']
     state = f'{git["commit"]}{", with changes" if git.get("dirty") else ""}' if git.get('commit') else (
@@ -182,6 +181,9 @@ def summary(
                                     head=('key', 'recipe', 'run')))
     else:
         parts.append('None.')
+    if changes := read_changes(run.folder):
+        parts += ['## Settings that were changed when it was resumed', markdown_table(
+            *((c.place, f'`{c.key}`', c.old, c.new) for c in changes), head=('from', 'key', 'before', 'now'))]
     versions = {'git commit': state, 'python': latest['python'], **latest['versions'],
                 **latest.get('deterministic', {})}
     parts += ['## Versions', markdown_table(*versions.items()), '## Commands',

@@ -22,7 +22,7 @@ from ..core.errors import ConfigError
 from ..core.files import make_folder
 from ..core.locks import lock_output, releases_locks
 from ..core.notebooks import as_path, text_paths
-from .run import Run
+from .run import Run, runs_in
 
 # %% ../../nbs/training/sweep.ipynb #15df1354
 def find_notebook(
@@ -76,11 +76,11 @@ def run_job(
     'Run one notebook, or go on with its run.'
     folder = Path(job['folder'])
     make_folder(folder)
-    begun = sorted(path.parent for path in folder.glob('*/*/config.yaml'))
+    begun = runs_in(folder)
     parameters = dict(job['parameters']) | {'out': str(folder)} | ({'resume': str(begun[-1])} if begun else {})
     papermill.execute_notebook(job['notebook'], folder / Path(job['notebook']).name, parameters,
                                cwd=Path(job['notebook']).parent, progress_bar=False)
-    run = Run(sorted(path.parent for path in folder.glob('*/*/config.yaml'))[-1])
+    run = Run(runs_in(folder)[-1])
     best = run.metrics.set_index('epoch').loc[run.best_epoch]
     return dict(job['given']) | {'best_epoch': run.best_epoch} | {n: v for n, v in best.items() if n.endswith('/val')}
 

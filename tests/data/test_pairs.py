@@ -64,7 +64,7 @@ def test_order_is_a_function_of_seed_and_epoch_and_goes_on(root):
         orders[seed, epoch] = list(sampler)
         again = ExclusiveBatchSampler(pairs, 3, seed)
         again.set_epoch(epoch)
-        again.skip = 2
+        again.skip = 2 * again.whole
         assert list(again) == orders[seed, epoch][2:]
     assert len({str([[i for i, _ in b] for b in order]) for order in orders.values()}) == 3
 

@@ -203,6 +203,8 @@ AGAIN = 10  # other orders that are tried when what is left does not fill a batc
 class ExclusiveBatchSampler(SeededBatchSampler):
     'Batches in which no photo matches the tile of another pair, over all processes; a function of (seed, epoch).'
 
+    fixed_batches = True
+
     def __init__(
         self,
         pairs: Pairs,
@@ -214,15 +216,15 @@ class ExclusiveBatchSampler(SeededBatchSampler):
     ):
         self.photo, self.tile = pairs.pairs.photo.to_numpy(), pairs.pairs.tile.to_numpy()
         self.matches = Matches(pairs.matches.photo.to_numpy(), pairs.matches.tile.to_numpy())
-        self.whole = batch_size * world
-        batches = [exclusive_batches(self.photo, self.tile, self.matches, self.whole, mix(seed, t, 7))
+        whole = batch_size * world
+        batches = [exclusive_batches(self.photo, self.tile, self.matches, whole, mix(seed, t, 7))
                  for t in range(tries)]
         lengths, largest = [b.size for b, _ in batches], max(n for _, n in batches)
         if not max(lengths):
             by = f' × {world} processes' if world > 1 else ''
             raise ValueError(f'batch_size {batch_size}{by}: {len(pairs)} pairs fill no exclusive batch of '
-                             f'{self.whole}; the largest in {tries} seeded greedy tries has {largest}')
-        super().__init__(max(min(lengths), self.whole), batch_size, seed, train=True, rank=rank, world=world)
+                             f'{whole}; the largest in {tries} seeded greedy tries has {largest}')
+        super().__init__(max(min(lengths), whole), batch_size, seed, train=True, rank=rank, world=world)
         self.unplaced = len(pairs) - self.size  # pairs that an epoch leaves out
 
     def order(self) -> np.ndarray:  # numbers of pairs, batch after batch of all processes

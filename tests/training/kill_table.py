@@ -1,0 +1,232 @@
+"""Kill runs of every recipe at every moment, resume them, and compare them with runs that were left alone.
+
+    python tests/training/kill_table.py ROWS.csv --kills 100 [--only RECIPE[:FRESHNESS] …] [--moments MOMENT …]
+
+A row of the file is a kill; the cells with the fewest rows come first, so that more kills go on where fewer ended.
+Everything is imported once: each run is a fork, which is killed with SIGKILL.
+"""
+import argparse
+import contextlib
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+os.environ['CUDA_VISIBLE_DEVICES'] = ''
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import lightning as L  # noqa: E402
+import pandas as pd  # noqa: E402
+import tiny  # noqa: E402
+import torch  # noqa: E402
+
+import geoseg  # noqa: E402
+from geoseg.tasks.base import Task  # noqa: E402
+from geoseg.training.record import RunRecord  # noqa: E402
+from geoseg.training.run import Run  # noqa: E402
+from geoseg.training.train import train  # noqa: E402
+
+FRESHNESS = ('refresh', 'rewrite', 'momentum')
+CASES = [(recipe, '') for recipe in geoseg.recipes()] + [('geosegformer', how) for how in FRESHNESS]
+MOMENTS = ('in a step',  # after a checkpoint within the epoch, but for the first step of it
+           'saving',  # a checkpoint within the epoch is written, and not yet in its place
+           'saved',  # it is in its place
+           'validating',
+           'ending',  # the checkpoint of the epoch has some of its names
+           'ended',  # the next epoch has not begun
+           'any time')
+COLUMNS = ['recipe', 'freshness', 'moment', 'seed', 'at', 'killed', 'identical', 'difference']
+ALWAYS = {'epochs': 2, 'every_n_steps': 1, 'save_top_k': 1}
+MEMORY = {'chip': 64, 'chips_per_epoch': 12, 'memory_size': 24, 'spatial_radius': 6., 'memory_dim': 16, 'momentum': 0.5,
+          'memory_warmup_epochs': 1, 'label_recall': True, 'scales': [8., 64.], 'image_size': None}
+
+
+def settings(recipe: str, freshness: str, out: Path) -> dict:
+    'Arguments of `train`.'
+    changes = ALWAYS | (MEMORY | {'freshness': freshness} if freshness else {})
+    return {'recipe': recipe, 'data': 'world:raster:tiny' if freshness else tiny.DATA, 'out': str(out),
+            'overrides': tiny.settings(recipe, **changes)}
+
+
+def strike(moment: str, at: tuple[int, int]):
+    'Arrange that this process is killed at a moment of (epoch, step).'
+    kill, now = (lambda: os.kill(os.getpid(), signal.SIGKILL)), {'ending': False}
+    save, end, write = RunRecord.save, RunRecord.on_train_epoch_end, L.Trainer.save_checkpoint
+    training_step, replace = Task.training_step, os.replace
+
+    def here(trainer) -> bool:
+        return trainer.global_step == at[1]
+
+    def steps(self, batch, batch_idx):
+        loss = training_step(self, batch, batch_idx)
+        if moment == 'in a step' and here(self.trainer):
+            kill()
+        return loss
+
+    def writes(self, path, *args, **kwargs):
+        write(self, path, *args, **kwargs)
+        if moment == 'saving' and here(self):
+            os.truncate(path, Path(path).stat().st_size // 2)
+            kill()
+
+    def saves(self, trainer, names):
+        if moment == 'ending' and now['ending'] and trainer.current_epoch == at[0]:
+            os.replace = lambda a, b: kill() if str(b).endswith('last.ckpt') else replace(a, b)
+        save(self, trainer, names)
+        ended = now['ending'] and trainer.current_epoch == at[0]
+        if moment == 'saved' and here(trainer) or moment == 'ended' and ended:
+            kill()
+
+    def ends(self, trainer, pl_module):
+        now['ending'] = True
+        end(self, trainer, pl_module)
+        now['ending'] = False
+
+    def validates(self, trainer, *args):
+        if moment == 'validating' and trainer.current_epoch == at[0]:
+            kill()
+
+    Task.training_step, L.Trainer.save_checkpoint, RunRecord.save = steps, writes, saves
+    RunRecord.on_train_epoch_end, RunRecord.on_validation_batch_end = ends, validates
+
+
+def run(given: dict, moment: str | None = None, at: tuple[int, int] = (0, 0), seconds: float | None = None) -> bool:
+    'Train in a fork. Returns whether it was killed.'
+    child = os.fork()
+    if child == 0:
+        try:
+            warnings.simplefilter('ignore')
+            sys.stdout = sys.stderr = open(os.devnull, 'w')
+            torch.set_num_threads(1)
+            if moment is not None:
+                strike(moment, at)
+            train(**given)
+            os._exit(0)
+        except BaseException as error:
+            sys.__stderr__.write(f'{given}: {type(error).__name__}: {error}\n')
+            os._exit(1)
+    if seconds is not None:
+        time.sleep(seconds)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    if status and not os.WIFSIGNALED(status):
+        raise SystemExit('a run failed')
+    return os.WIFSIGNALED(status)
+
+
+def run_in(out: Path) -> Path | None:
+    'The folder of the only run, if it came so far.'
+    return next((path.parent for path in out.glob('*/*/config.yaml')), None)
+
+
+def difference(one: Path, two: Path) -> str:
+    'What first differs between two runs; nothing where they are the same.'
+    names = [sorted(str(p.relative_to(run)) for part in ('checkpoints', 'figures') for p in (run / part).rglob('*'))
+             for run in (one, two)]
+    if names[0] != names[1]:
+        return f'files {sorted(set(names[0]) ^ set(names[1]))}'
+    tables = [name for name in ('metrics.csv', 'per_class.csv', 'train_log.csv', 'split.csv') if (one / name).is_file()]
+    for name in [*tables, *(name for name in names[0] if name.endswith('.png'))]:
+        if (one / name).read_bytes() != (two / name).read_bytes():
+            return name
+    for name in (name for name in names[0] if name.endswith('.ckpt')):
+        known = [torch.load(run / name, map_location='cpu', weights_only=True) for run in (one, two)]
+        for part in known[0].keys() | known[1].keys() - {'loops'}:
+            if part != 'loops' and not same(*(checkpoint.get(part) for checkpoint in known)):
+                return f'{name} {part}'
+    clocks = re.compile(r'^(# .*|\| (started|resumed|command) \|.*|cd .*|geoseg .*)$', re.M)  # and folders
+    if len({clocks.sub('', (run / 'summary.md').read_text()) for run in (one, two)}) > 1:
+        return 'summary.md'
+    return ''
+
+
+def same(one, two) -> bool:
+    'Whether plain values and tensors are equal, tensors to the bit.'
+    if isinstance(one, torch.Tensor):
+        return (isinstance(two, torch.Tensor) and one.shape == two.shape and one.dtype == two.dtype
+                and torch.equal(one.nan_to_num(), two.nan_to_num()))
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(same(value, two[key]) for key, value in one.items())
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(two) and all(map(same, one, two))
+    return one == two or one != one and two != two
+
+
+class Table:
+    'The rows of a file, and runs that were left alone to compare with.'
+
+    def __init__(self, path: Path, work: Path):
+        self.path, self.work, self.whole = path, work, {}
+        self.rows = pd.read_csv(path, keep_default_na=False) if path.is_file() else pd.DataFrame(columns=COLUMNS)
+
+    def tried(self, case: tuple[str, str], moment: str) -> int:
+        rows = self.rows
+        return int(((rows.recipe == case[0]) & (rows.freshness == case[1]) & (rows.moment == moment)
+                    & (rows.killed.astype(str) == 'True')).sum())
+
+    def compare(self, case: tuple[str, str], moment: str, seed: int):
+        'One kill.'
+        if case not in self.whole:
+            out, start = self.work / 'whole' / '-'.join(case), time.monotonic()
+            run(settings(*case, out))
+            self.whole[case] = run_in(out), time.monotonic() - start
+        whole, seconds = self.whole[case]
+        draw, out = random.Random(seed), self.work / 'cut'
+        shutil.rmtree(out, ignore_errors=True)
+        ends = Run(whole).metrics['step'].tolist()
+        epoch, each = draw.randrange(len(ends)), ends[0]
+        step = epoch * each + draw.randrange(1, each)  # steps that are done
+        given = settings(*case, out)
+        if moment == 'any time':
+            delay = draw.uniform(0.05, 0.95) * seconds
+            killed, at = run(given, seconds=delay), f'{delay:.2f} s'
+        else:
+            killed, at = run(given, moment, (epoch, step)), f'epoch {epoch}, step {step}'
+        cut = run_in(out)
+        if cut is None:
+            run(given)  # it had not begun
+        elif killed:
+            run({'resume': str(cut)})
+        different = difference(whole, run_in(out))
+        self.rows.loc[len(self.rows)] = [*case, moment, seed, at, killed, not different, different]
+        self.rows.to_csv(self.path, index=False)
+
+    def show(self) -> str:
+        'Identical runs of those killed, by case and moment.'
+        rows = self.rows[self.rows.killed.astype(str) == 'True']
+        right = rows.assign(right=rows.identical.astype(str) == 'True').groupby(['recipe', 'freshness', 'moment']).right
+        cells = right.agg(lambda r: f'{int(r.sum())}/{len(r)}').unstack('moment').fillna('-')
+        total = f'{int((rows.identical.astype(str) == "True").sum())} of {len(rows)} killed runs ended identically'
+        return f'{cells[[m for m in MOMENTS if m in cells]].to_string()}\n{total}'
+
+
+def main(words: list[str] | None = None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('rows', type=Path)
+    parser.add_argument('--kills', type=int, default=len(CASES) * len(MOMENTS))
+    parser.add_argument('--only', nargs='*', default=[':'.join(case) for case in CASES])
+    parser.add_argument('--moments', nargs='*', default=MOMENTS)
+    parser.add_argument('--seed', type=int, default=0)
+    given = parser.parse_args(words)
+    cases = [tuple(f'{name}:'.split(':')[:2]) for name in given.only]
+    with tempfile.TemporaryDirectory() as work:
+        table = Table(given.rows, Path(work))
+        for _ in range(given.kills):
+            cells = [(table.tried(case, moment), number, case, moment) for number, (case, moment) in enumerate(
+                (case, moment) for case in cases for moment in given.moments)]
+            case, moment = min(cells)[2:]
+            table.compare(case, moment, given.seed + len(table.rows))
+            print(*table.rows.iloc[-1], flush=True)
+    print(table.show())
+    return int((table.rows.identical.astype(str) != 'True').any())
+
+
+if __name__ == '__main__':
+    sys.exit(main())
