@@ -366,10 +366,11 @@ def test_no_link_within_an_output_is_followed(sent, tmp_path):
         (tmp_path / verb).mkdir()
         (tmp_path / verb / 'metrics.csv').symlink_to(outside / 'file')
         assert cli.main([verb, *data, f'out={tmp_path / verb}']) == 2
-    for name in ('evaluation', 'checkpoints/.new.ckpt', 'figures/x'):
+    for name in ('evaluation', 'predictions', 'checkpoints/.new.ckpt', 'figures/x'):
         (run / name).parent.mkdir(exist_ok=True)
         (run / name).symlink_to(outside)
-        assert cli.main(['validate', *data]) == 2 and cli.main(['fit', f'resume={run}', 'epochs=9']) == 2
+        assert {cli.main([verb, *data]) for verb in ('validate', 'predict', 'calibrate')} == {2}
+        assert cli.main(['fit', f'resume={run}', 'epochs=9']) == 2
         (run / name).unlink()
     assert not list(outside.iterdir())
     (tmp_path / 'real').mkdir()

@@ -206,7 +206,7 @@ class Answer:
     ):
         self.trained, self.request, self.found, self.cli = trained, request, found, cli
         self.folder = trained.folder(request.out)
-        refuse_links(self.folder)
+        refuse_links(trained.run.folder if request.out is None else self.folder)
         self.check()
 
     def check(self):

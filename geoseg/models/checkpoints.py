@@ -63,6 +63,10 @@ def check_card(
     source: str | Path,  # the file, for the error
 ):
     'Refuse a card that names what no file may name, see `geoseg.core.trust`.'
+    network = card.get('network')
+    arguments = network.get('init_args') if isinstance(network, Mapping) else None
+    if not isinstance(network, Mapping) or 'class_path' not in network or not isinstance(arguments or {}, Mapping):
+        raise ValueError(f'{source}: network of the card is {network!r:.80}, expected a class and its arguments')
     for key in ('network', 'data'):
         check_classes(card.get(key), key)
         # data are read as data, wherever they lie; they are named anew in most calls
