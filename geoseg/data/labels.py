@@ -17,9 +17,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from PIL import Image
 
 from ..core.files import write_whole
+from ..core.inputs import SETTINGS, check_file, open_picture, read_text
 from ..core.pages import csv_text, is_guarded, unguard_cell
 
 # %% ../../nbs/data/labels.ipynb #0339c158
@@ -292,7 +292,7 @@ def read_category_csv(
 ) -> LabelScheme:
     'The scheme of a `category.csv`; raises `ValueError` naming the line at fault'
     path, rows, merged = Path(path), [], {}
-    with path.open(newline='', encoding='utf-8-sig') as f:
+    with check_file(path, 'category.csv', SETTINGS).open(newline='', encoding='utf-8-sig') as f:
         reader = csv.DictReader(f, skipinitialspace=True)
         if missing := [c for c in ('id', 'name', 'r', 'g', 'b') if c not in (reader.fieldnames or [])]:
             raise ValueError(f'{path}: no column {", ".join(missing)}, expected id,name,abbr,r,g,b')
@@ -321,7 +321,7 @@ def read_classes_txt(
 ) -> LabelScheme:
     'The scheme of a `classes.txt`, with colours made up; raises `ValueError` naming the line at fault'
     path, rows = Path(path), []
-    for number, line in enumerate(path.read_text(encoding='utf-8-sig').splitlines(), 1):
+    for number, line in enumerate(read_text(path, 'classes.txt', SETTINGS, encoding='utf-8-sig').splitlines(), 1):
         if line.strip():
             value, _, name = line.strip().partition(' ')
             if not name.strip():
@@ -420,13 +420,8 @@ def read_mask(
     unknown: str = 'error',  # a value outside the scheme: 'error' or 'ignore'
 ) -> np.ndarray:  # uint8 [H, W] train ids
     'Train ids of a mask file; raises `ValueError` naming the file if it is damaged or holds unknown values'
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError, ValueError) as e:  # Pillow's ways of saying that a file is damaged
-        raise ValueError(f'{path}: not a readable mask ({e})') from e
+    with open_picture(path, 'mask') as image:
+        image.load()
     if image.mode in ('RGBA', 'LA'):
         if image.getextrema()[-1][0] < 255:
             raise ValueError(f'{path}: a mask with transparent pixels: what they mean is not said')

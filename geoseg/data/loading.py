@@ -263,6 +263,7 @@ class SegmentationData(LayoutData):
     kind = 'segmentation'
     holds = 'pictures'
     channels = 3  # bands of an image
+    target = 'mask'  # the key of a batch that holds the truth
     collate = None  # samples -> batch; None: they are stacked
 
     def __init__(
@@ -275,11 +276,12 @@ class SegmentationData(LayoutData):
         seed: int = 0,  # of splits, order and augmentation
         unknown: str = 'error',  # label values that the scheme does not know: 'error' or 'ignore'
         remember: str | Path | None = None,  # a folder of pictures whose masks are not read, for a memory
+        allow_outside: bool = False,  # what files of the data set name outside of it, too
     ):
         super().__init__()
         if unknown not in ('error', 'ignore'):
             raise ValueError(f"unknown must be 'error' or 'ignore', not {unknown!r}")
-        self.roots = split_roots(root)
+        self.roots, self.allow_outside = split_roots(root), allow_outside
         self.remember = Path(remember).expanduser() if remember is not None else None
         if self.remember is not None and not self.remember.is_dir():
             raise FileNotFoundError(f'{self.remember}: no such folder (remember)')
@@ -356,6 +358,12 @@ class SegmentationData(LayoutData):
         if part not in self._plain:
             self._plain[part] = self.loader_of(self.reference() if part == 'reference' else self.datasets[part])
         return self._plain[part]
+
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        'Note whether anything is labelled: asked before the batch moves, no device has to wait for the answer.'
+        truth, ignored = batch[self.target].flatten(), self.scheme.ignore_index
+        few = truth[::61]
+        return batch | {'labelled': bool((few != ignored).any() or (truth != ignored).any())}
 
     def train_dataloader(self):
         return self.loader('train', train=True)

@@ -19,6 +19,7 @@ from scipy.spatial import cKDTree
 
 from ..core.files import write_whole
 from ..core.pages import csv_text, read_csv
+from ..core.inputs import TEXT, check_file
 
 # %% ../../nbs/data/splits.ipynb #a854c6c1
 SPLITS = ('train', 'val', 'test')
@@ -224,8 +225,7 @@ def read_split(
 ) -> pd.DataFrame:  # name, split
     'Read `name,split`; names may be written with or without suffix where they are compared with files.'
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such file')
+    check_file(path, most=TEXT)
     split = read_csv(path, dtype=str, keep_default_na=False)
     _check_split(split, path)
     if found is None:

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import rasterio
 import torch
 from torch.utils.data import DataLoader
 
 from ..data.labels import LabelScheme
 from ..data.grids import cover
 from ..data.rasters.chips import RasterChips
+from ..data.rasters.files import open_raster
 from ..metrics.segmentation import bootstrap_interval, image_confusions, metrics_from_confusion
 
 # %% ../../nbs/evaluation/archive.ipynb #d685e57a
@@ -54,7 +54,7 @@ class Archive:
         form, masks = re.compile(re.escape(pattern).replace(r'\{date\}', r'(\d{8})')), {}
         for path in sorted(Path(root).iterdir()):
             if match := form.fullmatch(path.name):
-                with rasterio.open(path) as file:
+                with open_raster(path) as file:
                     values, known = file.read(1), file.read_masks(1) > 0
                 masks[match[1]] = np.where(known, scheme.encode(np.where(known, values, values[known][0]), path), 255)
         if not masks:

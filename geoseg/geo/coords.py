@@ -21,6 +21,8 @@ from PIL import Image
 from pyproj import CRS, Geod, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
+from ..core.inputs import FORMATS, check_file
+
 # %% ../../nbs/geo/coords.ipynb #53de4ffe
 WGS84 = 'EPSG:4326'
 _geod = Geod(ellps='WGS84')
@@ -293,7 +295,7 @@ def exif_place(
     with warnings.catch_warnings():
         warnings.simplefilter('error', UserWarning)  # Pillow only warns of a damaged table
         try:
-            with Image.open(path) as image:
+            with Image.open(check_file(path, 'photo'), formats=FORMATS) as image:
                 exif = image.getexif()
                 gps, photo = exif.get_ifd(0x8825), exif.get_ifd(0x8769)
         except FileNotFoundError:

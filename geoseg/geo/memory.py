@@ -19,6 +19,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from ..core.files import writing
+from ..core.inputs import check_file, read_json
 from .coords import Frame
 
 # %% ../../nbs/geo/memory.ipynb #11739746
@@ -516,8 +517,8 @@ def load(
 ) -> GeoMemory:
     'A memory that `save` wrote.'
     path = Path(f'{path}.safetensors')
-    about = json.loads(path.with_suffix('.json').read_text())
+    about = read_json(path.with_suffix('.json'), 'memory')
     about.pop('stats')
     memory = cls(**about)
-    memory.load_state(safetensors.torch.load_file(path))
+    memory.load_state(safetensors.torch.load_file(check_file(path, 'memory')))
     return memory

@@ -62,7 +62,7 @@ def write_predictions(
     if lost := [t for p, t in targets.items() if t.resolve() == p.resolve()]:
         raise ValueError(f'{lost[0]} would be overwritten with its prediction; choose another folder')
     for prepared, probs in predict_faces(predictor, batches):
-        mesh, target = read_mesh(prepared.path), targets[prepared.path]
+        mesh, target = read_mesh(prepared.path, prepared.within), targets[prepared.path]
         if metadata := frame_file(prepared.path):
             write_whole(target.parent / metadata.name, metadata.read_bytes())
         source = np.asarray(prepared.source)
@@ -96,7 +96,7 @@ class MeshFiles(MeshData):
         files: Sequence[Path],
         **kwargs: Any,  # of `MeshData`, but root
     ):
-        super().__init__({'predict': str(files[0].parent)}, **kwargs)
+        super().__init__({'predict': os.path.commonpath([file.parent for file in files])}, **kwargs)
         self.chosen = list(files)
 
     def files(self) -> dict[str, list[Path]]:
@@ -131,7 +131,7 @@ class MeshAnswer(Answer):
         if self.cli is not None:
             source, predictor = self.cli.datamodule, Predictor(self.cli.model.network, trained.scheme, trained.card)
         else:
-            settings = trained.settings()
+            settings = trained.settings('allow_outside')
             known = signature(MeshData).parameters
             own = {key: value for key, value in settings.items() if key in known and key != 'root'}
             source = MeshFiles(self.found, **own | {'labels': trained.scheme, 'augment': None})

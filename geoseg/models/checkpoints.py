@@ -17,6 +17,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from ..core.files import writing
+from ..core.inputs import check_archive, check_file
 from ..core.mappings import deep_merge
 from ..core.trust import check_arguments, check_classes, safe_class, without_downloads
 from ..data.layouts import LAYOUTS
@@ -38,9 +39,9 @@ def read_file(
 ) -> Any:
     'Load what torch saved on the CPU, tensors and plain values only.'
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such checkpoint')
+    check_file(path, 'checkpoint')
     try:
+        check_archive(path)
         return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:
         raise ValueError(f'{path}: not a readable checkpoint ({type(error).__name__}: '

@@ -8,7 +8,6 @@ __all__ = ['CONNECTION_ERRORS', 'FOLDER_FILES', 'NESTED', 'SAVED_AROUND', 'WRAPP
            'start_from', 'is_path', 'require_path', 'published_weights']
 
 # %% ../../nbs/models/weights.ipynb #1b354fcb
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 from transformers.core_model_loading import revert_weight_conversion
 
+from ..core.inputs import SETTINGS, DataFolder, read_json
 from ..geo.memory import STATE
 from .checkpoints import load_weights, network_weights, read_file
 
@@ -74,7 +74,8 @@ def weight_files(
         raise FileNotFoundError(f'{path}: no weights in this folder; it has none of {", ".join(FOLDER_FILES)}')
     if not name.endswith('.index.json'):
         return [path / name]
-    return [path / part for part in sorted({*json.loads((path / name).read_text())['weight_map'].values()})]
+    parts = sorted({*read_json(path / name, 'index', SETTINGS)['weight_map'].values()})
+    return [DataFolder().path(path / name, part) for part in parts]
 
 
 def read_weights(

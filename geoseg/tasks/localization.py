@@ -65,6 +65,10 @@ class LocalizationTask(Task):
     def compute_loss(self, output: dict[str, Tensor], batch: Mapping[str, Any]) -> Tensor:
         return self.loss(output['query'], output['gallery'], output['scale'], batch['weight'])
 
+    def sample_names(self, batch: Mapping[str, Any]) -> list[str]:
+        photos = self.trainer.datamodule.pairs['train'].photos
+        return [photos[i].name for i in batch['query_id'].tolist()]
+
     def on_validation_start(self):
         self.seen = {'query': [], 'gallery': []}
 

@@ -121,7 +121,8 @@ class SegmentationTask(Task):
 
     def validation_step(self, batch, batch_idx):
         output = self(batch)
-        self.eval_sums += weighted(self.compute_loss(output, batch), batch)
+        if batch.get('labelled', True):
+            self.eval_sums += weighted(self.compute_loss(output, batch), batch)
         self.metrics.update(output['logits'], batch[self.target])
         return output['logits']
 

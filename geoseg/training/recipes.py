@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from ..core.errors import nearest
+from ..core.inputs import SETTINGS, check_file, read_text
 
 # %% ../../nbs/training/recipes.ipynb #53cee4fb
 def recipes() -> list[str]:
@@ -27,9 +28,7 @@ def recipe_path(
 ) -> Path:
     'Where a recipe stands.'
     if Path(name).suffix in ('.yaml', '.yml', '.toml', '.json'):
-        if not Path(name).is_file():
-            raise FileNotFoundError(f'{name}: no such file')
-        return Path(name)
+        return check_file(name)
     if name not in recipes():
         raise ValueError(f'unknown recipe {name!r}{nearest(name, recipes())}; there are: {", ".join(recipes())}')
     return Path(str(resources.files('geoseg').joinpath('recipes', f'{name}.yaml')))
@@ -41,12 +40,12 @@ def read_config(
     'Read a configuration file into a mapping.'
     path = Path(path)
     try:
-        text = path.read_text(encoding='utf-8')
-    except OSError as error:
+        text = read_text(path, 'configuration', SETTINGS)
+    except PermissionError as error:
         raise FileNotFoundError(f'{path}: cannot be read ({error.strerror})') from error
     try:
         config = tomllib.loads(text) if path.suffix == '.toml' else yaml.safe_load(text)
-    except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+    except (tomllib.TOMLDecodeError, yaml.YAMLError, RecursionError) as error:
         raise ValueError(f'{path}: {error}') from error
     if not isinstance(config, dict):
         raise ValueError(f'{path}: expected a mapping of sections, found {type(config).__name__}')

@@ -362,7 +362,8 @@ def skip_download(
         network.init_args.pretrained = False
 
 
-NOT_OF_THE_CARD = ('root', 'remember', 'labels', 'augment', 'seed', 'cache', 'index_dir')  # of this machine, or told
+NOT_OF_THE_CARD = ('root', 'remember', 'labels', 'augment', 'seed', 'cache', 'index_dir',
+                   'allow_outside')  # of this machine, or told
 
 
 def checkpoint_card(

@@ -35,6 +35,7 @@ from ..models.weights import published_weights, start_from
 from ..tasks.optim import trained_modules
 from .callbacks import EMA, EarlyStopping, NotebookProgress, SeedBatches, StopBetweenSteps
 from .config import RecipeCLI, parse, parse_run
+from .divergence import StopAtDivergence, check_labels, validates
 from ..core.pages import csv_text
 from ..core.trust import refuse_links, takes_trust
 from .record import RunRecord
@@ -134,6 +135,7 @@ def fit(
             skip_download(cli)
         cli.build()
         cli.datamodule.setup('fit')
+        check_labels(cli.model, cli.datamodule)
         if getattr(cli.model, 'class_weights', None) is not None:  # numbers from here on: see `config.yaml`
             cli.config.model.init_args.class_weights = cli.model.weigh_classes(cli.datamodule)
         cli.datamodule.train_dataloader()
@@ -184,6 +186,8 @@ def fit(
             rank_zero_info('frozen but for %s', ', '.join(parts))
         for line in cli.foreign.remarks(cli.config) if cli.foreign else ():
             rank_zero_info('%s', line)
+        if trainer.limit_val_batches == 0:
+            rank_zero_info('no validation: the newest checkpoint is the best, and no patience ends the run')
         with after_the_step(shlex.join(['geoseg', 'fit', *(f'--plugins={p}' for p in plugins), f'resume={folder}'])):
             trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
         if config.weights_end and first:
@@ -277,6 +281,8 @@ def prepare(
     for key, name in monitors.items():
         if name not in names:
             raise ConfigError(f'{key}: {name!r} is not measured{nearest(name, names)}; there are {", ".join(names)}')
+    if not validates(cli.datamodule):
+        cli.config_init['trainer']['limit_val_batches'] = 0
     record = RunRecord(folder, config.monitor, config.save_top_k, config.every_n_epochs, config.every_n_steps,
                        config.keep_only_best, config.weights_every_n_epochs)
     if config.draw_every_n_epochs < 0:
@@ -285,9 +291,9 @@ def prepare(
     if last and 0 < last < every:
         raise ConfigError(f'trainer.check_val_every_n_epoch is {every} for {last} epochs: nothing would be validated')
     # pictures show the averaged weights: before EMA puts its own back
-    extra = [PlaceInEpoch(), SeedBatches(cli.config.seed_everything), StopBetweenSteps(), record,
-             Pictures(folder, config.draw_every_n_epochs)]
-    if config.patience is not None:
+    extra = [PlaceInEpoch(), SeedBatches(cli.config.seed_everything), StopBetweenSteps(), StopAtDivergence(record),
+             record, Pictures(folder, config.draw_every_n_epochs)]
+    if config.patience is not None and cli.config_init['trainer']['limit_val_batches'] != 0:
         extra.append(EarlyStopping(config.monitor, patience=config.patience, check_on_train_epoch_end=True,
                                    mode='min' if record.sign < 0 else 'max', min_delta=0.0))
     if config.ema is not None:

@@ -18,6 +18,7 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from ...core.files import cache_folder
+from ...core.inputs import DataFolder
 from ..labels import LabelScheme
 from ..loading import Key, SegmentationData, key_of, source_id, split_roots
 from .features import NORMAL, face_features, points_in_triangle
@@ -189,6 +190,7 @@ class MeshData(SegmentationData):
 
     layout = 'mesh'
     kind = holds = 'meshes'
+    target = 'labels'
     collate = staticmethod(collate_meshes)
 
     def __init__(
@@ -209,11 +211,12 @@ class MeshData(SegmentationData):
         ground_window: float = 50.,  # metres, wider than a building
         missing_texture: Literal['error', 'ignore'] = 'error',  # 'ignore': faces of a missing page have no pixels
         cache: str | Path | None = None,  # where prepared meshes are kept; None: $GEOSEG_CACHE, else ~/.cache/geoseg
+        allow_outside: bool = False,  # materials and texture pages outside of the root, too
     ):
         if min(n_clusters, cluster_size, max_texture_pixels) < 1:
             raise ValueError(f'n_clusters {n_clusters}, cluster_size {cluster_size}, max_texture_pixels '
                              f'{max_texture_pixels}: expected 1 or more')
-        super().__init__(root, labels, None, batch_size, num_workers, seed, unknown)
+        super().__init__(root, labels, None, batch_size, num_workers, seed, unknown, None, allow_outside)
         self.augment = augment or MeshAugment()
         self.n_clusters, self.cache = n_clusters, cache
         self.columns = [i for i in range(25 if additional_geometrical_features else 22)
@@ -262,10 +265,14 @@ class MeshData(SegmentationData):
             raise ValueError(f'{root / "split.csv"}: no row for {len(lost)} of {len(files)} meshes (first: {lost[0]})')
         return [f for f in files if known[f.name] == split]
 
+    def within(self, files: dict[str, list[Path]]) -> dict[Path, DataFolder]:
+        'Where the materials and texture pages of each mesh may lie.'
+        return {file: DataFolder(self.roots[split], self.allow_outside) for split in files for file in files[split]}
+
     def make_datasets(self) -> dict[str, Dataset]:
         files = self.files()
         prepared = prepare_all([f for part in files.values() for f in part], self.scheme, self.settings, self.cache,
-                               self.num_workers)
+                               self.num_workers, within=self.within(files))
         meshes = {split: [prepared[f] for f in part] for split, part in files.items()}
         if bare := [m.path for m in meshes.get('train', []) if not m.meta['labelled']]:
             raise ValueError(f'{bare[0]}: no labels to train on (nor have {len(bare) - 1} others); expected a face '
@@ -281,8 +288,9 @@ class MeshData(SegmentationData):
 
     def prepare(self, force: bool = False) -> str:
         'Prepare all meshes; what is there already is not computed again, unless forced.'
-        files = [file for part in self.files().values() for file in part]
-        prepare_all(files, self.scheme, self.settings, self.cache, self.num_workers, force)
+        within = self.within(self.files())
+        files = list(within)
+        prepare_all(files, self.scheme, self.settings, self.cache, self.num_workers, force, within)
         return f'{len(files)} meshes prepared in {cache_folder(self.cache)}'
 
     def _dataset(self, split, augment):

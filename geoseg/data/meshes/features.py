@@ -9,10 +9,11 @@ __all__ = ['FEATURES', 'CENTROID', 'NORMAL', 'cluster_order', 'face_features', '
 # %% ../../../nbs/data/meshes/features.ipynb #c41b6ace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
+
+from ..pictures.files import read_image
 
 # %% ../../../nbs/data/meshes/features.ipynb #b52fc6e7
 def cluster_order(
@@ -136,7 +137,4 @@ def read_pixels(
 # %% ../../../nbs/data/meshes/features.ipynb #04ab72fd
 def read_page(path: Path) -> np.ndarray:  # uint8 [H, W, 3]
     'A texture page as RGB.'
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise ValueError(f'{path}: not a readable picture')
-    return picture[..., ::-1]
+    return read_image(path)

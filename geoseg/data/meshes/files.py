@@ -20,6 +20,7 @@ import numpy as np
 from trimesh.exchange.ply import load_ply
 
 from ...core.files import write_whole, writing
+from ...core.inputs import DataFolder, SETTINGS, check_file, read_text
 from ..labels import LabelScheme
 
 # %% ../../../nbs/data/meshes/files.ipynb #0c8681c8
@@ -103,9 +104,10 @@ def fan(
 # %% ../../../nbs/data/meshes/files.ipynb #563d73ca
 def read_ply(
     path: str | Path,
+    within: DataFolder = DataFolder(),  # noqa: B008 (frozen): where its texture pages may lie
 ) -> Mesh:
     'A mesh from PLY: labels from a face property `label`, any number of texture pages.'
-    path = Path(path)
+    path = check_file(path, 'mesh')
     try:
         with open(path, 'rb') as file:
             raw = load_ply(file, skip_materials=True, fix_texture=False)['metadata']['_ply_raw']
@@ -113,11 +115,11 @@ def read_ply(
             header = file.read(65536).partition(b'end_header')[0].decode('utf-8', 'replace')
         points, table = raw['vertex']['data'], raw.get('face', {'length': 0})
         vertices = np.column_stack([points[k] for k in 'xyz']).astype(np.float64)
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except Exception as error:  # trimesh has many ways to say that a file is damaged
         raise ValueError(f'{path}: not a readable PLY mesh ({type(error).__name__}: {error})') from error
     comments = re.findall(r'^comment (\w+) (.+?)\s*$', header, re.M)
     mesh = Mesh(vertices, np.zeros((0, 3), np.int64), name=str(path),
-                pages=[path.parent / value for key, value in comments if key.lower() == 'texturefile'])
+                pages=[within.path(path, value) for key, value in comments if key.lower() == 'texturefile'])
     known = dict(comments)
     if 'crs' in known and 'offset' in known:
         mesh.frame = {'crs': known['crs'], 'offset': [float(v) for v in known['offset'].split()]}
@@ -168,10 +170,11 @@ def _ply_texture(mesh, column, points, size, places, polygon):
 # %% ../../../nbs/data/meshes/files.ipynb #9d613dfe
 def read_obj(
     path: str | Path,
+    within: DataFolder = DataFolder(),  # noqa: B008 (frozen): where its materials and texture pages may lie
 ) -> Mesh:
     'A mesh from OBJ; a material with a picture is a texture page.'
     path = Path(path)
-    text = path.read_text(encoding='utf-8', errors='replace').replace('\\\n', ' ')
+    text = read_text(path, 'mesh', errors='replace').replace('\\\n', ' ')
     lines = [line.split(None, 1) for line in text.splitlines() if line[:1] in 'vfum#']
     lines = [(*pair, '')[:2] for pair in lines if pair]
     try:
@@ -189,7 +192,7 @@ def read_obj(
     places, polygon = fan(np.split(np.arange(len(flat)), np.cumsum(sizes)[:-1]) if len(sizes) else [])
     mesh = Mesh(vertices, flat[places], name=str(path))
     mesh.polygon = None if len(polygon) == len(sizes) == len(np.unique(polygon)) else polygon
-    images = _materials(path, [v.strip() for k, v in lines if k == 'mtllib'])
+    images = _materials(path, [v.strip() for k, v in lines if k == 'mtllib'], within)
     names = sorted({m for m in material if m in images})
     mesh.pages = list(dict.fromkeys(images[m] for m in names))
     if len(uvs) and mesh.pages:
@@ -223,35 +226,34 @@ def _obj_faces(lines, vertices, uvs):
     return np.array(flat, np.int64), uv_index, np.array(sizes, np.int64)
 
 
-def _materials(path, libraries) -> dict[str, Path]:
+def _materials(path, libraries, within) -> dict[str, Path]:
     'The picture of each material that has one.'
     textures, name = {}, None
     for library in libraries:
-        file = path.parent / library
-        if not file.is_file():
+        file = within.path(path, library)
+        if not file.exists():
             raise FileNotFoundError(f'{path}: its material file {library} is missing')
-        for line in file.read_text(encoding='utf-8', errors='replace').splitlines():
+        for line in read_text(file, 'material file', errors='replace').splitlines():
             words = line.split()
             if words[:1] == ['newmtl']:
                 name = line.split(None, 1)[1].strip()
             elif words[:1] == ['map_Kd'] and len(words) > 1:
                 # options stand before the name, which may hold blanks
-                textures[name] = file.parent / re.sub(r'^map_Kd\s+(-\w+\s+[-\d.e ]+\s)*', '', line.strip())
+                textures[name] = within.path(file, re.sub(r'^map_Kd\s+(-\w+\s+[-\d.e ]+\s)*', '', line.strip()))
     return textures
 
 # %% ../../../nbs/data/meshes/files.ipynb #b385ca21
 def read_mesh(
     path: str | Path,  # .ply or .obj
+    within: DataFolder = DataFolder(),  # noqa: B008 (frozen): where its materials and texture pages may lie
 ) -> Mesh:
     'A mesh with its labels, if there are any, and its frame.'
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f'{path}: a mesh is {" or ".join(SUFFIXES)}')
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such mesh')
-    mesh = read_ply(path) if path.suffix.lower() == '.ply' else read_obj(path)
+    mesh = (read_ply if path.suffix.lower() == '.ply' else read_obj)(path, within)
     labels = path.with_suffix('.txt')
-    if labels.is_file():
+    if labels.exists():
         mesh.labels = read_labels(labels, mesh)
     if mesh.frame is None and (file := frame_file(path)):
         mesh.frame = read_frame(file)
@@ -263,7 +265,7 @@ def read_labels(
     mesh: Mesh,
 ) -> np.ndarray:  # int64 [F]
     'The labels of the faces of a mesh; `ValueError` where their number differs.'
-    words = Path(path).read_text().split()
+    words = read_text(path, 'file of labels').split()
     try:
         labels = np.array(words, np.float64)
         if (labels != labels.round()).any():
@@ -288,7 +290,7 @@ def read_frame(
 ) -> dict[str, Any]:
     'CRS and offset, as photogrammetry software writes them.'
     try:
-        root = ElementTree.parse(file).getroot()
+        root = ElementTree.fromstring(read_text(file, most=SETTINGS))
         crs, offset = ' '.join(root.findtext('SRS').split()), [float(v) for v in root.findtext('SRSOrigin').split(',')]
         if crs.startswith('ENU:'):
             lat, lon = (float(v) for v in crs[4:].split(','))
@@ -301,16 +303,19 @@ def read_frame(
 
 def mesh_files(
     path: Path,  # of a mesh
+    within: DataFolder = DataFolder(),  # noqa: B008 (frozen): where its materials and texture pages may lie
 ) -> list[Path]:  # those that exist; the mesh is the first
     'All files that a mesh is made of: labels, pixels, frame, materials, pages.'
     files = [path, path.with_suffix('.txt'), path.with_suffix('.npz'), frame_file(path) or path]
-    with open(path, 'rb') as file:
+    with open(check_file(path, 'mesh'), 'rb') as file:
         if path.suffix.lower() == '.ply':
             head = file.read(65536).partition(b'end_header')[0].decode('utf-8', 'replace')
-            files += [path.parent / page for page in re.findall(r'^comment (?i:texturefile) (.+?)\s*$', head, re.M)]
+            pages = re.findall(r'^comment (?i:texturefile) (.+?)\s*$', head, re.M)
+            files += [within.path(path, page) for page in pages]
         else:
             libraries = [line.split(None, 1)[1].strip().decode() for line in file if line.startswith(b'mtllib ')]
-            files += [path.parent / library for library in libraries] + list(_materials(path, libraries).values())
+            files += [within.path(path, library) for library in libraries]
+            files += _materials(path, libraries, within).values()
     return [file for file in dict.fromkeys(files) if file.is_file()]
 
 

@@ -259,6 +259,7 @@ class CrossViewData(LayoutData):
         batch_size: int = 64,  # pairs
         num_workers: int = 0,
         seed: int = 0,
+        allow_outside: bool = False,  # pictures that the files of pairs name outside of the root, too
     ):
         super().__init__()
         if sampling not in ('exclusive', 'random'):
@@ -274,6 +275,7 @@ class CrossViewData(LayoutData):
         self.mode, self.test_mode, self.gallery = mode, test_mode, gallery
         self.sampling, self.val_share, self.augment = sampling, val_share, augment or PairAugment()
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.allow_outside = allow_outside
         self.pairs: dict[str, Pairs] = {}
         self.datasets: dict[str, Dataset] = {}
         self.left_out: dict[str, int] = {}  # photos that no tile is right for
@@ -282,18 +284,21 @@ class CrossViewData(LayoutData):
     def recognises(cls, root: Path) -> bool:
         return all((root / name).is_dir() for name in ('drone', 'satellite'))
 
+    def _read(self, part: str, mode: str) -> Pairs:
+        return read_pairs(self.files[part], mode, self.gallery, self.allow_outside)
+
     def setup(self, stage: str | None = None):
         if self.datasets:
             return
-        train = read_pairs(self.files['train'], self.mode, self.gallery)
+        train = self._read('train', self.mode)
         if self.frame is not None:  # a checkpoint's
             self.frame.require_same(train.frame, str(self.root))
-        evaluated = {'test': read_pairs(self.files['test'], self.test_mode, self.gallery)}
+        evaluated = {'test': self._read('test', self.test_mode)}
         self.frame = train.frame
         if self.val_share:
             order = np.random.default_rng(mix(self.seed, 11)).permutation(len(train.photos))
             n = max(1, round(self.val_share * len(order)))
-            evaluated['val'] = read_pairs(self.files['train'], self.test_mode, self.gallery).subset(np.sort(order[:n]))
+            evaluated['val'] = self._read('train', self.test_mode).subset(np.sort(order[:n]))
             train = train.subset(np.sort(order[n:]))
         else:
             evaluated['val'] = evaluated['test']

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
+from ...core.inputs import open_picture
 from ..loading import without_masks
 
 # %% ../../../nbs/data/pictures/files.ipynb #447cba3e
@@ -23,14 +24,9 @@ def read_image(
     path: str | Path,  # a PNG, JPEG, TIFF, WebP or BMP file
 ) -> np.ndarray:  # uint8 [H, W, 3] RGB
     'The pixels of a picture; raises `ValueError` naming the file if it is damaged or cut short.'
-    try:
-        with Image.open(path) as image:
-            image.load()
-            image = ImageOps.exif_transpose(image)
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        raise ValueError(f'{path}: not a readable image ({e})') from e
+    with open_picture(path) as image:
+        image.load()
+        image = ImageOps.exif_transpose(image)
     if image.mode == 'F':
         raise ValueError(f'{path}: a picture of floating-point values: read it as a raster')
     if image.mode.startswith('I'):
@@ -46,16 +42,11 @@ def image_size(
     turn: bool = True,  # as seen after the EXIF orientation (pictures), or as stored (masks)
 ) -> tuple[int, int]:  # height, width
     'The size of a picture from its header alone; raises `ValueError` naming the file if there is none.'
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            # asking a PNG without EXIF for it would decode all of it
-            known = turn and (image.format != 'PNG' or 'exif' in image.info)
-            turned = known and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError, ValueError) as e:
-        raise ValueError(f'{path}: not a readable image ({e})') from e
+    with open_picture(path) as image:
+        width, height = image.size
+        # asking a PNG without EXIF for it would decode all of it
+        known = turn and (image.format != 'PNG' or 'exif' in image.info)
+        turned = known and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     return (width, height) if turned else (height, width)
 
 # %% ../../../nbs/data/pictures/files.ipynb #f8bd041b

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ...core.pages import read_csv
+from ...core.inputs import TEXT, check_file
 from ..splits import stamp_times
 
 # %% ../../../nbs/data/pictures/geotags.ipynb #9d091f61
@@ -56,7 +57,7 @@ def read_poses(
     path: str | Path,  # poses2d.csv: a time, x, y, and what else there is, separated by spaces or commas
 ) -> pd.DataFrame:  # time (UNIX seconds), x, y (metres), in the order of time
     'The poses of a traverse; raises `ValueError` naming the line at fault.'
-    with open(path, encoding='utf-8-sig') as f:
+    with open(check_file(path, 'table of poses', TEXT), encoding='utf-8-sig') as f:
         comma = ',' in f.readline()
     try:
         table = read_csv(path, sep=',' if comma else r'\s+', dtype=str, keep_default_na=False, encoding='utf-8-sig')
@@ -97,6 +98,7 @@ def read_gps(
     path: str | Path,  # gps.csv: filename, lat, long; if known time (UNIX seconds or ISO 8601), source
 ) -> pd.DataFrame:  # indexed by filename: lat, long, and the others if there
     'The table of places; raises `ValueError` naming the line at fault.'
+    check_file(path, 'table of places', TEXT)
     table = read_csv(path, dtype=str, skipinitialspace=True, keep_default_na=False, encoding='utf-8-sig')
     if missing := [c for c in ('filename', 'lat', 'long') if c not in table]:
         raise ValueError(f'{path}: no column {", ".join(missing)}, expected filename,lat,long[,time,source]')

@@ -169,8 +169,9 @@ class ImageData(SegmentationData):
         block: float = 100.,  # 'block': side of a block of ground, metres
         oversample: float | None = None,  # draw images of classes that a smaller share of them holds more often
         remember: str | Path | None = None,  # a folder of pictures whose masks are not read, for a memory
+        allow_outside: bool = False,  # as of other layouts: no file of pictures names others
     ):
-        super().__init__(root, labels, augment, batch_size, num_workers, seed, unknown, remember)
+        super().__init__(root, labels, augment, batch_size, num_workers, seed, unknown, remember, allow_outside)
         self.single = len(set(self.roots.values())) == 1 and len(self.roots) > 1
         if split not in ('auto', *RULES) and not split.endswith('.csv'):
             rules = ', '.join(map(repr, RULES))

@@ -215,8 +215,10 @@ class DeepGlobeData(ImageData):
         train_dir: str = 'train',  # the folder of the training images
         val_dir: str = 'val',  # of validation; 'val' also finds valid
         index_dir: str | Path | None = None,  # where index and store lie; None: $GEOSEG_CACHE, else ~/.cache/geoseg
+        allow_outside: bool = False,  # as of other layouts: no file of pictures names others
     ):
-        super().__init__(root, labels, augment, batch_size, num_workers, seed, unknown, oversample=oversample)
+        super().__init__(root, labels, augment, batch_size, num_workers, seed, unknown, oversample=oversample,
+                         allow_outside=allow_outside)
         stride = stride or patch
         if not 1 <= stride <= patch:
             raise ValueError(f'stride is {stride} for patches of {patch} pixels, expected 1 to {patch}')

@@ -233,9 +233,11 @@ class RasterData(SegmentationData):
         value_range: list[tuple[float, float]] | None = None,  # (low, high) to 0 and 1, one or one a band
         cache_mb: int = 256,  # decoded blocks kept in each process
         remember: str | list[str] | None = None,  # for a memory, masks not read: a folder; dates in `root`, or 'all'
+        allow_outside: bool = False,  # sources of virtual rasters outside of the root, too
     ):
         dates = remember == 'all' or isinstance(remember, list)
-        super().__init__(root, labels, augment, batch_size, num_workers, seed, unknown, None if dates else remember)
+        super().__init__(root, labels, augment, batch_size, num_workers, seed, unknown, None if dates else remember,
+                         allow_outside)
         self.remember_dates = remember if dates else None
         allowed = (('masks', masks, ('required', 'optional')), ('split', split, ('acquisition', 'block')))
         for name, value, known in allowed:
@@ -271,9 +273,11 @@ class RasterData(SegmentationData):
         for split, root in self.roots.items():
             if root not in by_root:
                 masks = 'optional' if split == 'predict' else self.masks
-                by_root[root] = find_acquisitions(root, self.pattern, self.mask_pattern, masks)
+                by_root[root] = find_acquisitions(root, self.pattern, self.mask_pattern, masks,
+                                                  self.allow_outside)
         if self.remember is not None and self.remember not in by_root:
-            by_root[self.remember] = find_acquisitions(self.remember, self.pattern, self.mask_pattern, 'optional')
+            by_root[self.remember] = find_acquisitions(self.remember, self.pattern, self.mask_pattern,
+                                                       'optional', self.allow_outside)
         return by_root
 
     def seen(self) -> list[Acquisition]:

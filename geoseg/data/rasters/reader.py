@@ -17,6 +17,7 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from ...core.inputs import DataFolder
 from ..augment import IGNORE, IMAGENET_MEAN, band_values
 from ..labels import LabelScheme
 from .files import Acquisition, open_raster
@@ -53,11 +54,12 @@ class Blocks:
     def handle(
         self,
         path: Path,
+        within: DataFolder,  # where the sources of a virtual raster may lie
     ) -> rasterio.DatasetReader:  # for this thread alone
         'An open file.'
         key = threading.get_ident(), path
         with self._here():
-            handle = self.open.pop(key, None) or open_raster(path)
+            handle = self.open.pop(key, None) or open_raster(path, within)
             self.open[key] = handle
             while len(self.open) > self.handles:
                 self.open.popitem(last=False)  # closed when nobody reads from it any more
@@ -127,10 +129,10 @@ class Reader:
         window = Window(col * width, row * height, min(width, a.width - col * width),
                         min(height, a.height - row * height))
         try:
-            image = self.blocks.handle(a.image)
+            image = self.blocks.handle(a.image, a.within)
             values = image.read(self.bands, window=window)
             valid = image.dataset_mask(window=window) > 0 if a.masked else None
-            labels = self.blocks.handle(a.mask).read(window=window) if a.mask else None
+            labels = self.blocks.handle(a.mask, a.within).read(window=window) if a.mask else None
         except RasterioError as e:
             raise ValueError(f'{a.image}: the block at row {window.row_off}, column {window.col_off} cannot be '
                              f'read, or that of its mask ({e.__cause__ or e})') from e
@@ -149,7 +151,7 @@ class Reader:
         if labels is None:
             return np.full(shape, IGNORE, np.uint8)
         labels = labels[0] if len(labels) == 1 else np.ascontiguousarray(labels.transpose(1, 2, 0))
-        nodata = self.blocks.handle(a.mask).nodata
+        nodata = self.blocks.handle(a.mask, a.within).nodata
         empty = None
         if nodata is not None and labels.ndim == 2:
             empty = labels == nodata
@@ -207,7 +209,7 @@ def overview(
     shape = max(round(a.height / step), 1), max(round(a.width / step), 1)
     bands = reader.bands or tuple(range(1, a.count + 1))
     bands = bands[:3] if len(bands) > 2 else bands[:1]
-    with open_raster(a.image) as f:
+    with open_raster(a.image, a.within) as f:
         values = f.read(bands, out_shape=(len(bands), *shape)).astype(np.float64)
     low, high = np.nanpercentile(values, (1, 99), axis=(1, 2), keepdims=True)
     picture = np.nan_to_num(np.clip((values - low) / np.maximum(high - low, 1e-9), 0, 1))

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ...core.errors import ConfigError
 from ...core.files import writing
+from ...core.inputs import read_json
 from ...data.pairs.pairs import Ortho, read_pairs
 from ...data.pictures.files import read_image
 from ...geo.coords import Frame
@@ -72,7 +73,7 @@ class Gallery:
         files = [Path(f'{path}.{suffix}') for suffix in ('safetensors', 'json')]
         if missing := [file for file in files if not file.is_file()]:
             raise FileNotFoundError(f'{missing[0]}: no such gallery')
-        about = json.loads(files[1].read_text())
+        about = read_json(files[1])
         return cls(**load_file(files[0]), names=about['names'], frame=Frame.from_dict(about['frame']),
                    network=about['network'])
 
@@ -108,6 +109,7 @@ class MapTiles:
         cls,
         path: str | Path,  # root of a data set of layout `gta`, or a GeoTIFF
         sides: Sequence[float] = (),  # of the squares that a GeoTIFF is cut into, metres
+        allow_outside: bool = False,  # pictures that a file of pairs names outside of its folder, too
     ) -> 'MapTiles':
         'Of a folder, or of a raster.'
         path = Path(path)
@@ -115,7 +117,7 @@ class MapTiles:
             files = sorted(path.glob('*-drone2sate-*.json'))
             if not files:
                 raise FileNotFoundError(f'{path}: no file of pairs (*-drone2sate-*.json), which says where tiles lie')
-            pairs = read_pairs(files[0])
+            pairs = read_pairs(files[0], allow_outside=allow_outside)
             return cls([p.name for p in pairs.tiles], pairs.tile_xy, pairs.tile_side, pairs.frame,
                        lambda i: read_image(pairs.tiles[i]))
         ortho = Ortho.read(path)

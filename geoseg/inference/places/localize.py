@@ -162,10 +162,12 @@ def localize(
     register: bool = False,  # lay photos on their first tiles, for a finer position
     force: bool = False,  # although a process on another machine may write there, see `lock_output`
     trust: bool = False,  # whatever the files name: see SECURITY.md
+    allow_outside: bool = False,  # pictures that the tiles' file of pairs names outside of its folder, too
 ) -> pd.DataFrame:  # of `Localizer.localize`
     'Where photos were taken; an existing gallery is appended to where tiles are given, too.'
-    if not isinstance(register, bool):
-        raise ConfigError(f'register is true or false, not {register!r}')
+    for name, value in (('register', register), ('allow_outside', allow_outside)):
+        if not isinstance(value, bool):
+            raise ConfigError(f'{name} is true or false, not {value!r}')
     if gallery is None and tiles is None:
         raise ConfigError('give a gallery, or the tiles to make one of')
     if register and tiles is None:
@@ -178,7 +180,7 @@ def localize(
     if gallery is not None and (tiles is None or Path(f'{gallery}.json').is_file()):
         known = Gallery.load(gallery)
     if tiles is not None:
-        tiles = MapTiles.read(tiles, sides)
+        tiles = MapTiles.read(tiles, sides, allow_outside)
         if register and known is not None and (unseen := sorted(set(known.names) - set(tiles.names))):
             raise ConfigError(f'register: {gallery} has {len(unseen)} tiles (first: {unseen[0]}) whose pictures are '
                               'not among those given')
@@ -225,5 +227,6 @@ class PlaceAnswer(Answer):
             data.setup('predict')
             photos = data.pairs['test'].photos
             tiles = tiles or (data.root if ask.gallery is None else None)
-        localize(self.trained.path, photos, ask.gallery, tiles, ask.sides, ask.k, self.folder, register=ask.register)
+        localize(self.trained.path, photos, ask.gallery, tiles, ask.sides, ask.k, self.folder, register=ask.register,
+                 allow_outside=bool(self.trained.settings('allow_outside').get('allow_outside')))
         return self.folder

@@ -20,7 +20,7 @@ import rasterio.shutil
 
 from ...core.errors import ConfigError
 from ...core.files import make_folder, naming, write_whole, writing
-from ...data.rasters.files import open_raster
+from ...data.rasters.files import Acquisition, open_raster
 from ..postprocess import Postprocess
 
 # %% ../../../nbs/inference/rasters/draft.ipynb #5efeb92f
@@ -92,7 +92,7 @@ GDAL_TYPES = {'uint8': 'Byte', 'float32': 'Float32'}
 def write_cog(
     raw: Path,  # array of `Draft`, [bands, height, width]
     kind: str,  # key of GDAL_TYPES
-    like: Path,  # raster of the same grid
+    like: Acquisition,  # a raster of the same grid
     target: Path,  # .tif
     nodata: float,
     bands: Sequence[str],  # a name each
@@ -101,7 +101,7 @@ def write_cog(
 ):
     'A raw array as a Cloud-Optimized GeoTIFF on the grid of another raster.'
     size = np.dtype(kind).itemsize
-    with open_raster(like) as f:
+    with open_raster(like.image, like.within) as f:
         height, width = f.shape
         head = [f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}"><SRS>{escape(f.crs.to_wkt())}</SRS>',
                 f'<GeoTransform>{", ".join(map(repr, f.transform.to_gdal()))}</GeoTransform>']
@@ -120,7 +120,7 @@ def write_cog(
     write_whole(described, '\n'.join([*head, '</VRTDataset>']))
     how = {'OVERVIEW_RESAMPLING': 'AVERAGE' if colors is None else 'MODE', 'COMPRESS': 'DEFLATE',
            'PREDICTOR': 'YES' if colors is None else 'NO', 'BLOCKSIZE': 512, 'BIGTIFF': 'IF_SAFER'}
-    with writing(target) as draft, open_raster(described) as f:
+    with writing(target) as draft, rasterio.open(described, driver='VRT') as f:
         rasterio.shutil.copy(f, draft, driver='COG', **how)
 
 # %% ../../../nbs/inference/rasters/draft.ipynb #2945b082

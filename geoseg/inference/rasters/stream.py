@@ -137,8 +137,8 @@ def predict_layers(
                              for chunk in iter(lambda: f.read(1 << 20), b''))
             for name in job['layers'][1:]:
                 names = scheme.names if name == 'probabilities' else [name]
-                write_cog(draft.file(name), 'float32', a.image, targets[name], math.nan, names)
-            write_cog(draft.file(final), 'uint8', a.image, targets['classes'], IGNORE, ['classes'], scheme.colors,
+                write_cog(draft.file(name), 'float32', a, targets[name], math.nan, names)
+            write_cog(draft.file(final), 'uint8', a, targets['classes'], IGNORE, ['classes'], scheme.colors,
                       {'classes': json.dumps(scheme.names)})
     return {'pixels': dict(zip(scheme.names, pixels.tolist(), strict=False)), 'no data': int(pixels[IGNORE]),
             'windows': count, 'peak MiB': peak['MiB'],
