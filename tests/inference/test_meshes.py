@@ -22,7 +22,10 @@ def test_every_face_of_a_folder_is_answered(on_meshes, tmp_path):
     (tmp_path / 'new' / 'deep').mkdir(parents=True)
     write_obj(tmp_path / 'new' / 'city.obj', mesh)
     write_ply(tmp_path / 'new' / 'deep' / 'plain.ply', grid(5))
-    folder = predict(on_meshes.folder, {'predict': str(tmp_path / 'new')}, tmp_path / 'out', write=['page'])
+    ask = on_meshes.folder, {'predict': str(tmp_path / 'new')}, tmp_path / 'out'
+    with pytest.raises(ValueError, match='which lies outside of .*new; allow_outside=true takes it'):  # its pages
+        predict(*ask)
+    folder = predict(*ask, {'allow_outside': True}, write=['page'])
     city, plain = (read_mesh(folder / name) for name in ('city.ply', 'deep/plain.ply'))
     assert len(city.labels) == len(mesh.faces) and set(city.labels) <= set(range(5))
     assert city.frame == mesh.frame and (city.faces == mesh.faces).all()

@@ -84,6 +84,20 @@ def test_torchrun_trains_one_run(data, tmp_path):
     assert 'precision: bf16-mixed' in (folder / 'config.yaml').read_text()
 
 
+def test_processes_stop_together_where_one_diverges(data, tmp_path, monkeypatch):
+    training_step = SegmentationTask.training_step
+
+    def diverging(self, batch, batch_idx):
+        loss = training_step(self, batch, batch_idx)
+        return loss * float('nan') if self.global_rank == 1 and batch_idx == 1 else loss
+
+    monkeypatch.setattr(SegmentationTask, 'training_step', diverging)
+    with pytest.raises(Exception, match='the loss is nan in batch 1 of epoch 0 .*no checkpoint was written before'):
+        geoseg.train('unet', data, epochs=2, batch_size=4, out=tmp_path / 'runs', overrides=TINY | {
+            'trainer.devices': 2, 'trainer.strategy': 'ddp_fork', 'trainer.limit_val_batches': 1})
+    assert not list(tmp_path.rglob('*.ckpt'))
+
+
 def one_run(out: Path, epochs: int):
     'There is one run, and it was logged once.'
     folder, = out.glob('*/*')
