@@ -67,23 +67,27 @@ def remove_leftovers(
 
 def _names_path(path: Path, draft: Path, error: Exception) -> OSError | None:
     'The error of a write as one that names the path; None: it is about something else.'
-    library = type(error).__module__.partition('.')[0] in LIBRARIES
-    ours = isinstance(error, OSError) and error.errno and str(error.filename) in ('None', str(draft))
-    if not library and not ours:
-        return None
-    why = (error.strerror if ours else None) or ' '.join(str(error).replace(str(draft), path.name).split())
-    return OSError(f'{path}: cannot be written ({why})')
+    torch = isinstance(error, RuntimeError) and 'inline_container' in str(error)
+    if torch or type(error).__module__.partition('.')[0] in LIBRARIES:
+        with contextlib.suppress(OSError):  # they often do not say that the disk is full
+            free = shutil.disk_usage(path.parent).free / 1e6
+            first = ' '.join(str(error).replace(str(draft), path.name).replace(draft.name, path.name).split())
+            return OSError(f'{path}: cannot be written ({first.rstrip(".")}; {free:.0f} MB are free)')
+    ours = str(error.filename) == 'None' or str(error.filename).startswith(str(draft)) if (
+        isinstance(error, OSError) and error.errno) else False
+    return OSError(f'{path}: cannot be written ({error.strerror})') if ours else None
 
 
 @contextlib.contextmanager
 def naming(
     path: str | Path,
+    draft: Path | None = None,  # under which name it is written; None: its own
 ) -> Iterator[None]:
     'Within this block a failure to write is an `OSError` that names the path.'
     try:
         yield
     except Exception as error:
-        if (named := _names_path(Path(path), Path(path), error)) is None:
+        if (named := _names_path(Path(path), Path(draft or path), error)) is None:
             raise
         raise named from error
 
@@ -135,13 +139,10 @@ def allocate(
     size: int,  # bytes
 ):
     'Give a file its blocks before it is mapped: a full disk is an error then, and later the end of the process.'
-    with open(path, 'r+b') as file:
+    with naming(path), open(path, 'r+b') as file:
         file.truncate(size)
         if size and hasattr(os, 'posix_fallocate'):
-            try:
-                os.posix_fallocate(file.fileno(), 0, size)
-            except OSError as error:
-                raise OSError(f'{path}: {size / 1e6:.0f} MB cannot be written ({error.strerror})') from error
+            os.posix_fallocate(file.fileno(), 0, size)
 
 # %% ../../nbs/core/files.ipynb #48c08eb5
 def png(
@@ -186,7 +187,8 @@ def fill_folder(
     except OSError as e:
         raise OSError(f'{final.parent}: no folder can be made here ({e.strerror}); set {setting}') from e
     try:
-        write(work)
+        with naming(final, work):
+            write(work)
         if force and final.is_dir():
             final.rename(old)
         try:

@@ -6,8 +6,10 @@
 __all__ = ['CHUNK', 'polygon_areas', 'to_degrees', 'class_polygons', 'write_polygons']
 
 # %% ../../nbs/inference/polygons.ipynb #67d54c27
+import contextlib
 import itertools
 import json
+import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import pyogrio
 import rasterio
 import shapely
 from geopandas import GeoDataFrame
+from pyogrio.errors import DataSourceError
 from pyproj import Geod
 from rasterio.features import shapes
 from shapely.geometry import shape
@@ -82,6 +85,9 @@ def write_polygons(
                 empty = {'class_id': [], 'class': [], 'area_m2': []}
                 nothing = GeoDataFrame(empty, geometry=[], crs=open_raster(mask).crs)
                 pyogrio.write_dataframe(nothing, draft, layer='polygons', driver='GPKG', geometry_type='Polygon')
+            with contextlib.closing(sqlite3.connect(draft)) as database:  # GDAL leaves it out where the disk is full
+                if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'rtree_polygons_geom'").fetchone():
+                    raise DataSourceError('there was no room for the spatial index')
         return count
     with writing(target) as draft, open(draft, 'w', encoding='utf-8') as f:
         f.write('{"type": "FeatureCollection", "features": [')

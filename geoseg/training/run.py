@@ -53,6 +53,7 @@ class logging_to:
             return
         self.handler = logging.FileHandler(self.path, encoding='utf-8')
         self.handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(message)s'))
+        self.handler.handleError = lambda record: None  # a full disk stops something that says so in a line
         logging.captureWarnings(True)
         self.loggers = [logging.getLogger(name) for name in ('geoseg', 'lightning.pytorch', 'py.warnings')]
         for logger in self.loggers:

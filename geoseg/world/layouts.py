@@ -19,10 +19,11 @@ import rasterio
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from ..core.files import cache_folder, fill_folder, write_png, write_whole
+from ..core.files import cache_folder, fill_folder, write_png, write_whole, writing
 from ..core.pages import csv_text
 from ..data.labels import LabelScheme
 from ..data.pairs import pairs
+from ..data.rasters.files import check_blocks
 from .ground import IGNORE, ORIGIN, SIZES
 from .meshes import write_mesh
 from .noise import repeatable, random_stream
@@ -162,8 +163,10 @@ def write_raster(
 
     def write(name, array, **options):
         options = dict(profile, count=len(array), dtype=array.dtype.name, **options)
-        with rasterio.open(root / name, 'w', **options) as f:
-            f.write(array)
+        with writing(root / name) as draft:
+            with rasterio.open(draft, 'w', **options) as f:
+                f.write(array)
+            check_blocks(draft)
 
     for date, image, cover in zip(world.dates, world.images, world.cover, strict=True):
         rng, stem = random_stream(world.seed, 'swath', date), date.replace('-', '')

@@ -5,20 +5,21 @@
 # %% auto #0
 __all__ = ['DATE_FORMATS', 'DRIVERS', 'LARGE', 'BLOCK', 'SPARSE', 'VRT_PARTS', 'unix_day', 'match_pattern', 'Acquisition',
            'open_raster', 'check_promise', 'check_beside', 'check_vrt', 'is_georeferenced', 'read_acquisition',
-           'find_acquisitions']
+           'find_acquisitions', 'check_blocks']
 
 # %% ../../../nbs/data/rasters/files.ipynb #fac08187
 import os
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import rasterio
 from rasterio.enums import MaskFlags
-from rasterio.errors import RasterioError
+from rasterio.errors import RasterioError, RasterioIOError
 
 from ...core.inputs import SETTINGS, DataFolder, check_file, read_text
 from ..loading import source_id
@@ -252,3 +253,23 @@ def find_acquisitions(
     within = DataFolder(Path(root), allow_outside)
     acquisitions = [read_acquisition(path, labels.get(key), *key, place, within) for key, path in images.items()]
     return sorted(acquisitions, key=lambda a: (a.time, a.tile))
+
+# %% ../../../nbs/data/rasters/files.ipynb #ecacb1c6
+def check_blocks(
+    path: str | Path,  # of a GeoTIFF that was just written
+):
+    'Raise `RasterioIOError` where a block is absent or beyond the end of the file; nothing is decoded.'
+    end = Path(path).stat().st_size
+    with rasterio.open(path) as f:
+        levels = len(f.overviews(1))
+        # a cloud-optimised file repeats the last bytes of a block behind it
+        after = 4 if f.tags(ns='IMAGE_STRUCTURE').get('LAYOUT') == 'COG' else 0
+    for level in (None, *range(levels)):
+        with rasterio.open(path, **{} if level is None else {'overview_level': level}) as f:
+            height, width = f.block_shapes[0]
+            for band in f.indexes:
+                for y, x in product(range(-(-f.height // height)), range(-(-f.width // width))):
+                    start, size = (f.get_tag_item(f'BLOCK_{what}_{x}_{y}', 'TIFF', bidx=band)
+                                   for what in ('OFFSET', 'SIZE'))
+                    if start is None or size is None or int(start) + int(size) + after > end:
+                        raise RasterioIOError(f'{Path(path).name} was cut short')

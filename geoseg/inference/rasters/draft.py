@@ -20,7 +20,7 @@ import rasterio.shutil
 
 from ...core.errors import ConfigError
 from ...core.files import make_folder, naming, write_whole, writing
-from ...data.rasters.files import Acquisition, open_raster
+from ...data.rasters.files import Acquisition, check_blocks, open_raster
 from ..postprocess import Postprocess
 
 # %% ../../../nbs/inference/rasters/draft.ipynb #5efeb92f
@@ -122,6 +122,7 @@ def write_cog(
            'PREDICTOR': 'YES' if colors is None else 'NO', 'BLOCKSIZE': 512, 'BIGTIFF': 'IF_SAFER'}
     with writing(target) as draft, rasterio.open(described, driver='VRT') as f:
         rasterio.shutil.copy(f, draft, driver='COG', **how)
+        check_blocks(draft)
 
 # %% ../../../nbs/inference/rasters/draft.ipynb #2945b082
 BLOCK, WIDEST_MARGIN = 1024, 2048  # pixels: side of a block that is tidied, and the widest rim around it

@@ -1,0 +1,77 @@
+"SIGTERM and Ctrl-C: the exit code, the line to go on, and nothing left behind."
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+
+import geoseg
+from geoseg import cli
+from geoseg.core.files import DRAFT
+from geoseg.core.signals import EXIT_CODES
+
+LONG = {'epochs': 400, 'trainer.limit_train_batches': 4, 'trainer.limit_val_batches': 1, 'patience': None,
+        'draw_every_n_epochs': 0, 'warmup_epochs': 0}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(('number', 'workers', 'group'), [(signal.SIGTERM, 0, False), (signal.SIGINT, 2, True)])
+def test_a_run_ends_after_its_step_and_goes_on(number, workers, group, tmp_path, capsys):
+    words = ['fit', '--recipe', 'unet', f'data={tiny.DATA}', f'out={tmp_path}', 'save_top_k=0',
+             *tiny.words(tiny.settings('unet', **LONG, num_workers=workers)), 'patience=null']
+    run = subprocess.Popen([sys.executable, '-m', 'geoseg.cli', *words], stderr=subprocess.PIPE, text=True,
+                           start_new_session=True, env=os.environ | {'TMPDIR': str(tmp_path / 'none')})
+    for _ in range(1200):  # of 0.1 s
+        if [*tmp_path.rglob('last.ckpt')]:
+            break
+        time.sleep(0.1)
+    (os.killpg if group else os.kill)(run.pid, number)
+    said = run.communicate(timeout=60)[1]
+    assert run.returncode == EXIT_CODES[number] == 128 + number, said
+    lines = [line for line in said.splitlines() if line.startswith('geoseg ')]
+    assert 'Traceback' not in said and len(lines) == 1
+    folder = Path(re.search(r'stopped by .*; to go on: geoseg fit resume=(\S+)$', lines[0])[1])
+    left = [path.name for path in folder.rglob('*') if path.name.startswith((DRAFT, '.lock', '.new'))]
+    assert left == [] and not (tmp_path / 'none').exists()
+    done = len(geoseg.Run(folder).metrics)
+    assert cli.main(['fit', f'resume={folder}', f'epochs={done + 1}', 'num_workers=0']) == 0, capsys.readouterr().err
+    assert len(geoseg.Run(folder).metrics) == done + 1
+
+
+def test_other_verbs_end_at_once(trained, tmp_path, capsys, monkeypatch):
+    from geoseg.inference import pictures
+    for number, error in (signal.SIGTERM, 'SIGTERM'), (signal.SIGINT, 'Ctrl-C'):
+        monkeypatch.setattr(pictures, 'png', lambda pixels, number=number: os.kill(os.getpid(), number) or time.sleep(9))
+        status = cli.main(['predict', '--checkpoint', str(trained), f'out={tmp_path / "out"}'])
+        line = [line for line in capsys.readouterr().err.splitlines() if line.startswith('geoseg ')]
+        assert (status, line) == (128 + number, [f'geoseg predict: stopped by {error}'])
+        assert not [*(tmp_path / 'out').glob('.*')]
+
+
+def test_a_scheduler_may_choose_another_code(monkeypatch, trained, tmp_path):
+    from geoseg.inference import pictures
+    monkeypatch.setitem(EXIT_CODES, signal.SIGTERM, 75)
+    monkeypatch.setattr(pictures, 'png', lambda pixels: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(9))
+    assert cli.main(['predict', '--checkpoint', str(trained), f'out={tmp_path / "out"}']) == 75
+
+
+def test_an_error_of_a_data_worker_is_one_line(capsys, monkeypatch):
+    message = '''Caught OSError in DataLoader worker process 0.
+Original Traceback (most recent call last):
+  File "a.py", line 1, in read
+OSError: photos/a.jpg: cannot be read: truncated
+'''
+    assert cli.of_worker(message).strip() == 'photos/a.jpg: cannot be read: truncated'
+    assert cli.of_worker('photos: two: colons') == 'photos: two: colons'
+
+    def killed(words):
+        raise RuntimeError('DataLoader worker (pid 12) is killed by signal: Killed. ')
+
+    monkeypatch.setitem(cli.VERBS, 'fit', killed)
+    assert cli.main(['fit']) == 2
+    assert capsys.readouterr().err == 'geoseg fit: DataLoader worker (pid 12) is killed by signal: Killed.\n'
