@@ -6,6 +6,7 @@ import builtins
 import contextlib
 import csv
 import functools
+import hashlib
 import io
 import re
 import sys
@@ -59,6 +60,15 @@ def given(tmp_path, own_run, monkeypatch) -> Callable:
                 'photos': gta / 'drone' / 'images', 'tiles': gta}
 
     return words
+
+
+def inputs_of(given: dict) -> dict[Path, tuple]:
+    "What a verb reads: the files of the run by their contents, those of the worlds by size and time."
+    from geoseg.core.files import cache_folder
+    worlds = (path for path in (cache_folder() / 'world').glob('tiny-*/[!.]*/**/*') if path.is_file())
+    run = (path for path in given['run'].rglob('*') if path.is_file())
+    return ({path: (hashlib.blake2b(path.read_bytes()).digest(),) for path in run}
+            | {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in worlds})
 
 
 def command(verb: str, recipe: str, given: dict) -> list[str]:
@@ -129,8 +139,14 @@ def judge(verb: str, recipe: str, error: str | None):
 @pytest.mark.parametrize('verb', VERBS)
 def test_a_verb(verb, recipe, given, capsys, monkeypatch):
     monkeypatch.setattr('geoseg.training.sweep.papermill.execute_notebook', in_process)
-    words = command(verb, recipe, given(recipe))
+    told = given(recipe)
+    words = command(verb, recipe, told)
+    before = inputs_of(told)
     status, said = cli.main(words), capsys.readouterr()
+    after, own = inputs_of(told), {'calibrate', 'halt-cal'}  # they write into the checkpoint
+    changed = [str(path) for path, what in before.items() if after.get(path) != what]
+    assert all(verb in own and path.endswith('best.ckpt') for path in changed), changed
+    assert not [path for path in after if path.name.startswith(('.lock', '.writing-'))]
     lines = [line for line in said.err.splitlines() if line.startswith('geoseg ')]
     assert status in (0, 2), said.err
     judge(verb, recipe, None if status == 0 else '\n'.join(lines))

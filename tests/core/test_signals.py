@@ -22,12 +22,14 @@ LONG = {'epochs': 400, 'trainer.limit_train_batches': 4, 'trainer.limit_val_batc
 @pytest.mark.long
 @pytest.mark.parametrize(('number', 'workers', 'group'), [(signal.SIGTERM, 0, False), (signal.SIGINT, 2, True)])
 def test_a_run_ends_after_its_step_and_goes_on(number, workers, group, tmp_path, capsys):
-    words = ['fit', '--recipe', 'unet', f'data={tiny.DATA}', f'out={tmp_path}', 'save_top_k=0',
-             *tiny.words(tiny.settings('unet', **LONG, num_workers=workers)), 'patience=null']
+    words = ['fit', '--recipe', 'unet', f'data={tiny.DATA}', f'out={tmp_path / "runs"}', 'patience=null',
+             *tiny.words(tiny.settings('unet', **LONG, num_workers=workers))]
+    temporary = tmp_path / 'tmp'
+    temporary.mkdir()
     run = subprocess.Popen([sys.executable, '-m', 'geoseg.cli', *words], stderr=subprocess.PIPE, text=True,
-                           start_new_session=True, env=os.environ | {'TMPDIR': str(tmp_path / 'none')})
-    for _ in range(1200):  # of 0.1 s
-        if [*tmp_path.rglob('last.ckpt')]:
+                           start_new_session=True, env=os.environ | {'TMPDIR': str(temporary)})
+    for _ in range(900):  # of 0.1 s
+        if [*tmp_path.rglob('last.ckpt')] or run.poll() is not None:
             break
         time.sleep(0.1)
     (os.killpg if group else os.kill)(run.pid, number)
@@ -37,7 +39,7 @@ def test_a_run_ends_after_its_step_and_goes_on(number, workers, group, tmp_path,
     assert 'Traceback' not in said and len(lines) == 1
     folder = Path(re.search(r'stopped by .*; to go on: geoseg fit resume=(\S+)$', lines[0])[1])
     left = [path.name for path in folder.rglob('*') if path.name.startswith((DRAFT, '.lock', '.new'))]
-    assert left == [] and not (tmp_path / 'none').exists()
+    assert left == [] and not [path for path in temporary.rglob('*') if path.is_file()]
     done = len(geoseg.Run(folder).metrics)
     assert cli.main(['fit', f'resume={folder}', f'epochs={done + 1}', 'num_workers=0']) == 0, capsys.readouterr().err
     assert len(geoseg.Run(folder).metrics) == done + 1
@@ -46,7 +48,7 @@ def test_a_run_ends_after_its_step_and_goes_on(number, workers, group, tmp_path,
 def test_other_verbs_end_at_once(trained, tmp_path, capsys, monkeypatch):
     from geoseg.inference import pictures
     for number, error in (signal.SIGTERM, 'SIGTERM'), (signal.SIGINT, 'Ctrl-C'):
-        monkeypatch.setattr(pictures, 'png', lambda pixels, number=number: os.kill(os.getpid(), number) or time.sleep(9))
+        monkeypatch.setattr(pictures, 'png', lambda pixels, n=number: os.kill(os.getpid(), n) or time.sleep(9))
         status = cli.main(['predict', '--checkpoint', str(trained), f'out={tmp_path / "out"}'])
         line = [line for line in capsys.readouterr().err.splitlines() if line.startswith('geoseg ')]
         assert (status, line) == (128 + number, [f'geoseg predict: stopped by {error}'])
