@@ -1,12 +1,12 @@
 """Kill runs of every recipe at every moment, resume them, and compare them with runs that were left alone.
 
-    python tests/training/kill_table.py ROWS.csv --kills 100 [--only RECIPE[:FRESHNESS] …] [--moments MOMENT …]
+    python tests/training/kill_table.py ROWS.csv --rounds 14 [--only RECIPE[:FRESHNESS] …] [--moments MOMENT …]
 
-A row of the file is a kill; the cells with the fewest rows come first, so that more kills go on where fewer ended.
-Everything is imported once: each run is a fork, which is killed with SIGKILL.
+A round kills one run once at each moment, in epochs and steps that are drawn, resumes it after each kill, and compares
+its end. A row of the file is a kill; the recipe with the fewest rows comes first, so that more rounds go on where fewer
+ended. Everything is imported once: each run is a fork, which is killed with SIGKILL.
 """
 import argparse
-import contextlib
 import os
 import random
 import re
@@ -14,8 +14,8 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ['CUDA_VISIBLE_DEVICES'] = ''
@@ -39,9 +39,9 @@ MOMENTS = ('in a step',  # after a checkpoint within the epoch, but for the firs
            'saved',  # it is in its place
            'validating',
            'ending',  # the checkpoint of the epoch has some of its names
-           'ended',  # the next epoch has not begun
-           'any time')
-COLUMNS = ['recipe', 'freshness', 'moment', 'seed', 'at', 'killed', 'identical', 'difference']
+           'ended')  # the next epoch has not begun
+WITHIN = ('saving', 'saved', 'in a step')  # an epoch, in the order in which they come at a step
+COLUMNS = ['recipe', 'freshness', 'moment', 'round', 'epoch', 'step', 'killed', 'identical', 'difference']
 ALWAYS = {'epochs': 2, 'every_n_steps': 1, 'save_top_k': 1}
 MEMORY = {'chip': 64, 'chips_per_epoch': 12, 'memory_size': 24, 'spatial_radius': 6., 'memory_dim': 16, 'momentum': 0.5,
           'memory_warmup_epochs': 1, 'label_recall': True, 'scales': [8., 64.], 'image_size': None}
@@ -96,7 +96,7 @@ def strike(moment: str, at: tuple[int, int]):
     RunRecord.on_train_epoch_end, RunRecord.on_validation_batch_end = ends, validates
 
 
-def run(given: dict, moment: str | None = None, at: tuple[int, int] = (0, 0), seconds: float | None = None) -> bool:
+def run(given: dict, moment: str | None = None, at: tuple[int, int] = (0, 0)) -> bool:
     'Train in a fork. Returns whether it was killed.'
     child = os.fork()
     if child == 0:
@@ -111,10 +111,6 @@ def run(given: dict, moment: str | None = None, at: tuple[int, int] = (0, 0), se
         except BaseException as error:
             sys.__stderr__.write(f'{given}: {type(error).__name__}: {error}\n')
             os._exit(1)
-    if seconds is not None:
-        time.sleep(seconds)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
     if status and not os.WIFSIGNALED(status):
         raise SystemExit('a run failed')
@@ -166,36 +162,32 @@ class Table:
         self.path, self.work, self.whole = path, work, {}
         self.rows = pd.read_csv(path, keep_default_na=False) if path.is_file() else pd.DataFrame(columns=COLUMNS)
 
-    def tried(self, case: tuple[str, str], moment: str) -> int:
-        rows = self.rows
-        return int(((rows.recipe == case[0]) & (rows.freshness == case[1]) & (rows.moment == moment)
-                    & (rows.killed.astype(str) == 'True')).sum())
+    def tried(self, case: tuple[str, str]) -> int:
+        return int(((self.rows.recipe == case[0]) & (self.rows.freshness == case[1])).sum())
 
-    def compare(self, case: tuple[str, str], moment: str, seed: int):
-        'One kill.'
+    def compare(self, case: tuple[str, str], moments: Sequence[str], seed: int):
+        'One run that is killed at each moment.'
         if case not in self.whole:
-            out, start = self.work / 'whole' / '-'.join(case), time.monotonic()
+            out = self.work / 'whole' / '-'.join(case)
             run(settings(*case, out))
-            self.whole[case] = run_in(out), time.monotonic() - start
-        whole, seconds = self.whole[case]
-        draw, out = random.Random(seed), self.work / 'cut'
+            self.whole[case] = run_in(out)
+        number = int(self.rows['round'].max() + 1) if len(self.rows) else 0
+        draw, out, kills = random.Random(f'{seed} {number} {case}'), self.work / 'cut', []
         shutil.rmtree(out, ignore_errors=True)
-        ends = Run(whole).metrics['step'].tolist()
-        epoch, each = draw.randrange(len(ends)), ends[0]
-        step = epoch * each + draw.randrange(1, each)  # steps that are done
-        given = settings(*case, out)
-        if moment == 'any time':
-            delay = draw.uniform(0.05, 0.95) * seconds
-            killed, at = run(given, seconds=delay), f'{delay:.2f} s'
-        else:
-            killed, at = run(given, moment, (epoch, step)), f'epoch {epoch}, step {step}'
-        cut = run_in(out)
-        if cut is None:
-            run(given)  # it had not begun
-        elif killed:
-            run({'resume': str(cut)})
-        different = difference(whole, run_in(out))
-        self.rows.loc[len(self.rows)] = [*case, moment, seed, at, killed, not different, different]
+        ends = Run(self.whole[case]).metrics['step'].tolist()
+        for moment in moments:
+            epoch = draw.randrange(len(ends))
+            step = ends[0] * epoch + draw.randrange(1, ends[0]) if moment in WITHIN else ends[epoch]  # steps done
+            kills.append((step, (*WITHIN, 'validating', 'ending', 'ended').index(moment), epoch, moment))
+        given, struck = settings(*case, out), []
+        for step, _, epoch, moment in sorted(kills):
+            struck.append([*case, moment, number, epoch, step, run(given, moment, (epoch, step))])
+            if (cut := run_in(out)) is not None:
+                given = {'resume': str(cut)}
+        run(given)
+        different = difference(self.whole[case], run_in(out))
+        for row in struck:
+            self.rows.loc[len(self.rows)] = [*row, not different, different]
         self.rows.to_csv(self.path, index=False)
 
     def show(self) -> str:
@@ -210,7 +202,7 @@ class Table:
 def main(words: list[str] | None = None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('rows', type=Path)
-    parser.add_argument('--kills', type=int, default=len(CASES) * len(MOMENTS))
+    parser.add_argument('--rounds', type=int, default=len(CASES))
     parser.add_argument('--only', nargs='*', default=[':'.join(case) for case in CASES])
     parser.add_argument('--moments', nargs='*', default=MOMENTS)
     parser.add_argument('--seed', type=int, default=0)
@@ -218,12 +210,10 @@ def main(words: list[str] | None = None):
     cases = [tuple(f'{name}:'.split(':')[:2]) for name in given.only]
     with tempfile.TemporaryDirectory() as work:
         table = Table(given.rows, Path(work))
-        for _ in range(given.kills):
-            cells = [(table.tried(case, moment), number, case, moment) for number, (case, moment) in enumerate(
-                (case, moment) for case in cases for moment in given.moments)]
-            case, moment = min(cells)[2:]
-            table.compare(case, moment, given.seed + len(table.rows))
-            print(*table.rows.iloc[-1], flush=True)
+        for _ in range(given.rounds):
+            case = min(cases, key=table.tried)
+            table.compare(case, given.moments, given.seed)
+            print(*case, f'{table.rows.iloc[-1].identical} {table.rows.iloc[-1].difference}', flush=True)
     print(table.show())
     return int((table.rows.identical.astype(str) != 'True').any())
 
