@@ -137,7 +137,7 @@ def difference(one: Path, two: Path) -> str:
         for part in known[0].keys() | known[1].keys() - {'loops'}:
             if part != 'loops' and not same(*(checkpoint.get(part) for checkpoint in known)):
                 return f'{name} {part}'
-    clocks = re.compile(r'^(# .*|\| (started|resumed|command) \|.*|cd .*|geoseg .*)$', re.M)  # and folders
+    clocks = re.compile(r'^(# .*|\| (started|resumed|command|git commit) \|.*|cd .*|geoseg .*)$', re.M)  # and folders
     if len({clocks.sub('', (run / 'summary.md').read_text()) for run in (one, two)}) > 1:
         return 'summary.md'
     return ''
@@ -174,7 +174,8 @@ class Table:
         number = int(self.rows['round'].max() + 1) if len(self.rows) else 0
         draw, out, kills = random.Random(f'{seed} {number} {case}'), self.work / 'cut', []
         shutil.rmtree(out, ignore_errors=True)
-        ends = Run(self.whole[case]).metrics['step'].tolist()
+        metrics = Run(self.whole[case]).metrics
+        ends = metrics[metrics['epoch'] >= 0]['step'].tolist()  # -1: before training
         for moment in moments:
             epoch = draw.randrange(len(ends))
             step = ends[0] * epoch + draw.randrange(1, ends[0]) if moment in WITHIN else ends[epoch]  # steps done

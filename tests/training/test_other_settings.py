@@ -67,7 +67,7 @@ def test_settings_that_are_refused(own_run, tmp_path):
     for given, says in (({'seed': 8}, 'seed_everything is 3'), ({'epochs': 1}, 'epochs is 1, and 2 have ended'),
                         ({'lr': 1e-3}, 'finished after 2 epochs'), ({'out': str(tmp_path)}, 'out: .* another place'),
                         ({'lr': 1e-3, 'epochs': 3}, 'set each rate'), ({'monitor': 'F1'}, 'run.monitor is mIoU/val'),
-                        ({'data': 'world:geotagged'}, 'split.csv: the data are others now')):
+                        ({'data': 'world:geotagged', 'epochs': 3}, 'split.csv: the data are others now')):
         with pytest.raises(ConfigError, match=says) as error:
             geoseg.train(resume=folder, overrides=given)
         assert len(str(error.value).splitlines()) == 1
