@@ -313,6 +313,13 @@ def test_no_argument_leaves_the_folder(sent, value):
     assert value in refused(Predictor.load, run / 'checkpoints/best.ckpt')
 
 
+def test_a_file_lets_nobody_outside(sent):
+    run, write = sent()
+    write('data.init_args.allow_outside', True)
+    assert 'type allow_outside=true' in refused(Run(run).open)
+    assert Run(run).open(overrides={'allow_outside': True}).datamodule
+
+
 @pytest.mark.parametrize('recipe', geoseg.recipes())
 def test_a_run_opens_and_downloads_nothing(sent, recipe, monkeypatch):
     run, write = sent(recipe)

@@ -357,6 +357,10 @@ def parse_run(
         config['model'] = model | {'init_args': arguments | {'network': network}}
     check_arguments(config, path, lambda key: key.partition('.')[0] in ('data', 'run')
                     or key.rpartition('.')[2] == 'pretrained')
+    outside = ((config.get('data') or {}).get('init_args') or {}).get('allow_outside')
+    if outside and not is_trusted() and not {'allow_outside', 'data.init_args.allow_outside'} & set(overrides or {}):
+        raise ConfigError(f'{path}: data.init_args.allow_outside is not taken from a file: type allow_outside=true, '
+                          'or --trust')
     (config.get('run') or {}).setdefault('recipe', 'config')
     return parse([config, *configs], overrides)
 
