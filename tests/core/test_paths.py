@@ -23,7 +23,7 @@ def verbs():
         if any('parameters' in cell['metadata'].get('tags', []) for cell in cells):
             sources += [''.join(cell['source']) for cell in cells if cell['cell_type'] == 'code']
     found = {(node.module, name.name) for source in sources for node in ast.walk(ast.parse(source))
-             if isinstance(node, ast.ImportFrom) and node.module.startswith('geoseg.') for name in node.names}
+             if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('geoseg.') for name in node.names}
     return {name: function for module, name in sorted(found) if name in VERBS
             and callable(function := getattr(importlib.import_module(module), name))}
 
