@@ -19,6 +19,19 @@ LONG = {'epochs': 400, 'trainer.limit_train_batches': 4, 'trainer.limit_val_batc
         'draw_every_n_epochs': 0, 'warmup_epochs': 0}
 
 
+def hear_ctrl_c():
+    "What a shell starts in the background ignores Ctrl-C, as do its children."
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def heard():
+    before = signal.getsignal(signal.SIGINT)
+    hear_ctrl_c()
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(('number', 'workers', 'group'), [(signal.SIGTERM, 0, False), (signal.SIGINT, 2, True)])
 def test_a_run_ends_after_its_step_and_goes_on(number, workers, group, tmp_path, capsys):
@@ -27,7 +40,8 @@ def test_a_run_ends_after_its_step_and_goes_on(number, workers, group, tmp_path,
     temporary = tmp_path / 'tmp'
     temporary.mkdir()
     run = subprocess.Popen([sys.executable, '-m', 'geoseg.cli', *words], stderr=subprocess.PIPE, text=True,
-                           start_new_session=True, env=os.environ | {'TMPDIR': str(temporary)})
+                           start_new_session=True, env=os.environ | {'TMPDIR': str(temporary)},
+                           preexec_fn=hear_ctrl_c)
     for _ in range(900):  # of 0.1 s
         if [*tmp_path.rglob('last.ckpt')] or run.poll() is not None:
             break
