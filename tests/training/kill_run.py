@@ -9,16 +9,14 @@ import random
 import signal
 import sys
 import time
-import warnings
 from pathlib import Path
 
 os.environ['CUDA_VISIBLE_DEVICES'] = ''
 
-import torch  # noqa: E402
+from forks import train_in_fork  # noqa: E402
 
 from geoseg.tasks.segmentation import SegmentationTask  # noqa: E402
 from geoseg.training.record import RunRecord  # noqa: E402
-from geoseg.training.train import train  # noqa: E402
 
 PHASES = ('start', 'train', 'save', 'validate')
 phase = mmap.mmap(-1, 16)  # shared with the child: the phase, and how often it was entered
@@ -36,23 +34,16 @@ def entering(number, method):
     return wrapped
 
 
+def tell_phases():
+    RunRecord.save = entering(2, RunRecord.save)
+    SegmentationTask.validation_step = entering(3, SegmentationTask.validation_step)
+    SegmentationTask.training_step = entering(1, SegmentationTask.training_step)
+
+
 def attempt(settings, seed=None):
     'Train in a forked child; with a seed, kill it at a random moment. Returns the phase of the kill, or None.'
     phase[0:12] = bytes(12)
-    child = os.fork()
-    if child == 0:
-        try:
-            warnings.simplefilter('ignore')
-            sys.stdout = sys.stderr = open(os.devnull, 'w')
-            torch.set_num_threads(1)
-            RunRecord.save = entering(2, RunRecord.save)
-            SegmentationTask.validation_step = entering(3, SegmentationTask.validation_step)
-            SegmentationTask.training_step = entering(1, SegmentationTask.training_step)
-            train(**settings)
-            os._exit(0)
-        except BaseException as error:
-            sys.__stderr__.write(f'{type(error).__name__}: {error}\n')
-            os._exit(1)
+    child = train_in_fork(settings, tell_phases)
     if seed is not None:
         draw = random.Random(seed)
         wanted, count, delay = draw.choice((1, 1, 2, 3)), draw.randint(1, 12), draw.uniform(0, 0.02)

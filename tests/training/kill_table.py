@@ -14,7 +14,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,12 +24,12 @@ import lightning as L  # noqa: E402
 import pandas as pd  # noqa: E402
 import tiny  # noqa: E402
 import torch  # noqa: E402
+from forks import train_in_fork  # noqa: E402
 
 import geoseg  # noqa: E402
 from geoseg.tasks.base import Task  # noqa: E402
 from geoseg.training.record import RunRecord  # noqa: E402
 from geoseg.training.run import Run  # noqa: E402
-from geoseg.training.train import train  # noqa: E402
 
 FRESHNESS = ('refresh', 'rewrite', 'momentum')
 CASES = [(recipe, '') for recipe in geoseg.recipes()] + [('geosegformer', how) for how in FRESHNESS]
@@ -98,19 +97,7 @@ def strike(moment: str, at: tuple[int, int]):
 
 def run(given: dict, moment: str | None = None, at: tuple[int, int] = (0, 0)) -> bool:
     'Train in a fork. Returns whether it was killed.'
-    child = os.fork()
-    if child == 0:
-        try:
-            warnings.simplefilter('ignore')
-            sys.stdout = sys.stderr = open(os.devnull, 'w')
-            torch.set_num_threads(1)
-            if moment is not None:
-                strike(moment, at)
-            train(**given)
-            os._exit(0)
-        except BaseException as error:
-            sys.__stderr__.write(f'{given}: {type(error).__name__}: {error}\n')
-            os._exit(1)
+    child = train_in_fork(given, lambda: None if moment is None else strike(moment, at))
     status = os.waitpid(child, 0)[1]
     if status and not os.WIFSIGNALED(status):
         raise SystemExit('a run failed')
