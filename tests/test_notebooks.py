@@ -1,8 +1,10 @@
 "The parameterised notebooks and the tutorials run from papermill, as a user runs them."
 import inspect
 import json
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -51,8 +53,9 @@ def test_papermill_as_it_is_typed(tmp_path):
     shutil.copytree(geoseg.world_data('folders', size='tiny'), tmp_path / '2020')
     (tmp_path / 'more.yaml').write_text(json.dumps({'overrides': tiny_settings}))
     typed = 'papermill train.ipynb -p epochs 1 -p recipe unet -p data 2020 -p out 7 -k warm --inject-output-path'
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])  # as in an activated environment
     done = subprocess.run([*typed.split(), '--cwd', str(tmp_path), '-f', str(tmp_path / 'more.yaml')], cwd=NBS,
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True)
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, env=os.environ | {'PATH': path})
     assert done.returncode == 0, done.stderr[-2000:]
     executed, [folder] = json.loads(done.stdout), (tmp_path / '7/unet').iterdir()
     assert executed['cells'][-1]['outputs'][0]['text'] == [f'7/unet/{folder.name}\n']

@@ -1,9 +1,11 @@
 "SIGTERM and Ctrl-C: the exit code, the line to go on, and nothing left behind."
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -34,11 +36,11 @@ def heard():
 
 @pytest.mark.long
 @pytest.mark.parametrize(('number', 'workers', 'group'), [(signal.SIGTERM, 0, False), (signal.SIGINT, 2, True)])
-def test_a_run_ends_after_its_step_and_goes_on(number, workers, group, tmp_path, capsys):
+def test_a_run_ends_after_its_step_and_goes_on(number, workers, group, tmp_path, capsys, request):
     words = ['fit', '--recipe', 'unet', f'data={tiny.DATA}', f'out={tmp_path / "runs"}', 'patience=null',
              *tiny.words(tiny.settings('unet', **LONG, num_workers=workers))]
-    temporary = tmp_path / 'tmp'
-    temporary.mkdir()
+    temporary = Path(tempfile.mkdtemp())  # short: sockets of data workers lie in it
+    request.addfinalizer(lambda: shutil.rmtree(temporary))
     run = subprocess.Popen([sys.executable, '-m', 'geoseg.cli', *words], stderr=subprocess.PIPE, text=True,
                            start_new_session=True, env=os.environ | {'TMPDIR': str(temporary)},
                            preexec_fn=hear_ctrl_c)
