@@ -54,6 +54,18 @@ def test_a_page_that_fails_is_named(tmp_path, run, name):  # a process of its ow
     assert (into / '_proc/whole.ipynb').is_file()
 
 
+def test_every_paragraph_reaches_its_page(site):
+    lost = docs.lost_paragraphs(ROOT, site[0])
+    assert not lost, 'title and description stand alone in the first cell of a notebook\n' + '\n'.join(lost)
+
+
+def test_a_lost_paragraph_is_named(tmp_path):
+    for folder, cells in {'nbs': ['# a\n\n> b c\n\nd [e](f)', '`g`'], '_proc': ['---\ntitle: a', '[`g`](h)']}.items():
+        (tmp_path / folder).mkdir()
+        nbformat.write(new_notebook(cells=[new_markdown_cell(text) for text in cells]), tmp_path / folder / 'x.ipynb')
+    assert docs.lost_paragraphs(tmp_path, tmp_path) == ['x.ipynb: > b c', 'x.ipynb: d [e](f)']
+
+
 def test_pandoc_renders_each_page(html):
     errors = [f'{page}: {result["error"]}' for page, result in html.items() if not isinstance(result, str)]
     assert not errors, '\n'.join(errors)

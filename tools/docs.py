@@ -93,6 +93,23 @@ def process_here():
     serve.proc_nbs(n_workers=0)
 
 
+def lost_paragraphs(root: Path, into: Path) -> list[str]:
+    "Paragraphs of the notebooks' Markdown that the processed pages in `into` lack."
+    def words(text: str) -> str:  # nbdev turns backticked names into links
+        return re.sub(r'\W+', '', re.sub(r'\]\([^)]*\)', '', text))
+
+    lost = []
+    for page in pages(root):
+        notebook, processed = (json.loads((folder / page).read_text(encoding='utf-8'))['cells']
+                               for folder in (root / 'nbs', into / '_proc'))
+        head = yaml.safe_load(''.join(processed[0]['source']).strip().strip('-'))
+        shown = words(''.join([*head.values(), *(''.join(cell['source']) for cell in processed[1:])]))
+        texts = [''.join(cell['source']) for cell in notebook if cell['cell_type'] == 'markdown']
+        lost += [f'{page}: {paragraph}' for text in texts for paragraph in re.split(r'\n\s*\n', text)
+                 if words(paragraph) not in shown]
+    return lost
+
+
 def render(page: Path) -> str:
     "A processed page as HTML, by pandoc; RuntimeError with its words where it fails or warns."
     notebook = json.loads(page.read_text(encoding='utf-8'))
