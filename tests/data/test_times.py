@@ -69,9 +69,11 @@ def test_a_folder_is_split_in_the_order_of_such_times(tmp_path):
 
 def test_a_table_of_poses_reads_dates_alike_and_keeps_its_stamps(tmp_path):
     file = tmp_path / 'poses2d.csv'
-    texts = ['1623378835-623811943', '1623378836.5', '1623378837500000000', '2021:06:11 02:34:00', '2021-06-11T02:35:00Z']
+    texts = ['1623378835-623811943', '1623378836.5', '1623378837500000000', '2021:06:11 02:34:00',
+             '2021-06-11T02:35:00Z']
     file.write_text('timestamp,x,y\n' + ''.join(f'{t},{i},0\n' for i, t in enumerate(texts)))
-    assert np.allclose(read_poses(file).time, [1623378835.623811943, 1623378836.5, 1623378837.5, 1623378840, 1623378900])
+    times = [1623378835.623811943, 1623378836.5, 1623378837.5, 1623378840, 1623378900]
+    assert np.allclose(read_poses(file).time, times)
     file.write_text('timestamp,x,y\n5,0,0\n11.06.2021,0,0\n')  # stamps may count from any moment
     with pytest.raises(ValueError, match="line 3: time is '11.06.2021', expected UNIX seconds"):
         read_poses(file)
