@@ -59,6 +59,13 @@ def test_every_paragraph_reaches_its_page(site):
     assert not lost, 'title and description stand alone in the first cell of a notebook\n' + '\n'.join(lost)
 
 
+@pytest.mark.parametrize('page', docs.pages())
+def test_a_page_begins_with_text(page):
+    title, text = nbformat.read(ROOT / 'nbs' / page, as_version=4).cells[:2]
+    assert title.source.startswith('# ') and '\n> ' in title.source
+    assert text.cell_type == 'markdown', 'what is it for, where does it sit on the way of the data, what to read before'
+
+
 def test_a_lost_paragraph_is_named(tmp_path):
     for folder, cells in {'nbs': ['# a\n\n> b c\n\nd [e](f)', '`g`'], '_proc': ['---\ntitle: a', '[`g`](h)']}.items():
         (tmp_path / folder).mkdir()
