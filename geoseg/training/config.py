@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TRAINER_DEFAULTS', 'ALIASES', 'TOGETHER', 'LINKED', 'SECTIONS', 'RunConfig', 'RecipeCLI', 'full_key', 'full_keys',
-           'data_section', 'parse', 'require_sections', 'allowed_imports', 'require_classes', 'parse_run',
-           'require_effect', 'require_agreement', 'choose_method']
+           'data_section', 'parse', 'image_sizes', 'crop_that_follows', 'require_sections', 'allowed_imports',
+           'require_classes', 'parse_run', 'require_effect', 'require_agreement', 'choose_method']
 
 # %% ../../nbs/training/config.ipynb #72935445
 import contextlib
@@ -247,6 +247,7 @@ def parse(
         merged.insert(place or len(merged), foreign.overlay)
         overrides = dict(foreign.overrides)
     merged = choose_method(merged, overrides)
+    resized = image_sizes(merged)
     if overrides.get('data') is not None:
         current = {}
         for data in (c.get('data') or {} for c in merged):
@@ -274,6 +275,7 @@ def parse(
     keys, pairs = list(values), full_keys(overrides, values)
     check_classes(dict(pairs))
     arguments += _one_rate([*merged[1:], *({key: value} for key, value in pairs)], keys)
+    pairs += crop_that_follows(resized, dict(pairs), values)
     # a class must be known before its arguments
     full = sorted(pairs, key=lambda pair: (not pair[0].endswith('class_path'), pair[0].count('.')))
     for i, (key, value) in enumerate(full):
@@ -294,6 +296,30 @@ def parse(
     if not cli.config.run.recipe:
         cli.config.run.recipe = recipe
     return cli
+
+
+def image_sizes(
+    configs: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:  # of those that set any: `image_size`, `crop`
+    'What each configuration says of the size of a sample.'
+    augments = (((config.get('data') or {}).get('init_args') or {}).get('augment') or {} for config in configs)
+    found = ({name: augment[name] for name in ('image_size', 'crop') if name in augment} for augment in augments)
+    return [sizes for sizes in found if sizes]
+
+
+def crop_that_follows(
+    sizes: Sequence[Mapping[str, Any]],  # of `image_sizes`: the recipe's first
+    given: Mapping[str, Any],  # overrides by their whole keys
+    values: Mapping[str, Any],  # of all keys of the configuration
+) -> list[tuple[str, Any]]:  # the crop as one more override, or nothing
+    'A recipe that crops to its image size does so where another size is given, and no crop.'
+    size, crop = (f'data.init_args.augment.{name}' for name in ('image_size', 'crop'))
+    later = [name for part in sizes[1:] for name in part]
+    if values.get(crop) is None or not sizes or not sizes[0].get('crop') or crop in given or 'crop' in later:
+        return []
+    new = given.get(size, values.get(size))
+    same = sizes[0].get('image_size') == sizes[0]['crop'] and (size in given or 'image_size' in later)
+    return [(crop, new)] if same and new not in (None, 'null') else []
 
 
 def require_sections(

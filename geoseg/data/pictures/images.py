@@ -323,6 +323,8 @@ def check_shapes(
 ):
     'Raise `ValueError` where a batch would hold pictures of several sizes.'
     sizes = part.groupby(['height', 'width']).size().sort_values(ascending=False)
+    if split == 'train':
+        self.augment.require_filled(*sizes.index[0], f"{part['root'].iloc[0]}: ")
     if len({pipeline.shape(*size) for size in sizes.index}) > 1 and self.batch_size > 1:
         listed = ', '.join(f'{n} of {w} x {h}' for (h, w), n in sizes.head(3).items())
         crop = 'crop' if split == 'train' else 'center_crop'

@@ -351,6 +351,8 @@ class RasterData(SegmentationData):
         datasets = {}
         for split, part in areas.items():
             train = split == 'train'
+            if train:
+                self.augment.require_filled(self.chip, self.chip)
             pipeline = self.augment.pipeline(train, self.channels)
             covering = sum(-(-a.height // self.chip) * -(-a.width // self.chip) for a in part)
             chips = self.chips_per_epoch or covering
