@@ -177,7 +177,7 @@ def calibrate(
     split: str = 'val',  # that the temperature is fitted to
     test: str | None = 'test',  # that tells how good it is; None, or where there is none: only the fit is told
     pixels: int = 1 << 20,  # at most kept of the first split
-    bins: int = 15,
+    bins: int = 15,  # of the reliability diagram
     overrides: Mapping[str, Any] | None = None,  # of the run's configuration
     out: str | Path | None = None,  # folder of the tables; None: RUN/calibration
     force: bool = False,  # although a process on another machine may write there, see `lock_output`

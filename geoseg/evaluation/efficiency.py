@@ -134,7 +134,7 @@ def run_efficiency(
     size: int = 256,  # side of the images, pixels
     batch: int = 1,  # images
     steps: float | None = None,  # mean number of steps of a refiner
-    repeats: int = 20,
+    repeats: int = 20,  # of the timed pass
     device: str | None = None,  # None: a GPU where there is one
     trust: bool = False,  # whatever the files name: see SECURITY.md
 ) -> pd.DataFrame:  # of `efficiency`

@@ -22,7 +22,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_s
 from jsonargparse._common import parsing_settings
 from lightning.pytorch.cli import LightningCLI
 
-from ..core.errors import ConfigError, nearest
+from ..core.errors import ConfigError, UnknownKey, nearest
 from ..core.renames import update_paths
 from ..core.mappings import deep_merge, flat_keys
 from ..core.notebooks import as_path
@@ -161,7 +161,7 @@ def full_key(
     sections = ('trainer', 'model', 'data', 'run')
     if name.partition('.')[0] in sections and '.init_args.' in name:
         return name  # an argument of a class given in the same breath; the parser knows it, or says so
-    raise ValueError(f'unknown key {name!r}{nearest(name, [*keys, *ALIASES])}')
+    raise UnknownKey(name, [*keys, *ALIASES])
 
 
 def full_keys(
@@ -449,9 +449,9 @@ def _one_rate(given: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[s
 
 def _argument(key: str, value: Any) -> str:
     'An override as the parser reads it; a null deep in a class it takes from a file only.'
-    if value is None or value == 'null':
+    if value in (None, 'null', 'None'):  # Python's, too
         for name in reversed(key.split('.')):
-            value = {name: None if value == 'null' else value}
+            value = {name: value if isinstance(value, dict) else None}
         return f'--config={json.dumps(value)}'
     return f'--{key}={value if isinstance(value, str) else json.dumps(value)}'
 
@@ -476,7 +476,7 @@ def _clear_errors(keys: Sequence[str] = ()):
         group = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text)
         name = f'{group[1]}.{group[2]}' if group else found and found[1]
         if name:
-            raise ConfigError(f'unknown key {name!r}{nearest(name, keys)}') from error
+            raise UnknownKey(name, keys) from error
         raise ConfigError(_shorten(text)) from error
 
 

@@ -51,10 +51,10 @@ from .run import (Run, checkpoint_card, determinism, find_resume, logging_to, me
 def train(
     recipe: str | None = None,  # a recipe's name or file; may be left out when a run is resumed
     data: str | Mapping[str, str] | None = None,  # 'world', a folder, {train: …, val: …, test: …}; None: the recipe's
-    epochs: int | None = None,
-    batch_size: int | None = None,  # a process
-    lr: float | None = None,
-    seed: int | None = None,
+    epochs: int | None = None,  # passes over the training data
+    batch_size: int | None = None,  # samples a step, of each process
+    lr: float | None = None,  # learning rate, at its highest
+    seed: int | None = None,  # of first weights, order and augmentation
     out: str | Path | None = None,  # the run's folder becomes OUT/RECIPE/TIME
     resume: str | int | None = None,  # a run, a checkpoint, 'last', 'auto' (last if there is one), or an epoch
     overrides: Mapping[str, Any] | None = None,  # dotted keys or bare names of the configuration

@@ -203,7 +203,7 @@ def test_every_setting_is_shown(capsys):
 
 def test_help_and_recipes(capsys):
     assert cli.main(['--help']) == 0 and cli.main([]) == 2
-    assert capsys.readouterr().out.count('verbs: prepare, fit, validate, test, predict') == 2
+    assert capsys.readouterr().out.count('  predict     A class for each pixel') == 2
     assert cli.main(['recipes']) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == geoseg.recipes()
 

@@ -1,4 +1,5 @@
 "SIGTERM and Ctrl-C: the exit code, the line to go on, and nothing left behind."
+import dataclasses
 import os
 import re
 import shutil
@@ -90,6 +91,6 @@ OSError: photos/a.jpg: cannot be read: truncated
     def killed(words):
         raise RuntimeError('DataLoader worker (pid 12) is killed by signal: Killed. ')
 
-    monkeypatch.setitem(cli.VERBS, 'fit', killed)
-    assert cli.main(['fit']) == 2
+    monkeypatch.setitem(cli.VERBS, 'fit', dataclasses.replace(cli.VERBS['fit'], run=killed))
+    assert cli.main(['fit', '--recipe', 'unet']) == 2
     assert capsys.readouterr().err == 'geoseg fit: DataLoader worker (pid 12) is killed by signal: Killed.\n'

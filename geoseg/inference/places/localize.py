@@ -158,7 +158,7 @@ def localize(
     sides: Sequence[float] = (),  # of the squares that a GeoTIFF is cut into, metres
     k: int = 5,  # places of each photo
     out: str | Path = 'places',  # folder of places.csv and gps.csv
-    device: str | None = None,
+    device: str | None = None,  # 'cpu', 'cuda'; None: a GPU where there is one
     register: bool = False,  # lay photos on their first tiles, for a finer position
     force: bool = False,  # although a process on another machine may write there, see `lock_output`
     trust: bool = False,  # whatever the files name: see SECURITY.md
