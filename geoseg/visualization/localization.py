@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from ..data.pictures.files import read_image
 from ..data.pairs.pairs import Pairs
+from ..geo.coords import near_longitude
 from ..metrics.retrieval import Retrieval, recall_curve
 from ..core.files import writing
 from ..core.pages import page_text
@@ -92,7 +93,8 @@ def write_flight(
     best = places[places['rank'] == 1]
     if best[['refined_lat', 'refined_long']].isna().any(axis=None):
         raise ValueError('the gallery has no place on the globe, there is nothing to put on a map')
-    at = best[['refined_lat', 'refined_long']].to_numpy()
+    at = best[['refined_lat', 'refined_long']].to_numpy(copy=True)
+    at[:, 1] = near_longitude(at[:, 1], at[0, 1])
     page = folium.Map(location=at.mean(0).tolist(), tiles=tiles, zoom_start=15, control_scale=True)
     track = folium.FeatureGroup(name='estimated')
     folium.PolyLine(at.tolist(), color='#c44e52', weight=2).add_to(track)
@@ -104,7 +106,8 @@ def write_flight(
     if gps is not None:
         if missing := [photo for photo in best.photo if photo not in gps.index]:
             raise ValueError(f'gps: no row for {len(missing)} of {len(best)} photos (first: {missing[0]})')
-        true = gps.loc[best.photo, ['lat', 'long']].to_numpy()
+        true = gps.loc[best.photo, ['lat', 'long']].to_numpy(copy=True)
+        true[:, 1] = near_longitude(true[:, 1], at[0, 1])
         layer = folium.FeatureGroup(name='true')
         folium.PolyLine(true.tolist(), color='#4878a8', weight=3).add_to(layer)
         for there, here in zip(at.tolist(), true.tolist(), strict=True):

@@ -18,6 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from torch.utils.data import Dataset, default_collate
 
+from ..geo.coords import near_longitude
 from ..geo.memory import GeoMemory
 from ..geo.recall import YEAR
 from ..core.files import writing
@@ -87,6 +88,7 @@ def write_memory_page(
     grid = rasterio.Affine(memory.radius, 0, x + west, 0, -memory.radius, y + north)
     known = np.isfinite(maps['entries'])
     gps = memory.frame.to_gps(np.array([[west, south], [east, north]]))
+    gps[:, 1] = near_longitude(gps[:, 1], gps[0, 1])
     page = folium.Map(location=gps.mean(0).tolist(), tiles=tiles, zoom_start=14, control_scale=True)
 
     def shades(values: np.ndarray, name: str) -> np.ndarray:

@@ -94,3 +94,24 @@ def test_a_broken_entry_is_named(root, tmp_path, change, said):
     path.write_text(json.dumps([entries[0] | change, *entries[1:]]))
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         read_pairs(path)
+
+
+@pytest.mark.parametrize(('key', 'value'), [('drone_loc_x_y', None), ('drone_loc_x_y', [1, None]), ('drone_loc_x_y', [1]),
+                                            ('drone_loc_x_y', ['1', '2']), ('drone_loc_x_y', [1, float('nan')]),
+                                            ('pair_pos_sate_loc_x_y_list', None), ('pair_pos_sate_img_list', 'a.png'),
+                                            ('pair_pos_semipos_sate_loc_x_y_list', [None]), ('drone_img_name', 3),
+                                            ('pair_pos_sate_img_list', [7]), ('pair_pos_sate_weight_list', 0.5)])
+def test_an_entry_of_another_kind_is_named(root, key, value, tmp_path):
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / 'same-area-drone2sate-train.json'
+    entries = json.loads(file.read_text())
+    for part in ('img', 'weight', 'loc_x_y'):  # one tile an entry
+        for mode in ('pos', 'pos_semipos'):
+            entries[2][f'pair_{mode}_sate_{part}_list'] = entries[2]['pair_pos_semipos_sate_' + part + '_list'][:1]
+    entries[2][key] = value
+    file.write_text(json.dumps(entries))
+    with pytest.raises(ValueError, match=rf'{file.name}: entry 2 \(.*{key}'):
+        read_pairs(file)
+    file.write_text(json.dumps([None]))
+    with pytest.raises(ValueError, match='entry 0 is None'):
+        read_pairs(file)

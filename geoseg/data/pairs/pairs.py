@@ -111,6 +111,15 @@ KEYS = ('drone_img_dir', 'drone_img_name', 'drone_loc_x_y', 'sate_img_dir',
         *(f'pair_{mode}_sate_{part}_list' for mode in MODES for part in ('img', 'weight', 'loc_x_y')))
 
 
+def _is_place(value: Any) -> bool:
+    return (isinstance(value, list) and len(value) == 2
+            and all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in value))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
 def read_entries(
     path: str | Path,  # of a JSON file
 ) -> list[dict[str, Any]]:
@@ -120,9 +129,18 @@ def read_entries(
         raise ValueError(f'{path}: expected a list of photos, found {type(entries).__name__}'
                          f'{" without any" if isinstance(entries, list) else ""}')
     for i, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise ValueError(f'{path}: entry {i} is {entry!r:.80}, expected the keys {", ".join(KEYS)}')
         name = f'{path}: entry {i} ({entry.get("drone_img_name", "?")})'
         if missing := [key for key in KEYS if key not in entry]:
             raise ValueError(f'{name}: no key {", ".join(missing)}')
+        for key in KEYS:
+            values = entry[key] if key.endswith('_list') else [entry[key]]
+            if not isinstance(values, list):
+                raise ValueError(f'{name}: {key} is {values!r:.80}, expected a list')
+            check, what = (_is_place, 'x, y in metres') if '_loc_' in key else (_is_text, 'a name')
+            if wrong := [value for value in values if '_weight_' not in key and not check(value)]:
+                raise ValueError(f'{name}: {key} holds {wrong[0]!r:.80}, expected {what}')
         for mode in MODES:
             images, weights, places = (entry[f'pair_{mode}_sate_{part}_list'] for part in ('img', 'weight', 'loc_x_y'))
             if not len(images) == len(weights) == len(places):
