@@ -68,7 +68,7 @@ def cut_at_antimeridian(
 def _filled(*shapes: shapely.Geometry) -> shapely.Polygon | shapely.MultiPolygon:
     'What polygons cover together, without the lines and points that cutting leaves.'
     parts = shapely.get_parts(shapely.union_all(shapes))
-    parts = parts[shapely.area(parts) > 0]
+    parts = parts[shapely.area(parts) > 1e-15]  # square degrees: 0.1 cm²
     return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts.tolist())
 
 
@@ -141,8 +141,14 @@ def write_polygons(
     with writing(target) as draft, open(draft, 'w', encoding='utf-8') as f:
         f.write('{"type": "FeatureCollection", "features": [')
         for table in class_polygons(mask, names):
-            ground = shapely.orient_polygons(cut_at_antimeridian(table.geometry.to_numpy(), table.crs))
-            for i, (polygon, row) in enumerate(zip(shapely.to_geojson(ground), table.itertuples(), strict=True)):
+            ground = cut_at_antimeridian(table.geometry.to_numpy(), table.crs)
+            parts, rows = shapely.get_parts(ground, return_index=True)
+            table = table.iloc[rows]  # a row a part
+            for i in np.flatnonzero(np.bincount(rows) > 1):
+                shares = polygon_areas(parts[rows == i], WGS84)
+                table.loc[i, 'area_m2'] *= shares / shares.sum()
+            drawn = shapely.to_geojson(shapely.orient_polygons(parts))
+            for i, (polygon, row) in enumerate(zip(drawn, table.itertuples(), strict=True)):
                 properties = {'class_id': row.class_id, 'class': row[2], 'area_m2': row.area_m2}
                 f.write(f'{"," if count + i else ""}\n{{"type": "Feature", "properties": {json.dumps(properties)}, '
                         f'"geometry": {polygon}}}')

@@ -96,7 +96,8 @@ def test_a_broken_entry_is_named(root, tmp_path, change, said):
         read_pairs(path)
 
 
-@pytest.mark.parametrize(('key', 'value'), [('drone_loc_x_y', None), ('drone_loc_x_y', [1, None]), ('drone_loc_x_y', [1]),
+@pytest.mark.parametrize(('key', 'value'), [('drone_loc_x_y', None), ('drone_loc_x_y', [1, None]),
+                                            ('drone_loc_x_y', [1]),
                                             ('drone_loc_x_y', ['1', '2']), ('drone_loc_x_y', [1, float('nan')]),
                                             ('pair_pos_sate_loc_x_y_list', None), ('pair_pos_sate_img_list', 'a.png'),
                                             ('pair_pos_semipos_sate_loc_x_y_list', [None]), ('drone_img_name', 3),
