@@ -12,6 +12,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..core.errors import ConfigError
-from .augment import Augment
+from .augment import Augment, band_values
 from .balance import class_counts
 from .labels import LabelScheme, built_in_schemes
 from .splits import SPLITS
@@ -229,6 +230,19 @@ class LayoutData(L.LightningDataModule):
     ) -> dict[str, Any]:
         "Settings for this folder; a layout whose folders have several names finds them here."
         return settings
+
+    def normalize_as(
+        self,
+        mean: Sequence[float],  # of the full range, a number a band; repeated for more
+        std: Sequence[float],  # likewise
+    ) -> bool:  # whether it did
+        'Normalise as weights expect it, where the settings leave mean and deviation open; before `setup`.'
+        if self.augment.mean is not None or self.augment.std is not None:
+            return False
+        given = {'mean': mean, 'std': std}
+        own = {key: band_values(None, values, getattr(self, 'channels', 3), key) for key, values in given.items()}
+        self.augment = replace(self.augment, **own)
+        return True
 
     def split_table(self) -> pd.DataFrame:  # name, split: a row a picture, mesh, photo or area
         'Who trains, validates and tests, of data that is set up.'

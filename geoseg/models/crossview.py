@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .weights import load_pretrained, loading, require_path
+from .weights import load_pretrained, loading, require_path, weights_input
 
 # %% ../../nbs/models/crossview.ipynb #029f62d0
 TWO_ENCODERS = (('encoder.', 'gallery_encoder.'), ('model1.', 'model2.'), ('drone_encoder.', 'satellite_encoder.'))
@@ -39,7 +39,7 @@ class CrossView(nn.Module):
         partial: bool = False,  # weights of a file may fill the encoder in part
     ):
         super().__init__()
-        file = require_path(pretrained)
+        self.encoder_name, file = backbone, require_path(pretrained)
         download = bool(pretrained) and not file
         arguments = dict(options or {}) | ({} if image_size is None else {'img_size': image_size})
 
@@ -61,6 +61,8 @@ class CrossView(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         if file:
             load_pretrained(self, pretrained, partial)
+        elif pretrained:
+            self.weights_input = weights_input(True, backbone)
 
     @property
     def scale(self) -> Tensor:  # scalar, at most `largest_scale`

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import nearest
-from .weights import load_pretrained, loading, names_without, require_path
+from .weights import load_pretrained, loading, names_without, require_path, weights_input
 
 # %% ../../nbs/models/unet.ipynb #1df019e9
 def pad_to(
@@ -45,6 +45,7 @@ class UNet(nn.Module):
             known = list(smp.encoders.encoders)
             raise ValueError(f'encoder: {encoder!r} is unknown{nearest(encoder, known)}; there are {", ".join(known)}, '
                              'and tu-NAME for any network of timm')
+        self.encoder_name = encoder.removeprefix('tu-')
         file = require_path(pretrained)
         weights = None if file or not pretrained else True if encoder.startswith('tu-') else 'imagenet'
         with loading(f'{encoder} (ImageNet)', weights is not None):
@@ -54,6 +55,8 @@ class UNet(nn.Module):
         self.stride = 2 ** len(decoder_channels)
         if file:
             load_pretrained(self, pretrained, partial)
+        elif pretrained:
+            self.weights_input = weights_input(True, self.encoder_name)
 
     def foreign_names(self) -> list[dict[str, str]]:
         'Names of segmentation-models-pytorch; of an encoder alone, there, in torchvision and in timm.'

@@ -5,22 +5,25 @@
 # %% auto #0
 __all__ = ['CONNECTION_ERRORS', 'FOLDER_FILES', 'NESTED', 'SAVED_AROUND', 'WRAPPERS', 'loading', 'for_bands', 'weight_files',
            'read_weights', 'names_without', 'saved_names', 'match_names', 'encoder_names', 'load_pretrained',
-           'start_from', 'is_path', 'require_path', 'published_weights']
+           'check_architecture', 'start_from', 'is_path', 'require_path', 'published_weights', 'weights_input']
 
 # %% ../../nbs/models/weights.ipynb #1b354fcb
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import safetensors.torch
-from timm.models import adapt_input_conv
+import torch
+from timm.models import adapt_input_conv, get_pretrained_cfg
 from torch import Tensor, nn
 from transformers.core_model_loading import revert_weight_conversion
 
 from ..core.inputs import SETTINGS, DataFolder, read_json
 from ..geo.memory import STATE
 from .checkpoints import load_weights, network_weights, read_file
+from .packages import MODULE, PACKAGES, is_package, package_file, timm_names
 
 # %% ../../nbs/models/weights.ipynb #e36efff2
 CONNECTION_ERRORS = (OSError, httpx.HTTPError)  # urllib's and requests' errors are OSErrors
@@ -67,6 +70,8 @@ def weight_files(
     path: Path,  # a file, or a folder
 ) -> list[Path]:
     'The files that hold the weights of a path: several where a large network was saved in parts.'
+    if is_package(path):
+        return [package_file(path)]
     if not path.is_dir():
         return [path]
     name = next((name for name in FOLDER_FILES if (path / name).is_file()), None)
@@ -79,7 +84,7 @@ def weight_files(
 
 
 def read_weights(
-    path: str | Path,  # .pth, .pt, .bin, .safetensors, .ckpt; a run; a folder that `save_pretrained` wrote
+    path: str | Path,  # .pth, .pt, .bin, .safetensors, .ckpt; a run; a folder of `save_pretrained`; module:NAME
 ) -> dict[str, Tensor]:
     'Tensors by the names in a file; nothing in it is executed. One line of `ValueError` for what cannot be read.'
     weights = {}
@@ -105,7 +110,7 @@ def read_weights(
         weights |= found
     while prefix := next((p for p in SAVED_AROUND if all(name.startswith(p) for name in weights)), None):
         weights = {name.removeprefix(prefix): value for name, value in weights.items()}
-    return weights
+    return timm_names(weights)
 
 
 # %% ../../nbs/models/weights.ipynb #a18c0004
@@ -173,15 +178,18 @@ def load_pretrained(
     encoder_only: bool = False,  # the rest keeps its random weights
 ) -> str:  # what was loaded, also as `network.weights_loaded`
     'Put weights of any naming into a network; `ValueError` unless all tensors of its encoder are there.'
+    name = getattr(network, 'encoder_name', None)  # of timm
+    check_architecture(path, name)
     try:
         found, extra = match_names(network, read_weights(path))
     except ValueError as error:
         raise ValueError(str(error) if str(path) in str(error) else f'{path}: {error}') from error
-    own, fits, shapes = network.state_dict(), {}, {}
+    own, fits, shapes, bands = network.state_dict(), {}, {}, ''
     for name, value in found.items():
         want = own[name].shape
         if value.ndim == len(want) == 4 and value.shape[1] == 3 != want[1] and value.shape[::2] == want[::2]:
             value = adapt_input_conv(want[1], value)  # the first convolution, of colours, for other bands
+            bands = f'; {name} was for 3 bands and is repeated and scaled for {want[1]}'
         if value.shape == want:
             fits[name] = value
         elif not _optional(name):
@@ -205,9 +213,21 @@ def load_pretrained(
     text = f'weights of {path}: {loaded} of {len(encoder)} tensors of the encoder, {len(fits)} of {len(own)} in all'
     if wrong or missing:
         text += f'; encoder of another shape: {_first(wrong)}, missing: {_first(missing)}'
-    text += f'; begin at random: {_first(rest)}; not used: {_first([*extra, *(n for n in shapes if n in rest)])}'
+    text += f'; begin at random: {_first(rest)}; not used: {_first([*extra, *(n for n in shapes if n in rest)])}{bands}'
     network.weights_loaded = text
+    network.weights_input = weights_input(path, getattr(network, 'encoder_name', None))
     return text
+
+
+def check_architecture(
+    path: str | Path,  # as `read_weights` takes it
+    name: str | None,  # of the encoder, in timm
+):
+    'An error where a package holds another encoder: networks that differ in padding have tensors of the same names.'
+    known = PACKAGES.get(str(path).removeprefix(MODULE)) if is_package(path) else None
+    if known is not None and name is not None and name.partition('.')[0] != known:
+        raise ValueError(f'pretrained: {path} holds the weights of {known}, the encoder is {name}: choose the encoder '
+                         f'tu-{known} (`backbone` {known} in the cross-view network)')
 
 
 def start_from(
@@ -220,6 +240,7 @@ def start_from(
     known = read_file(path) if path.suffix == '.ckpt' and not partial else None
     if isinstance(known, Mapping) and 'geoseg' in known:
         load_weights(network, known, path)
+        network.weights_input = weights_input(path, getattr(network, 'encoder_name', None))
     else:
         load_pretrained(network, path, partial)
 
@@ -230,6 +251,8 @@ def is_path(
     'Whether `pretrained` names a file or folder, and not published weights; `FileNotFoundError` where it is absent.'
     if isinstance(pretrained, bool):
         return False
+    if is_package(pretrained):
+        return package_file(pretrained).is_file()
     path = Path(pretrained).expanduser()
     if path.exists():
         return True
@@ -254,3 +277,31 @@ def published_weights(
     weights = network.published_names() if hasattr(network, 'published_names') else network.state_dict()
     return {name: value.detach().cpu().contiguous() for name, value in weights.items()}
 
+
+# %% ../../nbs/models/weights.ipynb #addef23e
+def weights_input(
+    pretrained: bool | str | Path,  # what the weights were loaded from; True: downloaded by name
+    name: str | None,  # of the encoder, in timm; None: of another library
+) -> dict[str, Any]:  # where they are from, what they expect: mean, std (None: ImageNet's), range, padding
+    'What pretrained weights expect of a picture; plain values for the card.'
+    path, found = Path(str(pretrained)).expanduser(), {}
+    folder, card = path if path.is_dir() else None, None
+    if folder and (folder / 'preprocessor_config.json').is_file():
+        known = read_json(folder / 'preprocessor_config.json', 'settings', SETTINGS)
+        found = {'mean': known.get('image_mean'), 'std': known.get('image_std')}
+    elif folder and (folder / 'config.json').is_file():
+        known = read_json(folder / 'config.json', 'settings', SETTINGS)
+        found, card = known.get('pretrained_cfg') or {}, known.get('card')
+    elif path.suffix == '.ckpt' or folder:
+        file = weight_files(path)[0]
+        if file.suffix == '.ckpt':
+            known = torch.load(file, map_location='cpu', weights_only=True, mmap=True)
+            card = known.get('geoseg') if isinstance(known, Mapping) else None
+    if card:
+        found = card.get('augment') or {}
+    elif not found and name is not None:
+        known = get_pretrained_cfg(name.removeprefix('timm-'))
+        found = {'mean': known.mean, 'std': known.std} if known else {}
+    values = {key: found.get(key) and [float(x) for x in found[key]] for key in ('mean', 'std')}
+    return {'from': str(pretrained), 'encoder': name, **values, 'range': [0, 1],
+            'padding': 'same, as in TensorFlow' if (name or '').startswith('tf_') else "the network's own"}

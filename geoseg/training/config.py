@@ -13,11 +13,12 @@ import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 from jsonargparse._common import parsing_settings
 from lightning.pytorch.cli import LightningCLI
@@ -28,6 +29,7 @@ from ..core.mappings import deep_merge, flat_keys
 from ..core.notebooks import as_path
 from ..core.plugins import REMEDY, plugin_modules
 from ..core.trust import ALLOWED, check_arguments, check_classes, is_trusted, safe_class, without_downloads
+from ..data.augment import IMAGENET_MEAN, IMAGENET_STD
 from ..data.layouts import layout_of
 from ..data.loading import LAYOUTS, LayoutData, SegmentationData
 from .foreign import Foreign, is_foreign, read_foreign
@@ -105,6 +107,22 @@ class RecipeCLI(LightningCLI):
                 raise
             raise ConnectionError(f'{error} Here: add model.pretrained=false') from error
         self.datamodule, self.model = self.config_init['data'], self.config_init['model']
+        self.follow_weights()
+
+    def follow_weights(self) -> str | None:  # what is unlike the weights, to be logged
+        'Normalise pictures as pretrained weights expect it, where the settings leave that open.'
+        known = getattr(self.model.network, 'weights_input', None) or {}
+        mean, std = known.get('mean'), known.get('std')
+        if not mean or not std or not isinstance(self.datamodule, LayoutData):
+            return None
+        augment = self.datamodule.augment
+        own = augment.mean or IMAGENET_MEAN, augment.std or IMAGENET_STD
+        if all(np.allclose(a, b, atol=1e-3) for a, b in zip(own, (mean, std), strict=True) if len(a) == len(b)):
+            return None
+        if not self.datamodule.normalize_as(mean, std):
+            return f'augment.mean is {own[0]} and augment.std {own[1]}, the weights expect {mean} and {std}'
+        self.config.data.init_args.augment = Namespace(asdict(self.datamodule.augment))
+        return None
 
     def build_data(self) -> L.LightningDataModule:
         'Make the data alone.'

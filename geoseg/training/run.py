@@ -384,6 +384,7 @@ def checkpoint_card(
         'recipe': cli.config.run.recipe, 'network': spec, 'labels': scheme and scheme.to_dict(),
         'augment': augment.as_dict() if augment is not None else {}, 'layout': data.layout,
         'frame': frame.to_dict() if frame is not None else None, 'extent': data.extent, 'kind': cli.model.kind,
+        'weights': getattr(cli.model.network, 'weights_input', None),
         'data': {'class_path': cli.config.data.class_path, 'init_args': own}}))
 
 # %% ../../nbs/training/run.ipynb #e79e9fd6

