@@ -1,6 +1,9 @@
 """The website, as far as it can be tried without Quarto."""
 import json
+import operator
+import re
 import shutil
+from importlib import import_module
 
 import docs
 import nbformat
@@ -9,6 +12,8 @@ import warm
 from docs import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from readme import is_relative
+
+from geoseg._modidx import d as INDEX
 
 
 @pytest.fixture(scope='session')
@@ -55,8 +60,38 @@ def test_a_page_that_fails_is_named(tmp_path, run, name):  # a process of its ow
 
 
 def test_every_paragraph_reaches_its_page(site):
+    for page in docs.pages():
+        texts = [cell.source for cell in nbformat.read(site[0] / '_proc' / page, as_version=4).cells]
+        assert '[[`' not in ''.join(texts), f'{page}: a link within a link'
     lost = docs.lost_paragraphs(ROOT, site[0])
     assert not lost, 'title and description stand alone in the first cell of a notebook\n' + '\n'.join(lost)
+
+
+def entries(page):
+    "The descriptions of symbols on a processed page."
+    for cell in nbformat.read(page, as_version=4).cells:
+        for output in cell.get('outputs', []):
+            yield output.get('data', {}).get('text/markdown', '')
+
+
+def test_each_symbol_that_says_what_it_does_has_an_entry_without_links_in_code(site):
+    headings, linked = {}, []
+    for page in docs.pages():
+        text = '\n'.join(entries(site[0] / '_proc' / page))
+        headings[page] = set(re.findall(r'^#+ (\S+)$', text, flags=re.MULTILINE))
+        assert '#LNone' not in text, f'{page}: a symbol without a line in its source'
+        linked += [f'{page}: {code}' for code in re.findall(r'^```.*?^```', text, flags=re.DOTALL | re.MULTILINE)
+                   if '](' in code]
+    assert not linked, '\n'.join(linked)
+    missing = []
+    for module, symbols in INDEX['syms'].items():
+        for symbol, (address, _) in symbols.items():
+            name = symbol.removeprefix(f'{module}.')
+            public = not any(part.startswith('_') for part in name.split('.'))
+            if public and operator.attrgetter(name)(import_module(module)).__doc__:
+                page = address.split('#')[0].replace('.html', '.ipynb')
+                missing += [f'{page}: {name}'] * (name not in headings[page])
+    assert not missing, '\n'.join(missing)
 
 
 @pytest.mark.parametrize('page', docs.pages())

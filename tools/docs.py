@@ -74,6 +74,7 @@ def process(root: Path, into: Path, run: Callable[..., subprocess.CompletedProce
 
 def process_here():
     "Processes the pages of the working directory and prints what nbdev complains of, page by page."
+    import api_pages  # needs the package that was copied
     process_one = serve_drv.main
 
     def process_page(job):
@@ -81,7 +82,9 @@ def process_here():
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter('always', UserWarning)
             try:
+                module = api_pages.prepare(job[0])
                 process_one(job)
+                api_pages.finish(job[1], module)
             except Exception as error:
                 print(f'{page}: {error.__cause__!r} in: {" ".join(str(error).split())[:200]}')
         for warning in caught:
