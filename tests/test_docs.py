@@ -9,6 +9,7 @@ import docs
 import nbformat
 import pytest
 import warm
+import yaml
 from docs import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from readme import is_relative
@@ -144,6 +145,10 @@ def test_quarto_yml_agrees_with_files_and_settings():
     assert (ROOT / 'nbs' / '_quarto.yml').read_bytes() == (ROOT / '_quarto.yml').read_bytes()
     assert config['project']['type'] == 'website'
     assert (ROOT / 'nbs' / config['format']['html']['css']).is_file()
+    for picture in ('favicon', 'image'):
+        assert (ROOT / 'nbs' / config['website'][picture]).is_file()
+    cited = yaml.safe_load((ROOT / 'CITATION.cff').read_text(encoding='utf-8'))
+    assert (cited['version'], cited['repository-code']) == (facts['version'], facts['git_url'])
     navbar = config['website']['navbar']
     for target in docs.listed(navbar['left'] + navbar['right']):
         assert target == facts['git_url'] or (ROOT / 'nbs' / target).is_file(), target
