@@ -366,7 +366,7 @@ class Fusion:
         answers = [tree_probabilities(trees, flat, 2)[:, 1] for trees in self.trees]
         return np.mean(answers, 0).reshape(evidence.shape[:2]).astype(np.float32)
 
-# %% ../../nbs/models/outdated.ipynb #3c9389d1
+# %% ../../nbs/models/outdated.ipynb #d4993e44
 def array_store(
     name: str,  # of the array
     shape: tuple[int, ...],
@@ -590,6 +590,7 @@ class OutdatedMaps:
     def predict_windows(
         self,
         date: str,
+        done: int = 0,  # rows that are finished already
     ) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:  # window, float32 [K, h, w]; NaN where there are no data
         'Probabilities of the classes, window by window.'
         if self.fusion is None or date in self.known or date not in self.images:
@@ -597,6 +598,8 @@ class OutdatedMaps:
                              f'there are pictures of {", ".join(self.images)}')
         self.prepare(date, self.known)
         for window in windows_of(self.shape, self.window):
+            if window[0].stop <= done:
+                continue
             odds = np.stack([self.fusion.probability(found) for _, found in self.evidence(date, self.known, window)])
             answer = np.concatenate([1 - odds, odds]) if self.num_classes == 2 else odds / np.maximum(odds.sum(0), 1e-6)
             yield window, np.where(self.valid(date, window), answer, np.nan).astype(np.float32)

@@ -1,0 +1,177 @@
+"Maps from outdated maps: no answer by a fit that saw its label, the same bits whatever the window, and after a kill."
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+from geoseg.core.errors import ConfigError
+from geoseg.data.labels import LabelScheme
+from geoseg.inference.rasters import outdated as rasters
+from geoseg.inference.rasters.outdated import map_outdated
+from geoseg.models.outdated import REACH, CrossFit, Folds, OutdatedMaps, Sample, colour_features
+
+DATES = '20200101', '20210101', '20220101'
+SMALL = {'block': 24, 'sample': 3000, 'most': 300, 'taught': 400}
+SIZE = 120, 104
+
+
+def place() -> tuple[dict, dict]:
+    "Four bands of three years, and their maps of three classes: a line that moves, unmapped and missing corners."
+    random, (rows, cols) = np.random.default_rng(0), np.indices(SIZE)
+    images, masks = {}, {}
+    for i, date in enumerate(DATES):
+        mask = ((cols + rows // 2 > 60 + 6 * i) + (rows > 80)).astype(np.uint8)
+        colour = np.array([[40, 90, 60, 10], [120, 60, 90, 200], [200, 180, 140, 90]])[mask] + 8 * i
+        images[date] = np.clip(colour + random.normal(0, 15, colour.shape), 1, 255).astype(np.uint8).transpose(2, 0, 1)
+        mask[:10, :30] = 255
+        masks[date] = mask
+    images[DATES[2]][:, 100:, 90:] = 0  # no data
+    return images, masks
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    folder, (images, masks) = tmp_path_factory.mktemp('outdated') / 'place', place()
+    folder.mkdir()
+    grid = {'driver': 'GTiff', 'width': SIZE[1], 'height': SIZE[0], 'crs': 'EPSG:32633', 'dtype': 'uint8',
+            'transform': from_origin(500000, 5200000, 2, 2), 'tiled': True, 'blockxsize': 64, 'blockysize': 64}
+    for date in DATES:
+        with rasterio.open(folder / f'{date}_image.tif', 'w', count=4, nodata=0, **grid) as file:
+            file.write(images[date])
+        with rasterio.open(folder / f'{date}_mask.tif', 'w', count=1, nodata=255, **grid) as file:
+            file.write(masks[date][None])
+    (folder / 'category.csv').write_text('id,name,abbr,r,g,b\n0,water,w,0,0,255\n1,grass,g,0,255,0\n2,bare,b,90,90,9\n')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def arrays() -> np.ndarray:
+    "The answer of the arrays in one window."
+    images, masks = place()
+    images = {date: np.where(image == 0, np.nan, image) for date, image in images.items()}
+    return OutdatedMaps(images, {d: masks[d] for d in DATES[:2]}, 3, window=128, **SMALL).fit(
+        DATES[:2]).predict_proba(DATES[2])
+
+
+def read(path) -> np.ndarray:
+    with rasterio.open(path) as file:
+        return file.read()
+
+
+def make(folder, out, **more):
+    return map_outdated(folder, LabelScheme.load(folder / 'category.csv'), DATES[2], out, probabilities=True,
+                        **SMALL | more)
+
+
+@pytest.fixture(scope='module')
+def written(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp('written')
+    return out, make(folder, out, window=64)
+
+
+def test_files_in_windows_are_the_arrays_at_once(arrays, written):
+    out, report = written
+    probabilities = read(out / f'{DATES[2]}_image_probabilities.tif')
+    assert np.array_equal(probabilities, arrays, equal_nan=True)
+    classes = read(out / f'{DATES[2]}_image_classes.tif')[0]
+    assert np.array_equal(classes == 255, np.isnan(arrays[0])) and (classes[100:, 90:] == 255).all()
+    assert (classes[:10, :30] < 3).all()  # what no map knows is answered from the picture
+    assert sum(report['pixels'].values()) + report['no data'] == classes.size and report['no data'] == 20 * 14
+    right = (classes == place()[1][DATES[2]])[10:100]
+    assert right.mean() > 0.95
+
+
+def test_its_own_map_is_not_read(folder, written, tmp_path):
+    own, (out, _) = tmp_path / 'place', written
+    shutil.copytree(folder, own)
+    (own / f'{DATES[2]}_mask.tif').unlink()
+    make(own, tmp_path / 'out', window=64)
+    name = f'{DATES[2]}_image_probabilities.tif'
+    assert np.array_equal(read(tmp_path / 'out' / name), read(out / name), equal_nan=True)
+
+
+@pytest.mark.parametrize('moment', ['within a fit', 'within the answer'])
+def test_killed_and_taken_up_again(folder, written, tmp_path, moment):
+    if child := os.fork():
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    else:  # really killed, and nothing is tidied up
+        calls, owner, name = [], *{'within a fit': (CrossFit, 'log_odds'),
+                                   'within the answer': (rasters.Draft, 'mark')}[moment]
+        plain = getattr(owner, name)
+
+        def counted(*args):
+            calls.append(args)
+            if len(calls) == {'log_odds': 6, 'mark': 2}[name]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return plain(*args)
+        setattr(owner, name, counted)
+        try:
+            make(folder, tmp_path, window=64)
+        finally:
+            os._exit(1)
+    kept = list((tmp_path / f'.{DATES[2]}_image.draft').glob('2*.npy'))
+    assert kept and not list(tmp_path.glob('*.tif'))
+    fits = []
+    with pytest.MonkeyPatch.context() as patch:
+        plain = CrossFit.__init__
+        patch.setattr(CrossFit, '__init__', lambda self, *args: (fits.append(1), plain(self, *args))[1])
+        make(folder, tmp_path, window=104)  # and another window
+    assert len(fits) == 6 - len(kept)  # what was finished is not done again
+    for layer in ('classes', 'probabilities'):
+        name = f'{DATES[2]}_image_{layer}.tif'
+        assert np.array_equal(read(tmp_path / name), read(written[0] / name), equal_nan=True)
+    assert not list(tmp_path.glob('.*'))
+
+
+def test_no_cell_is_answered_by_a_fit_that_saw_its_label_or_its_colours():
+    random, folds, shape = np.random.default_rng(1), Folds(24, seed=3), (144, 144)
+    image = random.integers(0, 256, (3, *shape)).astype(np.float32)
+    labels = random.integers(0, 2, shape).astype(np.uint8)
+
+    def answers(image, labels):
+        sample = Sample(20_000)
+        sample.add(0, 0, colour_features(image), labels, labels < 2)
+        return CrossFit(sample, folds, shape, 2, 2000), colour_features(image)
+    plain, features = answers(image, labels)
+    answer = plain.log_odds(0, 0, features)[0]
+    rows, cols = np.indices(shape)
+    for fold in range(folds.count):
+        near = ~folds.teaches(rows.ravel(), cols.ravel(), fold, shape).reshape(shape)
+        own = folds.of(rows, cols) == fold
+        assert near[own].all() and not near.all()
+        other = CrossFit.log_odds(answers(image, np.where(near, 1 - labels, labels))[0], 0, 0, features)[0]
+        assert np.array_equal(other[own], answer[own]) and not np.array_equal(other, answer)
+        noise, wide = image.copy(), np.zeros(shape, bool)  # the colours that answered cells see
+        for row, col in zip(*np.nonzero(own), strict=True):
+            wide[max(row - REACH, 0):row + REACH + 1, max(col - REACH, 0):col + REACH + 1] = True
+        noise[:, wide] = 255 - noise[:, wide]
+        other = answers(noise, labels)[0].log_odds(0, 0, features)[0]
+        assert np.array_equal(other[own], answer[own])
+
+
+@pytest.mark.parametrize('options, says', [
+    ({'known': DATES[:1]}, 'two or more known maps'), ({'known': (DATES[0], '20190101')}, 'other maps of 20200101'),
+    ({'block': 100}, 'set a smaller block')])
+def test_what_cannot_be_done_is_said(folder, tmp_path, options, says):
+    with pytest.raises(ValueError, match=says):
+        make(folder, tmp_path, **options)
+    assert not list(tmp_path.glob('*.tif'))
+
+
+def test_the_folder_of_the_rasters_is_not_written_to(folder):
+    with pytest.raises(ConfigError, match='is the folder of the rasters'):
+        make(folder, folder)
+
+
+def test_another_grid_is_named(folder, tmp_path):
+    own = tmp_path / 'place'
+    shutil.copytree(folder, own)
+    for kind in ('image', 'mask'):
+        with rasterio.open(own / f'{DATES[1]}_{kind}.tif', 'r+') as file:
+            file.transform = from_origin(500100, 5200000, 2, 2)
+    with pytest.raises(ConfigError, match=f'{DATES[1]}_image.tif: another grid than {DATES[0]}'):
+        make(own, tmp_path / 'out')
