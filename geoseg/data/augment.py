@@ -326,7 +326,7 @@ class Pipeline:
         self.normalize.factors(np.uint8, channels)  # a wrong number of means shows now
         if train and settings.color_jitter and channels != 3:
             raise ValueError(f'augment.color_jitter needs 3-band uint8 images, these have {channels} bands: '
-                             'use brightness_contrast, gamma or noise')
+                             'set color_jitter=null; brightness_contrast, gamma and noise take any')
         self._composed = {}
         # if nothing moves pixels, positions need not be carried
         self.moves = any(isinstance(s, A.DualTransform) for s in self.steps())
@@ -348,7 +348,8 @@ class Pipeline:
         key = np.dtype(dtype).char
         if key not in self._composed:
             if self.train and self.settings.color_jitter and key != 'B':
-                raise ValueError(f'augment.color_jitter needs 3-band uint8 images, not {np.dtype(dtype)}')
+                raise ValueError(f'augment.color_jitter needs 3-band uint8 images, not {np.dtype(dtype)}: set '
+                                 'color_jitter=null; brightness_contrast, gamma and noise take any')
             steps = self.steps(255. if key == 'B' else 1.)
             self._composed[key] = A.Compose(steps, additional_targets={'coords': 'mask'}) if steps else None
         return self._composed[key]

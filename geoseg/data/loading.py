@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Key', 'SOCKET', 'log', 'LAYOUTS', 'source_id', 'mix', 'key_of', 'SeededBatchSampler', 'check_sockets',
-           'ResumableLoader', 'samples_done', 'LayoutData', 'without_masks', 'SegmentationData', 'split_roots']
+           'usable_workers', 'ResumableLoader', 'samples_done', 'LayoutData', 'without_masks', 'SegmentationData',
+           'split_roots']
 
 # %% ../../nbs/data/loading.ipynb #69782e67
 import hashlib
@@ -152,6 +153,14 @@ def check_sockets(num_workers: int):
                           'characters); set a shorter TMPDIR, or num_workers=0')
 
 
+def usable_workers(
+    num_workers: int,  # as a recipe has it: an upper bound
+) -> int:
+    'As many workers as this machine has cores for: more would only wait for each other.'
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    return min(num_workers, cores)
+
+
 class ResumableLoader(DataLoader):
     'A `DataLoader` over keys that counts its batches, and goes on after the last one handed out.'
 
@@ -159,9 +168,10 @@ class ResumableLoader(DataLoader):
         self,
         dataset: Dataset,  # indexed by `Key`
         batch_sampler: SeededBatchSampler,
-        num_workers: int = 0,
+        num_workers: int = 0,  # at most; see `usable_workers`
         **kwargs: Any,  # for `DataLoader`
     ):
+        num_workers = usable_workers(num_workers)
         check_sockets(num_workers)
         # a generator of its own: the global random state is the training's
         super().__init__(dataset, batch_sampler=batch_sampler, num_workers=num_workers,

@@ -201,7 +201,7 @@ def calibrate(
     if predictor.memory is not None and 'remember' in source.datasets:
         predictor.remember(source.plain_loader('remember'))
     share, kept = -(-pixels // drawing_of(run.kind).size(source, split)), []
-    for batch in tqdm(kind.answers(predictor, source, split), 'calibrate', disable=in_notebook()):
+    for batch in tqdm(kind.answers(predictor, source, split), 'calibrate', disable=in_notebook() or None):
         for i, (found, labels) in enumerate(batch):
             generator = torch.Generator().manual_seed(mix(len(kept), i) >> 1)
             some = torch.randperm(len(labels), generator=generator)[:share].to(labels.device)
@@ -216,7 +216,7 @@ def calibrate(
     measured = {(split, 'before'): before, (split, 'after'): after}
     if test is not None and test != split and any(name.partition('_')[0] == test for name in source.datasets):
         predictor.card['temperature'] = temperature
-        batches = tqdm(kind.answers(predictor, source, test), test, disable=in_notebook())
+        batches = tqdm(kind.answers(predictor, source, test), test, disable=in_notebook() or None)
         pair = measure_reliability(predictor, batches, bins)
         measured |= {(test, 'before'): pair[0], (test, 'after'): pair[1]}
     table = pd.DataFrame([{'split': name, 'temperature': temperature if when == 'after' else 1., 'pixels': seen.pixels}

@@ -20,6 +20,7 @@ import torch
 from ..core.errors import ConfigError
 from ..core.notebooks import text_paths
 from ..data.batches import batch_length
+from ..data.loading import usable_workers
 from ..training.config import RecipeCLI, parse
 from ..training.train import make_trainer
 
@@ -133,7 +134,7 @@ def profile(
     trainer = make_trainer(cli, [clock], loggers=False)
     trainer.fit(cli.model, datamodule=cli.datamodule)
     times = pd.DataFrame([row for row in clock.times if len(row) == len(PARTS)])[list(PARTS)].iloc[1:]
-    return Profile(times, memory_of(cli, clock, trainer), clock.batch, cli.datamodule.num_workers,
+    return Profile(times, memory_of(cli, clock, trainer), clock.batch, usable_workers(cli.datamodule.num_workers),
                    str(trainer.strategy.root_device))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import lightning as L
 import yaml
 
-from ..core.errors import ConfigError, nearest
+from ..core.errors import ConfigError, UnknownKey, nearest
 from ..core.files import write_whole
 from ..core.trust import refuse_links
 from ..data.labels import LabelScheme
@@ -129,7 +129,7 @@ class Trained:
             name = key.rpartition('.')[2]
             if not any(name in names for names in (known, network, augment)):
                 names = [*known, *network, *augment]
-                raise ConfigError(f'unknown key {key!r}{nearest(name, names)}')
+                raise UnknownKey(key, names)
             if name in augment:
                 augment[name] = value
         chosen = {key.rpartition('.')[2]: value for key, value in given.items()}
@@ -215,9 +215,11 @@ class Answer:
             takes = ', '.join(self.takes) or 'no options'
             raise ConfigError(f'{", ".join(unknown)}: not for {self.name}; they take {takes}')
         write = self.request.write
-        wrong = [write] if isinstance(write, str) else [name for name in write if name not in self.layers]
+        wrong = [name for name in write if name not in self.layers]
         if wrong:
-            raise ConfigError(f'write is {write!r}, expected a list out of [{", ".join(self.layers)}] for {self.name}')
+            known = ', '.join(self.layers) or 'nothing'
+            raise ConfigError(f'write is {wrong[0]!r}{nearest(str(wrong[0]), self.layers)}; for {self.name} there are '
+                              f'{known}: write=ONE or write=ONE,OTHER')
         if not isinstance(self.request.update, bool):
             raise ConfigError(f'update is true or false, not {self.request.update!r}')
 

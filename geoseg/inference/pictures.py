@@ -212,7 +212,7 @@ class PictureAnswer(Answer):
         if predictor.memory is not None and 'remember' in own.datasets:
             predictor.remember(own.plain_loader('remember'))
         done = 0
-        for batch in tqdm(batches, 'predict', disable=in_notebook()):
+        for batch in tqdm(batches, 'predict', disable=in_notebook() or None):
             rows = probability_rows(predictor, batch, self.window, self.overlap, ask.tta, places)
             write_masks(batches.dataset, done, batch, rows, steps, self.folder, predictor.scheme, ask.write)
             done += len(batch['name'])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.locks import lock_output, releases_locks
+from ..core.mappings import as_list
 from ..core.notebooks import text_paths
 from ..core.plugins import load_plugins
 from ..core.trust import takes_trust
@@ -50,8 +51,8 @@ def predict(
 ) -> Path:  # the folder
     'Answer for data with a checkpoint: a class for each pixel or face, a place for each photo.'
     load_plugins(plugins)
-    request = Request(data, out, memory, update, window, overlap, stride, tuple(tta) if isinstance(tta, list) else tta,
-                      Postprocess.of(postprocess), write, tiles, sides, gallery, k, register)
+    request = Request(data, out, memory, update, window, overlap, stride, tuple(as_list(tta)),
+                      Postprocess.of(postprocess), as_list(write), tiles, as_list(sides), gallery, k, register)
     answer = find_answer(Trained(checkpoint, overrides), request)
     lock_output(answer.folder, force)
     return answer.answer()

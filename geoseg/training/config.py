@@ -508,8 +508,8 @@ def _shorten(text: str) -> str:
     if not names or not given:
         return ' '.join(text.split())
     literals = [e for found in re.findall(r'Expected a typing.Literal\[(.*)\]', text) for e in found.split(', ')]
-    kinds = ('a list' if e == 'tuple' else e for e in expected if e != 'NoneType')
-    wanted = ' or '.join([*kinds, *dict.fromkeys(literals)])
+    kinds = ('a list' if e in ('tuple', 'list') else e for e in expected if e != 'NoneType')
+    wanted = ' or '.join(dict.fromkeys([*kinds, *literals]))
     if wanted:
         said = f'expected {wanted}'
     else:

@@ -133,7 +133,8 @@ class RunRecord(callbacks.Checkpoint):
         names.append('last.ckpt')
         if trainer.is_global_zero:
             self.write_tables()
-            text = ', '.join(f'{name} {value:.4f}' for name, value in scores.items())
+            first = {name: scores[name] for name in (self.monitor, 'Loss/train', 'Loss/val') if name in scores}
+            text = ', '.join(f'{name} {value:.4f}' for name, value in (first | scores).items())
             low, high = min(rates.values()), max(rates.values())
             log.info('epoch %d, step %d, lr %s: %s%s', epoch, trainer.global_step,
                      f'{low:.3g}' if low == high else f'{low:.3g} to {high:.3g}', text,

@@ -192,7 +192,7 @@ def write_changes(
     for key, values in changes.items():
         lines.append(Change(*start, key, *(' '.join(value.split()) for value in values)))
     head = ''.join(f'# from {c.place} on: {c.key}: {c.old} -> {c.new}\n' for c in lines)
-    write_whole(folder / 'config.yaml', head + cli.parser.dump(cli.config, skip_none=False))
+    write_whole(folder / 'config.yaml', head + cli.parser.dump(cli.config, skip_unset=False))
 
 # %% ../../nbs/training/resume.ipynb #adeb2911
 def batches_done(

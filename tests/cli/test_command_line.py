@@ -209,7 +209,7 @@ def test_help_and_recipes(capsys):
 
 
 def test_a_recipe_is_shown_complete():
-    shown = yaml.safe_load(parse(['unet']).parser.dump(parse(['unet']).config, skip_none=False))
+    shown = yaml.safe_load(parse(['unet']).parser.dump(parse(['unet']).config, skip_unset=False))
     assert {'seed_everything', 'trainer', 'model', 'data', 'run'} == set(shown)
     with pytest.raises(ConfigError, match='no recipe given'):
         parse([])

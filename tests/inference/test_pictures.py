@@ -135,7 +135,8 @@ def test_small_regions_in_square_metres(trained, tmp_path):
     ({'window': 32, 'stride': 36}, 'up to the window of 32'), ({'window': 32, 'stride': 6}, 'multiple of 4'),
     ({'window': 32, 'stride': 16, 'overlap': 8}, 'an overlap of 16, not of 8: give one'),
     ({'tta': ['left']}, "tta: 'left'"),
-    ({'write': ['colour']}, 'write is'), ({'write': 'color'}, 'write is'),
+    ({'write': ['colour']}, "write is 'colour'; nearest: color; for pictures there are"),
+    ({'write': 'color,colour'}, "write is 'colour'"),
     ({'update': 'yes'}, 'update is true or false'), ({'update': True, 'window': 32}, 'not with window'),
 ])
 def test_wrong_options_stop_before_work(trained, tmp_path, monkeypatch, options, says):

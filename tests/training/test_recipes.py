@@ -115,7 +115,7 @@ def test_a_method_that_is_not_there(tmp_path):
         parse(['unet'], {'method': 2})
     cli = parse(['wildscenes-mask2former'], {'method': 2})
     saved = tmp_path / 'config.yaml'  # a run keeps its method
-    saved.write_text(cli.parser.dump(cli.config, skip_none=False))
+    saved.write_text(cli.parser.dump(cli.config, skip_unset=False))
     assert parse([saved]).config.run.method == parse([saved], {'method': 2}).config.run.method == 2
     with pytest.raises(ConfigError, match='method: 1 is not accepted, expected 2'):
         parse([saved], {'method': 1})

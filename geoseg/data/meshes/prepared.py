@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from ...core.files import allocate, cache_folder, fill_folder
 from ...core.inputs import DataFolder, check_archive, check_file
 from ..labels import LabelScheme
-from ..loading import check_sockets
+from ..loading import check_sockets, usable_workers
 from .features import (cluster_order, height_above_ground, pixel_counts, read_page, read_pixels,
                                          roughness)
 from .files import Mesh, clean_mesh, encode_labels, mesh_files, read_mesh
@@ -256,6 +256,6 @@ def prepare_all(
     'Prepare meshes, several at a time.'
     check_sockets(workers)
     work = DataLoader(_ToPrepare(list(files), within or {}, scheme, settings, cache, force), batch_size=None,
-                      num_workers=min(workers, len(files)), generator=torch.Generator())
+                      num_workers=min(usable_workers(workers), len(files)), generator=torch.Generator())
     return {file: PreparedMesh(Path(folder), file, (within or {}).get(file, DataFolder()))
             for file, folder in zip(files, work, strict=True)}

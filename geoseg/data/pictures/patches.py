@@ -22,6 +22,7 @@ from ..augment import Augment, Pipeline
 from ..balance import class_counts, repeat_factors
 from ..grids import cover
 from ..labels import LabelScheme, read_mask
+from ..loading import usable_workers
 from .files import check_sizes, list_images, read_image, count_and_first
 from .images import ImageData, ImageSegmentation, require_folders, split_folders
 from ..splits import SPLITS, by_random, samples_table
@@ -285,7 +286,7 @@ class DeepGlobeData(ImageData):
         table = table[table['mask'].notna()]
         labels = [self.scheme.to_dict(), self.unknown]
         states = [file_states(table[c]) for c in ('image', 'mask')]
-        workers, store = max(1, self.num_workers), None
+        workers, store = max(1, usable_workers(self.num_workers)), None
         if self.cache:
             folder = self.index_dir / f'pixels-{fingerprint(states, labels, self.patch)}'
             sizes = list(zip(table['height'].tolist(), table['width'].tolist(), strict=True))

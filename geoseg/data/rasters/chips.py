@@ -230,7 +230,7 @@ class RasterData(SegmentationData):
         ratios: tuple[float, float, float] = (7, 2, 1),  # of train, val, test for split 'block'
         regions: dict[str, dict[str, list[float]]] | None = None,  # such as {test: {columns: [496, 928]}}
         bands: list[int] | None = None,  # numbers from 1; None: all
-        value_range: list[tuple[float, float]] | None = None,  # (low, high) to 0 and 1, one or one a band
+        value_range: list[tuple[float, float]] | tuple[float, float] | None = None,  # to 0 and 1: one, or one a band
         cache_mb: int = 256,  # decoded blocks kept in each process
         remember: str | list[str] | None = None,  # for a memory, masks not read: a folder; dates in `root`, or 'all'
         allow_outside: bool = False,  # sources of virtual rasters outside of the root, too

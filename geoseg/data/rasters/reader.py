@@ -9,7 +9,7 @@ __all__ = ['Blocks', 'Reader', 'overview']
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -93,12 +93,14 @@ class Reader:
         self,
         scheme: LabelScheme,
         bands: tuple[int, ...] | None = None,  # numbers from 1, in this order; None: all
-        value_range: list[tuple[float, float]] | None = None,  # (low, high) to 0 and 1: one, or one a band
+        value_range: list[tuple[float, float]] | tuple[float, float] | None = None,  # to 0 and 1: one, or one a band
         mean: tuple[float, ...] | None = None,  # of each band in the full range, for pixels without data
         unknown: str = 'error',  # label values outside the scheme: 'error' or 'ignore'
         blocks: Blocks | None = None,
     ):
         self.scheme, self.bands, self.unknown = scheme, tuple(bands) if bands else None, unknown
+        if value_range is not None and not isinstance(value_range[0], Sequence):
+            value_range = [value_range]
         self.value_range, self.mean, self.blocks = value_range, mean, blocks or Blocks()
 
     def channels(
@@ -110,7 +112,7 @@ class Reader:
             raise ValueError(f'{a.image}: bands {self.bands} asked for, it has 1 to {a.count}')
         channels = len(self.bands) if self.bands else a.count
         if self.value_range is None and a.dtype != 'uint8':
-            raise ValueError(f'{a.image}: values of type {a.dtype}: set value_range to the (low, high) '
+            raise ValueError(f'{a.image}: values of type {a.dtype}: set value_range=[LOW,HIGH], the values '
                              'that become 0 and 1')
         if self.value_range is not None and len(self.value_range) not in (1, channels):
             raise ValueError(f'value_range: {len(self.value_range)} ranges for {channels} bands')

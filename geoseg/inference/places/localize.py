@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ...core.errors import ConfigError
 from ...core.files import write_whole
 from ...core.locks import lock_output, releases_locks
+from ...core.mappings import as_list
 from ...core.pages import csv_text
 from ...core.trust import refuse_links, takes_trust
 from ...core.notebooks import text_paths
@@ -180,7 +181,7 @@ def localize(
     if gallery is not None and (tiles is None or Path(f'{gallery}.json').is_file()):
         known = Gallery.load(gallery)
     if tiles is not None:
-        tiles = MapTiles.read(tiles, sides, allow_outside)
+        tiles = MapTiles.read(tiles, as_list(sides), allow_outside)
         if register and known is not None and (unseen := sorted(set(known.names) - set(tiles.names))):
             raise ConfigError(f'register: {gallery} has {len(unseen)} tiles (first: {unseen[0]}) whose pictures are '
                               'not among those given')
