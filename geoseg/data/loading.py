@@ -232,6 +232,15 @@ class LayoutData(L.LightningDataModule):
         return False
 
     @classmethod
+    def described(
+        cls,
+        root: Path,  # a folder
+        given: Mapping[str, Any],  # settings that a person gave
+    ) -> bool:
+        'Whether settings say where the files of this layout lie, whatever their names are.'
+        return False
+
+    @classmethod
     def adapt(
         cls,
         root: Path,  # a folder of this layout

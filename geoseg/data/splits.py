@@ -78,7 +78,8 @@ def _cuts(n, ratio, what):
         raise ValueError(f'ratio {tuple(ratio)}: expected shares of train, val, test, 0 or more')
     wanted = [r > 0 for r in ratio]
     if n < sum(wanted):
-        raise ValueError(f'{what}: {n} samples cannot be split into {sum(wanted)} parts')
+        raise ValueError(f'{what}: {n} samples cannot be split into {sum(wanted)} parts: take more of them, ratios '
+                         'with a 0, or a split.csv')
     shares = [Fraction(str(r)) for r in ratio]  # 0.7 as written, not as the nearest float
     a, b = (int(n * part / sum(shares)) for part in (shares[0], shares[0] + shares[1]))
     a = min(max(a, wanted[0]), n - wanted[1] - wanted[2])

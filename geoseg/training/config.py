@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TRAINER_DEFAULTS', 'ALIASES', 'TOGETHER', 'LINKED', 'SECTIONS', 'RunConfig', 'RecipeCLI', 'full_key', 'full_keys',
-           'data_section', 'parse', 'image_sizes', 'crop_that_follows', 'require_sections', 'allowed_imports',
-           'require_classes', 'parse_run', 'require_effect', 'require_agreement', 'choose_method']
+           'data_section', 'parse', 'arranged', 'image_sizes', 'crop_that_follows', 'require_sections',
+           'allowed_imports', 'require_classes', 'parse_run', 'require_effect', 'require_agreement', 'choose_method']
 
 # %% ../../nbs/training/config.ipynb #72935445
 import contextlib
@@ -32,6 +32,7 @@ from ..core.trust import ALLOWED, check_arguments, check_classes, is_trusted, sa
 from ..data.augment import IMAGENET_MEAN, IMAGENET_STD
 from ..data.layouts import layout_of
 from ..data.loading import LAYOUTS, LayoutData, SegmentationData
+from ..data.pictures.arrangements import ARRANGED
 from .foreign import Foreign, is_foreign, read_foreign
 from .recipes import read_config, recipe_path, recipes
 from ..world.layouts import world_data
@@ -204,6 +205,7 @@ def data_section(
     data: str | Path | Mapping[str, str],  # 'world' ('world:raster': in that layout), a folder, or one a split
     current: Mapping[str, Any],  # the section `data` of the recipe
     chosen: bool = False,  # somebody named the class of `current`: no folder is recognised
+    given: Mapping[str, Any] | None = None,  # settings of ARRANGED, which say where the files of a folder lie
 ) -> dict[str, Any]:  # the section to use
     'The section `data` for other data than the recipe names.'
     old, data = safe_class(current['class_path'], key='data'), as_path('data', data)
@@ -216,7 +218,7 @@ def data_section(
         root, new = str(world_data(layout, size=size)), LAYOUTS[layout]
     else:
         root = {split: str(path) for split, path in data.items()} if isinstance(data, Mapping) else str(data)
-        new = old if chosen or not issubclass(old, LayoutData) else layout_of(root)
+        new = old if chosen or not issubclass(old, LayoutData) else layout_of(root, given)
     if not issubclass(old, LayoutData):
         return {'class_path': current['class_path'], 'init_args': (current.get('init_args') or {}) | {'root': root}}
     if new.layout == old.layout:
@@ -230,7 +232,7 @@ def data_section(
         arguments = {key: value for key, value in arguments.items() if key in taken or value is not None}
     if not chosen:
         first = Path(next(iter(root.values())) if isinstance(root, dict) else root).expanduser()
-        arguments = new.adapt(first, arguments, new is old)
+        arguments = new.adapt(first, arguments | dict(given or {}), new is old)
     return {'class_path': f'{new.__module__}.{new.__qualname__}', 'init_args': arguments | {'root': root}}
 
 # %% ../../nbs/training/config.ipynb #42dccf6c
@@ -277,9 +279,10 @@ def parse(
         typed = overrides.pop('data.class_path', None)
         current |= {'class_path': typed} if typed else {}
         chosen = typed or any((config.get('data') or {}).get('class_path') for config in merged[1:])
+        given = arranged([*((c.get('data') or {}).get('init_args') or {} for c in merged[1:]), overrides])
         for config in merged:  # arguments of another class must not linger
             config.pop('data', None)
-        section = data_section(overrides.pop('data'), current, bool(chosen))
+        section = data_section(overrides.pop('data'), current, bool(chosen), given)
         merged[0]['data'] = foreign.fit_data(section) if foreign else section
     for config in merged:
         check_classes(config)
@@ -314,6 +317,14 @@ def parse(
     if not cli.config.run.recipe:
         cli.config.run.recipe = recipe
     return cli
+
+
+def arranged(
+    settings: Sequence[Mapping[str, Any]],  # later ones win; names may be dotted
+) -> dict[str, Any]:
+    'Those that say where the files of a folder lie.'
+    return {key.rpartition('.')[2]: value for part in settings for key, value in part.items()
+            if key.rpartition('.')[2] in ARRANGED}
 
 
 def image_sizes(

@@ -248,7 +248,7 @@ class DeepGlobeData(ImageData):
         found = [p for p in sorted(root.iterdir()) if p.is_dir() and p.name in self.split_dirs]
         folders = {self.split_dirs[p.name]: p for p in found}
         if len(folders) < len(found):
-            raise ValueError(f'{root}: both val and valid; expected one of them')
+            raise ValueError(f'{root}: {", ".join(p.name for p in found)}: two of one split; expected one of them')
         if split is None:
             require_folders(root, self.split_dirs, folders)
             if 'train' not in folders:
@@ -259,6 +259,10 @@ class DeepGlobeData(ImageData):
         else:
             table = sat_pairs(folders.get(split, root), split)
         return table.assign(drive='', time=np.nan)
+
+    def with_validation(self, table: pd.DataFrame, root: Path) -> pd.DataFrame:
+        'As it is: `val_share` says which images validate.'
+        return table
 
     def images(self) -> pd.DataFrame:  # name, image, mask, split, height, width, …: a row an image
         'All images, each with its split.'
