@@ -38,7 +38,7 @@ from ..tasks.optim import trained_modules
 from .callbacks import (EMA, EarlyStopping, NotebookProgress, SeedBatches, StopBetweenSteps,
                                        TerminalProgress)
 from .config import RecipeCLI, parse, parse_run
-from .divergence import StopAtDivergence, check_labels, validates
+from .divergence import StopAtDivergence, check_batch_of_one, check_labels, validates
 from ..core.pages import csv_text
 from ..core.trust import refuse_links, takes_trust
 from .record import RunRecord
@@ -148,6 +148,7 @@ def fit(
             cli.follow_weights()
         cli.datamodule.setup('fit')
         check_labels(cli.model, cli.datamodule)
+        check_batch_of_one(cli.model, cli.datamodule)
         if getattr(cli.model, 'class_weights', None) is not None:  # numbers from here on: see `config.yaml`
             cli.config.model.init_args.class_weights = cli.model.weigh_classes(cli.datamodule)
         cli.datamodule.train_dataloader()

@@ -158,3 +158,18 @@ def test_an_empty_validation_set_is_refused_and_none_at_all_is_allowed(recipe, t
         run = tiny.train(recipe, tmp_path, epochs=2, **{'trainer.limit_train_batches': 1, 'run.patience': 1})
     assert 'no validation: the newest checkpoint is the best' in caplog.text
     assert run.best_epoch == 1 and not any(name.endswith('/val') for name in run.metrics)
+
+
+@pytest.mark.parametrize('recipe', ['unet', 'wildscenes-deeplabv3'])
+def test_a_batch_of_one_is_refused_before_work(tmp_path, recipe):
+    given = tiny.settings(recipe, batch_size=1, image_size=[32, 32])
+    given |= {'crop': [32, 32]} if recipe == 'unet' else {}
+    with pytest.raises(ConfigError, match='batch_size 1: .* of 32 × 32 pixels leaves one value .*take batch_size=2'):
+        geoseg.train(recipe, 'world:tiny', out=tmp_path, overrides=given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_of_one_trains_where_it_can(tmp_path):
+    given = tiny.settings('unet', epochs=1, batch_size=1, **{'trainer.limit_train_batches': 2})
+    run = geoseg.train('unet', 'world:tiny', out=tmp_path, overrides=given)
+    assert len(run.metrics) == 1

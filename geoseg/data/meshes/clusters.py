@@ -22,7 +22,7 @@ from ...core.inputs import DataFolder
 from ..labels import LabelScheme
 from ..loading import Key, SegmentationData, key_of, source_id, split_roots
 from .features import NORMAL, face_features, points_in_triangle
-from .files import SUFFIXES, unique_rows
+from .files import SUFFIXES, labels_expected, unique_rows
 from .prepared import Preparation, PreparedMesh, prepare_all
 from ..splits import read_split
 from ...geo.coords import Frame
@@ -274,9 +274,10 @@ class MeshData(SegmentationData):
         prepared = prepare_all([f for part in files.values() for f in part], self.scheme, self.settings, self.cache,
                                self.num_workers, within=self.within(files))
         meshes = {split: [prepared[f] for f in part] for split, part in files.items()}
-        if bare := [m.path for m in meshes.get('train', []) if not m.meta['labelled']]:
-            raise ValueError(f'{bare[0]}: no labels to train on (nor have {len(bare) - 1} others); expected a face '
-                             f'property label, or {bare[0].stem}.txt')
+        for split, purpose in (('train', 'to train on'), ('val', 'to validate on')):
+            if bare := [m.path for m in meshes.get(split, []) if not m.meta['labelled']]:
+                others = f' (nor have {len(bare) - 1} others)' if len(bare) > 1 else ''
+                raise ValueError(f'{bare[0]}: no labels {purpose}{others}; {labels_expected(bare[0])}')
         self.prepared = meshes
         if self.frame is None:
             self.frame = next((m.frame for part in meshes.values() for m in part if m.frame), None)
