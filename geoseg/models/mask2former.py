@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, Mask2FormerModel, SwinConfig
 
-from .weights import for_bands, is_path, load_pretrained, loading, names_without, saved_names
+from .weights import (for_bands, is_path, load_pretrained, loading, names_without, saved_names,
+                                   weights_input)
 
 # %% ../../nbs/models/mask2former.ipynb #b919fd4b
 _DECODERS = {'feature_size': 256, 'mask_feature_size': 256, 'hidden_dim': 256, 'encoder_feedforward_dim': 1024,
@@ -138,6 +139,7 @@ class Mask2Former(nn.Module):
         if pretrained and not file:
             name = f'facebook/mask2former-swin-{size}-coco-panoptic' if pretrained is True else pretrained
             self.net = load_mask2former(kind, config, name)
+            self.weights_input = weights_input(name, None)
         else:
             self.net = kind(config)
         self.conv = nn.Conv2d(config.num_queries, num_classes, 3, padding=1) if head == 'conv' else None
