@@ -78,6 +78,8 @@ def run_job(
     make_folder(folder)
     begun = runs_in(folder)
     parameters = dict(job['parameters']) | {'out': str(folder)} | ({'resume': str(begun[-1])} if begun else {})
+    if 'small' in papermill.inspect_notebook(job['notebook']):
+        parameters = {'small': False} | parameters  # every machine trains the same
     papermill.execute_notebook(job['notebook'], folder / Path(job['notebook']).name, parameters,
                                cwd=Path(job['notebook']).parent, progress_bar=False)
     run = Run(runs_in(folder)[-1])
