@@ -390,7 +390,7 @@ def test_temporary_names_are_not_guessed(tmp_path):
     assert len({draft_path(tmp_path / 'a') for _ in range(9)}) == 9
     for path in ROOT.rglob('*.py'):  # one way to make them
         text = path.read_text(encoding='utf-8')
-        assert path.name == 'files.py' or not re.search(r"'\.new|\.writing-", text), path
+        assert path.name == 'locks.py' or not re.search(r"'\.new|\.writing-", text), path
     (tmp_path / 'target').write_text('old')
     (tmp_path / 'link').symlink_to(tmp_path / 'target')
     write_whole(tmp_path / 'link', 'new')

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from ..core.files import write_whole, writing
+from ..core.inputs import DataFolder
 from ..data.loading import ResumableLoader
 from ..data.meshes.clusters import MeshData, meshes_in
-from ..data.meshes.files import SUFFIXES, frame_file, read_mesh, write_ply
+from ..data.meshes.files import SUFFIXES, frame_file, mesh_files, read_mesh, write_ply
 from ..data.meshes.prepared import PreparedMesh
 from ..data.splits import SPLITS
 from .answer import Answer, Trained, paths_of
@@ -125,6 +126,10 @@ class MeshAnswer(Answer):
     @classmethod
     def serves(cls, module) -> bool:
         return isinstance(module, MeshData)
+
+    def named(self):
+        within = DataFolder(allow_outside=bool(self.trained.settings('allow_outside').get('allow_outside')))
+        yield from (file for path in self.found for file in mesh_files(path, within))
 
     def answer(self) -> Path:
         trained = self.trained

@@ -173,6 +173,10 @@ class PictureAnswer(Answer):
             if (self.folder / f'{name}.png').resolve() == path.resolve():
                 raise ConfigError(f'out: {path} would be overwritten with its mask; choose another folder')
 
+    def named(self):
+        yield from super().named()
+        yield next(iter(self.found.values())).parent / 'gps.csv'
+
     def source(self) -> tuple[Predictor, SegmentationData]:
         'The network and the pictures.'
         trained, ask = self.trained, self.request

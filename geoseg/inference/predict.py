@@ -55,4 +55,4 @@ def predict(
                       Postprocess.of(postprocess), as_list(write), tiles, as_list(sides), gallery, k, register)
     answer = find_answer(Trained(checkpoint, overrides), request)
     lock_output(answer.folder, force)
-    return answer.answer()
+    return answer.once()

@@ -25,6 +25,7 @@ import yaml
 from fastcore.basics import patch
 
 from ..core.files import write_whole
+from ..core.locks import lock_output, releases_locks
 from ..core.pages import csv_text, read_csv
 from ..core.mappings import deep_merge
 from ..core.renames import update_paths
@@ -223,6 +224,7 @@ class Ledger:
     def __contains__(self, key: str) -> bool:
         return key in set(self.table()['key'])
 
+    @releases_locks()
     def add(
         self,
         key: str,
@@ -232,6 +234,7 @@ class Ledger:
         'Write down a finished run; its main row comes last, so that what has one is whole.'
         if key in self.older:  # a run by the recipe as it is
             key = self.older.pop(key)['now']
+        lock_output(self.file(), file=True, wait=60)  # rows that somebody else adds meanwhile must stay
         for table, rows in (*tables.items(), (None, pd.DataFrame([row]))):
             old = self.table(table)
             old = old[old['key'] != key]

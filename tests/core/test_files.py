@@ -1,23 +1,17 @@
 "Files are whole or absent: no module writes past `core.files`, and a disk that fills leaves nothing half written."
 import ast
-import json
 import resource
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
-import rasterio
-import tiny
-import torch
-import yaml
-from PIL import Image
-from safetensors import safe_open
+from conftest import TESTS
+from test_table import in_process
+from verbs import JOBS, look, own_cache
 
 import geoseg
 from geoseg import cli
-from geoseg.core.files import DRAFT, fill_folder, writing
-from geoseg.data.meshes.files import read_mesh
+from geoseg.core.files import fill_folder, writing
+from geoseg.core.locks import DRAFT
 from geoseg.inference.rasters.rasters import FILES
 
 ROOT = Path(geoseg.__file__).parent
@@ -103,51 +97,6 @@ def test_the_check_lets_others_pass(text):
 
 # a disk that fills ---------------------------------------------------------------------------------------------------
 
-def read(path: Path):
-    "Read a file to its end with the reader of its kind."
-    kind = path.suffix
-    if kind in ('.csv', '.txt', '.md', '.html', '.yaml', '.vrt'):
-        text = path.read_text()
-        assert text.endswith('\n') or kind in ('.html', '.vrt', '.csv', '.yaml'), f'{path} is cut short'
-        if kind == '.csv' and text:
-            pd.read_csv(path)
-        if kind == '.yaml':
-            yaml.safe_load(text)
-        if kind == '.html':
-            assert text.rstrip().endswith('</html>')
-    elif kind in ('.json', '.geojson'):
-        json.loads(path.read_text())
-    elif kind == '.png':
-        np.asarray(Image.open(path))
-    elif kind in ('.ckpt', '.pth'):
-        torch.load(path, weights_only=True)
-    elif kind == '.npz':
-        dict(np.load(path))
-    elif kind == '.ply':
-        assert read_mesh(path).labels is not None
-    elif kind == '.tif':
-        with rasterio.open(path) as file:
-            file.read()
-    elif kind == '.safetensors':
-        with safe_open(path, 'np') as file:
-            [file.get_tensor(name) for name in file.keys()]  # noqa: SIM118  no mapping
-    elif kind == '.gpkg':
-        import geopandas
-        geopandas.read_file(path)
-    elif path.name != '.lock':
-        raise AssertionError(f'{path}: say how it is read')
-
-
-def look(folder: Path, drafts=('job.json',)):
-    "Each file is whole; nothing is left of what was being written."
-    for path in sorted(folder.rglob('*')):
-        assert not path.name.startswith(DRAFT) and not path.name.startswith('.lock'), f'{path} is left'
-        inside = path.relative_to(folder).parts
-        if path.is_file() and 'tensorboard' not in inside and not any(part.endswith('.draft') for part in inside):
-            if path.name != 'log.txt':  # grows line by line
-                read(path)
-
-
 @pytest.fixture
 def full_disk():
     "`full_disk(bytes)`: from now on no file may grow beyond; without a number, they may again."
@@ -160,44 +109,48 @@ def full_disk():
     limit()
 
 
-JOBS = {  # verb and recipe -> the largest file that fits, in bytes, and further words
-    ('fit', 'unet'): ([800, 9_000, 100_000], ['draw_every_n_epochs=1', 'every_n_epochs=1', 'weights_end=true']),
-    ('fit', 'geosegformer'): ([100_000], ['keep_only_best=true']),
-    ('validate', 'unet'): ([20, 400], []),
-    ('calibrate', 'unet'): ([100, 20_000, 200_000], []),
-    ('halt-cal', 'deepglobe-trm'): ([100, 20_000], ['delta=0.5', 'by=sample']),
-    ('predict', 'unet'): ([50, 1_000, 6_000], ['write=[color,overlay,probabilities]']),
-    ('predict', 'geosegformer'): ([300, 6_000], ['update=true']),
-    ('predict', 'nomeformer'): ([500, 6_000, 40_000], ['write=[page,probabilities]']),
-    ('localize', 'game4loc-same-area'): ([300, 4_000], []),
-    ('inspect', 'unet'): ([100, 5_000], []),
+DISKS = {  # job -> the largest file that fits, in bytes
+    'prepare patches': [20_000], 'prepare meshes': [3_000],
+    'fit': [9_000, 100_000],
+    'validate': [400], 'test pictures': [1_500], 'test places': [150], 'test meshes': [400],
+    'predict pictures': [50, 6_000], 'predict the own pictures': [300], 'predict GeoTIFFs': [2_000],
+    'predict with a memory': [6_000], 'predict meshes': [6_000, 40_000], 'predict photos': [300],
+    'localize': [4_000],
+    'calibrate pictures': [20_000, 200_000], 'calibrate places': [400], 'calibrate meshes': [400],
+    'halt-cal': [20_000],
+    'sweep': [100_000],
+    'inspect pictures': [5_000], 'inspect places': [100], 'inspect meshes': [100],
 }
 
 
-@pytest.mark.parametrize(('verb', 'recipe', 'size'),
-                         [(*job, size) for job, (sizes, _) in JOBS.items() for size in sizes])
-def test_a_verb_on_a_disk_that_fills(verb, recipe, size, own_run, full_disk, tmp_path, capsys, monkeypatch):
-    from geoseg.world.layouts import world_data
-    monkeypatch.chdir(tmp_path)
-    run, out, words = own_run(recipe), tmp_path / 'out', JOBS[verb, recipe][1]
-    if verb in ('fit', 'inspect'):
-        given = ['--recipe', recipe, f'data={tiny.DATA}', *tiny.words(tiny.settings(recipe, epochs=1))]
-        given = [word for word in given if word.partition('=')[0] not in [other.partition('=')[0] for other in words]]
-        given += ['trainer.logger=false'] * (verb == 'fit')
-    else:
-        given = ['--checkpoint', str(run)]
-    if verb == 'localize':
-        gta = world_data('gta', size='tiny')
-        given += [f'photos={gta / "drone" / "images"}', f'tiles={gta}', f'gallery={out / "gallery"}']
+def test_every_verb_and_every_kind_of_data_has_a_job():
+    from geoseg.evaluation.kinds import KINDS
+    from geoseg.inference.predict import find_answer  # noqa: F401  all answers are known
+    assert {job.verb for job in JOBS.values()} == {*cli.VERBS} - {'recipes'}
+    assert {name for name, job in JOBS.items() if job.writes} == {*DISKS}
+    recipes = {'segmentation': 'unet', 'meshes': 'nomeformer', 'localization': 'game4loc-same-area'}
+    for verb in ('test', 'calibrate', 'inspect', 'predict'):
+        assert {job.recipe for job in JOBS.values() if job.verb == verb} >= {recipes[kind] for kind in KINDS}, verb
+
+
+@pytest.mark.parametrize(('name', 'size'), [(name, size) for name, sizes in DISKS.items() for size in sizes])
+def test_a_verb_on_a_disk_that_fills(name, size, own_run, full_disk, tmp_path, capsys, monkeypatch):
+    job, out = JOBS[name], tmp_path / 'out'
+    monkeypatch.chdir(TESTS.parent)
+    monkeypatch.setattr('geoseg.training.sweep.papermill.execute_notebook', in_process)
+    run = own_run(job.recipe)
+    if job.verb == 'prepare':
+        monkeypatch.setenv('GEOSEG_CACHE', str(own_cache(tmp_path / 'cache')))
+    words = job.words(run, out)
     full_disk(size)
-    status = cli.main([verb, *given, *words, f'out={out}'])
+    status = cli.main(words)
     full_disk()
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith('geoseg ')]
     assert status == 2, 'the disk was not full: choose a smaller size'
     assert len(lines) == 1 and 'cannot be written' in lines[0] and str(tmp_path.parent.parent) in lines[0], lines
-    look(run)
-    if out.exists():
-        look(out)
+    for folder in (run, out, tmp_path / 'cache' / 'patches', tmp_path / 'cache' / 'meshes'):
+        if folder.exists():
+            look(folder)
 
 
 @pytest.mark.parametrize('layer', ['classes', 'probabilities', 'polygons', 'geojson'])

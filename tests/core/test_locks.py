@@ -1,6 +1,7 @@
 "One writer for each output: the second is refused, whatever the verb, and a dead owner is no owner."
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -9,9 +10,12 @@ from pathlib import Path
 
 import pytest
 import tiny
+from verbs import JOBS, world
 
 from geoseg import cli
 from geoseg.core.locks import Owner, machine_id, process_born
+from geoseg.models.checkpoints import change_card
+from geoseg.training.ledger import Ledger
 
 
 @pytest.fixture(scope='module')
@@ -29,35 +33,35 @@ def lock(path: Path, pid: int, **changes):
     path.write_text(json.dumps(owner))
 
 
-OUTPUTS = {  # verb -> recipe, and what is locked, below `out` or RUN
-    'fit': ('unet', 'RUN/.lock'), 'validate': ('unet', 'out/.lock'), 'test': ('unet', 'out/.lock'),
-    'predict': ('unet', 'out/.lock'), 'predict ': ('nomeformer', 'out/.lock'),
-    'calibrate': ('unet', 'out/.lock'), 'calibrate ': ('unet', 'RUN/.lock'),
-    'halt-cal': ('deepglobe-trm', 'RUN/.lock'), 'localize': ('game4loc-same-area', 'out/.lock'),
-    'localize ': ('game4loc-same-area', 'out/.gallery.lock'), 'inspect': ('unet', 'out/.lock'),
-    'sweep': ('unet', 'out/.lock'),
-}
+OUTPUTS = {name: 'out/.lock' for name, job in JOBS.items() if job.writes and job.verb not in ('prepare', 'fit')} | {
+    'fit ': 'RUN/.lock', 'calibrate pictures ': 'RUN/.lock', 'calibrate meshes ': 'RUN/.lock', 'halt-cal ': 'RUN/.lock',
+    'localize ': 'out/.gallery.lock', 'predict photos ': 'out/.gallery.lock'}  # job -> what is locked
 
 
-@pytest.mark.parametrize('verb', OUTPUTS)
-def test_a_verb_beside_a_second_writer(verb, own_run, other, tmp_path, capsys):
-    from geoseg.world.layouts import world_data
-    recipe, path = OUTPUTS[verb]
-    run, out, verb = own_run(recipe), tmp_path / 'out', verb.strip()
-    path = Path(path.replace('RUN', str(run)).replace('out/', f'{out}/'))
-    gta = world_data('gta', size='tiny')
-    new = ['--recipe', recipe, f'data={tiny.DATA}', *tiny.words(tiny.settings(recipe))]
-    old = ['--checkpoint', str(run), f'out={out}']
-    words = {'fit': [f'resume={run}', 'epochs=9'], 'inspect': [*new, f'out={out}'],
-             'sweep': [*(word for word in new if not word.startswith('seed=')), 'seeds=[0]', f'out={out}'],
-             'halt-cal': [*old, 'delta=0.5', 'by=sample'],
-             'localize': [*old, f'photos={gta / "drone" / "images"}', f'tiles={gta}', f'gallery={out / "gallery"}']}
+@pytest.mark.parametrize('name', OUTPUTS)
+def test_a_verb_beside_a_second_writer(name, own_run, other, tmp_path, capsys):
+    job, out = JOBS[name.strip()], tmp_path / 'out'
+    run = own_run(job.recipe)
+    path = Path(OUTPUTS[name].replace('RUN', str(run)).replace('out/', f'{out}/'))
+    words = ['fit', f'resume={run}', 'epochs=9'] if job.verb == 'fit' else job.words(run, out)
     lock(path, other.pid)
     before = tiny.files_of(run), tiny.files_of(out)
-    status = cli.main([verb, *words.get(verb, old), '--force'])  # no way to write two things into one place
+    status = cli.main([*words, '--force'])  # no way to write two things into one place
     line = [line for line in capsys.readouterr().err.splitlines() if line.startswith('geoseg ')]
     assert status == 2 and len(line) == 1 and f'is being written by process {other.pid} on ' in line[0]
     assert (tiny.files_of(run), tiny.files_of(out)) == before
+
+
+def test_rows_that_two_processes_add_stay(tmp_path):
+    children = []
+    for name in 'ab':
+        children.append(os.fork())
+        if children[-1] == 0:
+            for i in range(15):
+                Ledger(tmp_path, 'rows').add(f'{name}{i}', {'i': i})
+            os._exit(0)
+    assert {os.waitpid(child, 0)[1] for child in children} == {0}
+    assert len(Ledger(tmp_path, 'rows').table()) == 30 and [path.name for path in tmp_path.iterdir()] == ['rows.csv']
 
 
 def test_reading_from_a_run_that_trains_goes_on(own_run, other, tmp_path, capsys):
@@ -108,14 +112,48 @@ def test_of_many_that_find_a_dead_owner_one_writes(tmp_path):
     assert [*tmp_path.iterdir()] == []
 
 
-def test_a_prediction_that_is_finished_says_so(trained, scene, tmp_path, caplog):
-    words = ['predict', '--checkpoint', str(trained), f'data={scene}', 'window=64', f'out={tmp_path / "out"}']
-    assert cli.main(words) == 0
-    target = tmp_path / 'out' / 'scene_classes.tif'
-    made = target.stat()
+@pytest.mark.parametrize('name', [name for name, job in JOBS.items() if job.verb in ('predict', 'localize')
+                                  and name != 'predict the own pictures'])
+def test_a_prediction_that_is_finished_says_so(name, own_run, tmp_path, capsys, caplog):
+    job, out = JOBS[name], tmp_path / 'out'
+    run = own_run(job.recipe)
+    words, caplog = job.words(run, out), [caplog.set_level('INFO', 'geoseg'), caplog][1]
+
+    def again(*more):
+        caplog.clear()
+        before = tiny.files_of(out)
+        assert cli.main([*words, *more]) == 0, capsys.readouterr().err
+        finished = f'{out}: is finished already, by the same job' in caplog.text
+        assert finished == (tiny.files_of(out) == before)
+        return finished
+
+    assert not again()
+    told = capsys.readouterr().out
+    assert again() and capsys.readouterr().out == told
+    files = sorted(path for path in out.rglob('*') if path.suffix in ('.png', '.tif', '.ply', '.csv', '.safetensors'))
+    files[-1].unlink()
+    assert not again() and files[-1].is_file()  # what is missing is written
+    change_card(run / 'checkpoints/best.ckpt', {'temperature': 2.})
+    assert not again()  # another checkpoint
+    assert not again('k=2' if 'game4loc' in job.recipe else 'batch_size=3')  # other options
+
+
+@pytest.mark.parametrize('name', ['predict pictures', 'predict GeoTIFFs', 'predict meshes', 'predict photos'])
+def test_a_prediction_of_changed_data_is_another(name, own_run, tmp_path, caplog, capsys):
+    job, out = JOBS[name], tmp_path / 'out'
+    layout, _, rest = (job.data or {'nomeformer': 'mesh', 'game4loc-same-area': 'gta'}[job.recipe]).partition('/')
+    data = shutil.copytree(world(layout), tmp_path / 'data') / rest
+    other_data = ('data=', 'tiles=', 'gallery=')
+    words = [word for word in job.words(own_run(job.recipe), out) if not word.startswith(other_data)] + [f'data={data}']
     caplog.set_level('INFO', 'geoseg')
-    assert cli.main(words) == 0
-    assert f'{target}: is finished already' in caplog.text and target.stat().st_mtime_ns == made.st_mtime_ns
+    assert cli.main(words) == 0, capsys.readouterr().err
+    first = next(path for path in sorted(data.rglob('*')) if path.suffix in ('.png', '.tif', '.ply', '.obj'))
+    for touched in (True, False):
+        if touched:
+            os.utime(first)
+        caplog.clear()
+        assert cli.main(words) == 0, capsys.readouterr().err
+        assert (f'{out}: is finished already' in caplog.text) != touched
 
 
 def test_a_machine_is_a_host_a_boot_and_a_container():

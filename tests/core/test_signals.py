@@ -15,7 +15,7 @@ import tiny
 
 import geoseg
 from geoseg import cli
-from geoseg.core.files import DRAFT
+from geoseg.core.locks import DRAFT
 from geoseg.core.signals import EXIT_CODES
 
 LONG = {'epochs': 400, 'trainer.limit_train_batches': 4, 'trainer.limit_val_batches': 1, 'patience': None,

@@ -16,16 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from ...core.errors import ConfigError
-from ...core.files import write_whole
+from ...core.files import fingerprint, write_whole
 from ...core.locks import lock_output, releases_locks
 from ...core.mappings import as_list
-from ...core.pages import csv_text
+from ...core.pages import csv_text, read_csv
 from ...core.trust import refuse_links, takes_trust
 from ...core.notebooks import text_paths
 from ...data.pairs.crossview import CrossViewData, PairAugment, PairPipeline
 from ...data.pictures.files import read_image
 from ...geo.coords import Frame
-from ..answer import Answer, Trained
+from ..answer import Answer, Trained, file_states, finishing, is_finished
 from ..pictures import picture_files
 from .gallery import Gallery, MapTiles
 from .registration import register_places
@@ -174,10 +174,22 @@ def localize(
     if register and tiles is None:
         raise ConfigError('register: give tiles, too; a gallery holds features, not pictures')
     refuse_links(out)
-    files, localizer, known = photo_files(photos), Localizer.load(checkpoint, device), None
+    files, trained = photo_files(photos), Trained(checkpoint)
     lock_output(out, force)
     if gallery is not None and tiles is not None:
-        lock_output(gallery, force, file=True)
+        lock_output(gallery, force, file=True)  # it is written, too
+    read = [*files.values(), gallery if tiles is None else tiles]
+    job = {'checkpoint': trained.fingerprint, 'data': fingerprint(file_states(read, Path(out))), 'photos': [*files],
+           'options': [str(gallery), list(sides), k, register, allow_outside]}
+    if is_finished(Path(out), job):
+        return read_csv(Path(out) / 'places.csv', dtype={'photo': str, 'tile': str})
+    with finishing(Path(out), job):
+        return _localize(files, Localizer.load(checkpoint, device), gallery, tiles, sides, k, Path(out), register,
+                         allow_outside)
+
+
+def _localize(files, localizer, gallery, tiles, sides, k, out, register, allow_outside) -> pd.DataFrame:
+    known = None
     if gallery is not None and (tiles is None or Path(f'{gallery}.json').is_file()):
         known = Gallery.load(gallery)
     if tiles is not None:
@@ -195,7 +207,7 @@ def localize(
     best = places[places['rank'] == 1]
     gps = pd.DataFrame({'filename': best.photo, 'lat': best.refined_lat, 'long': best.refined_long})
     for name, table in (('places', places), ('gps', gps)):
-        write_whole(Path(out) / f'{name}.csv', csv_text(table, index=False))
+        write_whole(out / f'{name}.csv', csv_text(table, index=False))
     return places
 
 # %% ../../../nbs/inference/places/localize.ipynb #2ee6584c
@@ -218,6 +230,9 @@ class PlaceAnswer(Answer):
         super().check()
         if self.found is not None and self.request.gallery is None and self.request.tiles is None:
             raise ConfigError('give a gallery, or the tiles to make one of')
+
+    def once(self) -> Path:
+        return self.answer()  # `localize` looks itself
 
     def answer(self) -> Path:
         ask, tiles = self.request, self.request.tiles

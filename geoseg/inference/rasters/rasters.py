@@ -18,7 +18,7 @@ from typing import Any
 import rasterio.shutil
 
 from ...core.errors import ConfigError
-from ...core.files import make_folder, write_whole
+from ...core.files import make_folder, note_written, write_whole
 from ...core.inputs import DataFolder
 from ...core.streams import peak_resident_memory
 from ...data.augment import Augment, Normalize
@@ -118,9 +118,12 @@ def predict_raster(
             path.unlink(missing_ok=True)
         summary = {'job': job} | predict_layers(predictor, windows, draft, job, targets, tta, steps, batch_size, panel)
     else:
+        note_written(*(targets[name] for name in layers))
         log.info('%s: is finished already, by the same job', targets['classes'])
     for name in ('polygons', 'geojson'):
-        if name in write and not (targets[name].is_file() and report.is_file()):
+        if name in write and targets[name].is_file() and report.is_file():
+            note_written(targets[name])
+        elif name in write:
             begun = time.perf_counter()
             with rasterio.Env(GDAL_CACHEMAX=CACHE), peak_resident_memory() as peak:
                 summary['polygons'] = write_polygons(targets['classes'], targets[name], predictor.scheme.names)
@@ -195,6 +198,11 @@ class RasterAnswer(Answer):
     @classmethod
     def serves(cls, module) -> bool:
         return isinstance(module, RasterData)
+
+    def named(self):
+        for a in self.found:
+            yield from (a.image, a.image.with_suffix(''))  # scene.tif; scene.tif.aux.xml, scene.tfw
+            yield from [a.image.parent] if a.image.suffix.lower() == '.vrt' else []
 
     def check(self):
         super().check()

@@ -1,0 +1,182 @@
+"""Jobs of the command line that write something: each verb on each kind of data, and how their files are read.
+
+Tests that kill, that fill the disk, and that write beside a second writer walk them all.
+"""
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import rasterio
+import tiny
+import torch
+import yaml
+from PIL import Image
+from safetensors import safe_open
+from test_table import command
+
+from geoseg.core.files import cache_folder
+from geoseg.core.locks import DRAFT
+from geoseg.data.meshes.files import read_mesh
+
+
+@dataclass(frozen=True)
+class Job:
+    'A verb on one kind of data.'
+
+    verb: str
+    recipe: str
+    data: str = ''  # what is asked for, below the worlds; '': the run's own
+    more: tuple[str, ...] = ()  # further words
+    writes: bool = True  # files of its own
+
+    def words(self, run: Path, out: Path) -> list[str]:
+        'The command line, into a folder.'
+        gta = world('gta')
+        settings = tiny.settings(self.recipe, epochs=1) | {'trainer.limit_train_batches': 1,
+                                                           'trainer.limit_val_batches': 1}
+        if self.recipe.startswith('game4loc'):
+            del settings['trainer.limit_val_batches']
+        words = command(self.verb, self.recipe, {'settings': settings, 'run': run, 'out': out, 'tiles': gta,
+                                                 'photos': gta / 'drone' / 'images'})
+        words = [word for word in words if word != f'out={out}'] + [f'out={out}'] * self.writes * (
+            self.verb != 'prepare')
+        data = [f'data={world(self.data)}'] if self.data and '/' not in self.data else [
+            f'data={world(self.data.partition("/")[0]) / self.data.partition("/")[2]}'] if self.data else []
+        return [*words, *data, *(word.format(out=out, gta=gta) for word in self.more)]
+
+
+def world(layout: str) -> Path:
+    'The folder of a tiny world.'
+    from geoseg.world.layouts import world_data
+    return world_data(layout, size='tiny')
+
+
+ALL_LAYERS = 'write=[color,overlay,probabilities]'
+JOBS = {
+    'prepare patches': Job('prepare', 'deepglobe-trm'),
+    'prepare meshes': Job('prepare', 'nomeformer'),
+    'fit': Job('fit', 'unet', more=('draw_every_n_epochs=1', 'every_n_epochs=1', 'weights_end=true',
+                                    'trainer.logger=false', 'resume=auto')),
+    'validate': Job('validate', 'unet'),
+    'test pictures': Job('test', 'unet'),
+    'test places': Job('test', 'game4loc-same-area'),
+    'test meshes': Job('test', 'nomeformer'),
+    'predict pictures': Job('predict', 'unet', 'folders/images/test', (ALL_LAYERS,)),
+    'predict the own pictures': Job('predict', 'deepglobe-trm'),
+    'predict GeoTIFFs': Job('predict', 'unet', 'raster/20170621_image.tif',
+                            ('window=64', 'write=[probabilities,geojson]')),
+    'predict with a memory': Job('predict', 'geosegformer', more=('update=true',)),
+    'predict meshes': Job('predict', 'nomeformer', more=('write=[page,probabilities]',)),
+    'predict photos': Job('predict', 'game4loc-same-area', more=('gallery={out}/gallery', 'tiles={gta}')),
+    'localize': Job('localize', 'game4loc-same-area', more=('gallery={out}/gallery',)),
+    'calibrate pictures': Job('calibrate', 'unet'),
+    'calibrate places': Job('calibrate', 'game4loc-same-area'),
+    'calibrate meshes': Job('calibrate', 'nomeformer'),
+    'halt-cal': Job('halt-cal', 'deepglobe-trm'),
+    'sweep': Job('sweep', 'unet'),
+    'inspect pictures': Job('inspect', 'unet'),
+    'inspect places': Job('inspect', 'game4loc-same-area'),
+    'inspect meshes': Job('inspect', 'nomeformer'),
+    'efficiency': Job('efficiency', 'unet', writes=False),
+    'profile': Job('profile', 'unet', writes=False),
+}
+INTO_THE_RUN = ('calibrate', 'halt-cal')  # they write what they find into the checkpoint, too
+
+
+def own_cache(folder: Path) -> Path:
+    'A cache with the worlds and nothing that was prepared.'
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / 'world').exists():
+        (folder / 'world').symlink_to(Path(cache_folder() / 'world').resolve())
+    return folder
+
+
+def copy_of(run: Path, target: Path) -> Path:
+    'A copy of a run; a checkpoint is large, and only ever replaced.'
+    return shutil.copytree(run, target, copy_function=lambda source, target: (
+        os.link if source.endswith('.ckpt') else shutil.copy2)(source, target))
+
+
+# whole or absent
+
+def read(path: Path):
+    "What a file holds, read to its end by the reader of its kind; what differs from run to run left out."
+    kind = path.suffix
+    if kind in ('.csv', '.txt', '.md', '.html', '.yaml', '.vrt'):
+        text = path.read_text()
+        assert text.endswith('\n') or kind in ('.html', '.vrt', '.csv', '.yaml'), f'{path} is cut short'
+        if kind == '.csv' and text:
+            pd.read_csv(path)
+        if kind == '.yaml':
+            yaml.safe_load(text)
+        if kind == '.html':
+            assert text.rstrip().endswith(('</html>', '</script>')), f'{path} is cut short'
+        return text
+    if kind in ('.json', '.geojson'):
+        return timeless(json.loads(path.read_text()))
+    if kind == '.png':
+        return np.asarray(Image.open(path)).tolist()
+    if kind in ('.ckpt', '.pth'):
+        known = torch.load(path, weights_only=True)
+        return {key: value for key, value in known.items() if key != 'loops'}
+    if kind in ('.npz', '.npy', '.safetensors'):
+        if kind == '.safetensors':
+            with safe_open(path, 'np') as file:
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
+        else:
+            arrays = dict(np.load(path)) if kind == '.npz' else {'': np.load(path)}
+        return {name: array.tolist() for name, array in arrays.items()}
+    if kind == '.ply':
+        mesh = read_mesh(path)
+        assert mesh.labels is not None, f'{path} has no labels'
+        return mesh.labels.tolist()
+    if kind == '.tif':
+        with rasterio.open(path) as file:
+            return file.read().tolist(), str(file.profile)
+    if kind == '.gpkg':
+        import geopandas
+        return geopandas.read_file(path).to_json()
+    if kind == '.parquet':
+        return pd.read_parquet(path).to_csv()
+    if kind in ('.raw', '.bin', '.xml') or path.name == '.lock':
+        return path.read_bytes()
+    raise AssertionError(f'{path}: say how it is read')
+
+
+def timeless(value):
+    'Plain values without seconds, sizes of memory, and times of files.'
+    if isinstance(value, dict):
+        return {key: timeless(part) for key, part in value.items()
+                if not re.search('seconds|peak|started|ended|modified', str(key))}
+    return value
+
+
+def look(folder: Path, killed: bool = False):
+    "Each file is whole; nothing is left of what was being written, but where it was killed."
+    for path in sorted(folder.rglob('*')):
+        inside = path.relative_to(folder).parts
+        left = any(part.startswith((DRAFT, '.lock', '.gallery.lock')) for part in inside)
+        assert killed or not left, f'{path} is left'
+        drafts = any(part.endswith('.draft') for part in inside)
+        if path.is_file() and not left and 'tensorboard' not in inside and not drafts:
+            if path.name != 'log.txt':  # grows line by line
+                read(path)
+
+
+STAMP = re.compile(r'\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(-\d+)?')  # of a run's folder
+
+
+def contents(*folders: Path) -> Iterator[tuple[str, Path]]:
+    'Files by name, those that tell of a moment apart; a run by any name.'
+    for folder in folders:
+        for path in sorted(folder.rglob('*')):
+            name = path.relative_to(folder)
+            moment = {'tensorboard', 'world', 'log.txt', 'metadata.json', 'summary.md', '.finished.json'}
+            if path.is_file() and not moment & set(name.parts):
+                yield STAMP.sub('RUN', f'{folder.name}/{name.as_posix()}'), path
