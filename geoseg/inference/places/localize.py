@@ -6,6 +6,7 @@
 __all__ = ['Localizer', 'map_gallery', 'photo_files', 'localize', 'PlaceAnswer']
 
 # %% ../../../nbs/inference/places/localize.ipynb #06b22e92
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -180,7 +181,7 @@ def localize(
         lock_output(gallery, force, file=True)  # it is written, too
     read = [*files.values(), gallery if tiles is None else tiles]
     job = {'checkpoint': trained.fingerprint, 'data': fingerprint(file_states(read, Path(out))), 'photos': [*files],
-           'options': [str(gallery), list(sides), k, register, allow_outside]}
+           'options': json.loads(json.dumps([gallery, sides, k, register, allow_outside], default=str))}
     if is_finished(Path(out), job):
         return read_csv(Path(out) / 'places.csv', dtype={'photo': str, 'tile': str})
     with finishing(Path(out), job):
