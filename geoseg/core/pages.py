@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['SIGNS', 'NUMBER', 'page_text', 'page_json', 'guard_cell', 'unguard_cell', 'each_text', 'csv_text', 'is_guarded',
-           'read_csv']
+           'read_csv', 'separator']
 
 # %% ../../nbs/core/pages.ipynb #4453b866
 import html
+import io
 import json
 import re
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from .inputs import read_text
 
 # %% ../../nbs/core/pages.ipynb #ebbd4f9e
 def page_text(
@@ -95,11 +98,10 @@ def csv_text(
 
 # %% ../../nbs/core/pages.ipynb #9b6a1a5c
 def is_guarded(
-    path: str | Path,  # of a CSV file
+    text: str,  # of a CSV file
 ) -> bool:
     'Whether geoseg wrote this table and put a quote before some of its text.'
-    with open(path, encoding='utf-8-sig', errors='replace') as file:
-        first = re.match(r'"[^",\s]*"([, ])(.*)', file.readline())
+    first = re.match(r'"[^",\s]*"([, ])(.*)', text.partition('\n')[0])
     return bool(first) and not all(name.startswith('"') for name in first[2].split(first[1]))
 
 
@@ -108,5 +110,18 @@ def read_csv(
     **kwargs: Any,  # for `pandas.read_csv`
 ) -> pd.DataFrame:
     'A table; the quotes that `csv_text` puts before text are taken off, those of a person stay.'
-    table = pd.read_csv(path, **kwargs)
-    return each_text(table, unguard_cell) if is_guarded(path) else table
+    text = read_text(path, 'table')
+    kwargs = {'sep': separator(text)} | {key: value for key, value in kwargs.items() if key != 'encoding'}
+    try:
+        table = pd.read_csv(io.StringIO(text), **kwargs)
+    except ValueError as error:
+        raise ValueError(f'{path}: not a table ({error})') from error
+    return each_text(table, unguard_cell) if is_guarded(text) else table
+
+
+def separator(
+    text: str,  # of a table
+) -> str:
+    'What stands between the cells of its first line: commas, else semicolons or tabs.'
+    first = text.partition('\n')[0]
+    return next((sign for sign in ',;\t' if sign in first), ',')

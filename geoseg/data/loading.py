@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ..core.errors import ConfigError
 from .augment import Augment, band_values
 from .balance import class_counts
-from .labels import LabelScheme, built_in_schemes
+from .labels import LabelScheme, missing_labels
 from .splits import SPLITS
 
 # %% ../../nbs/data/loading.ipynb #e0a6fa12
@@ -345,8 +345,7 @@ class SegmentationData(LayoutData):
         for name in ('category.csv', 'classes.txt'):
             if (root / name).is_file():
                 return LabelScheme.load(root / name)
-        raise ValueError(f'{root}: neither category.csv nor classes.txt; set `labels` to such a file, '
-                         f"or to a built-in scheme: {', '.join(built_in_schemes)}")
+        raise ValueError(missing_labels(root))
 
     @property
     def num_classes(self) -> int:

@@ -9,9 +9,10 @@ import tiny
 from PIL import Image
 
 from geoseg import cli
-from geoseg.data.layouts import recognise
+from geoseg.data.layouts import LAYOUTS, recognise
 from geoseg.data.pictures.arrangements import arrangements
 from geoseg.training.config import parse
+from geoseg.world.layouts import world_data, world_layouts
 
 WORDS = tiny.words(tiny.settings('unet', image_size=[32, 32], crop=[32, 32], epochs=1, batch_size=2, save_top_k=0)
                    | {'trainer.limit_train_batches': 1, 'trainer.limit_val_batches': 1})
@@ -210,3 +211,9 @@ def test_too_few_pictures_say_what_helps(tmp_path):
             (tmp_path / kind / f'a_{i:02}.png').unlink()
     with pytest.raises(ValueError, match='2 samples cannot be split into 3 parts: .*ratios.*split.csv'):
         table_of(tmp_path)
+
+
+def test_drawn_layouts_are_each_their_own():
+    for layout in LAYOUTS:
+        if layout in world_layouts:
+            assert recognise(world_data(layout, size='tiny')).layout == layout

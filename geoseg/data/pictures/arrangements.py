@@ -129,8 +129,8 @@ def suffixes(
 def beside(
     pictures: Collection[tuple[str, str]],  # (name, extension)
 ) -> set[tuple[str, str]]:  # suffixes of pictures and of masks
-    'How pictures and masks of one folder are told apart.'
-    names = {stem for stem, _ in pictures}
+    'How pictures and masks of one folder are told apart; TIFFs beside each other are rasters.'
+    names = {stem for stem, extension in pictures if extension not in ('.tif', '.tiff')}
     others = {stem for stem, extension in pictures if extension in ('.jpg', '.jpeg')}
     found = {('', extension) for stem, extension in pictures if extension in MASK_FILES and stem in others}
     for stem, extension in pictures:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ...core.pages import read_csv
-from ...core.inputs import TEXT, check_file
+from ...core.inputs import read_text
 from ..splits import stamp_times
 
 # %% ../../../nbs/data/pictures/geotags.ipynb #9d091f61
@@ -77,12 +77,8 @@ def read_poses(
     path: str | Path,  # poses2d.csv: a time, x, y, and what else there is, separated by spaces or commas
 ) -> pd.DataFrame:  # time (UNIX seconds), x, y (metres), in the order of time
     'The poses of a traverse; raises `ValueError` naming the line at fault.'
-    with open(check_file(path, 'table of poses', TEXT), encoding='utf-8-sig') as f:
-        comma = ',' in f.readline()
-    try:
-        table = read_csv(path, sep=',' if comma else r'\s+', dtype=str, keep_default_na=False, encoding='utf-8-sig')
-    except ValueError as e:
-        raise ValueError(f'{path}: not a table of poses ({e})') from e
+    comma = ',' in read_text(path, 'table of poses').partition('\n')[0]
+    table = read_csv(path, sep=',' if comma else r'\s+', dtype=str, keep_default_na=False)
     named = {str(c).strip().lower(): c for c in table}
     clock = next((named[c] for c in ('timestamp', 'ts', 'time') if c in named), None)
     if clock is None or not {'x', 'y'} <= set(named):
@@ -119,8 +115,7 @@ def read_gps(
     path: str | Path,  # gps.csv: filename, lat, long; if known time (in a form of `TIMES`), source
 ) -> pd.DataFrame:  # indexed by filename: lat, long, and the others if there
     'The table of places; raises `ValueError` naming the line at fault.'
-    check_file(path, 'table of places', TEXT)
-    table = read_csv(path, dtype=str, skipinitialspace=True, keep_default_na=False, encoding='utf-8-sig')
+    table = read_csv(path, dtype=str, skipinitialspace=True, keep_default_na=False)
     if missing := [c for c in ('filename', 'lat', 'long') if c not in table]:
         raise ValueError(f'{path}: no column {", ".join(missing)}, expected filename,lat,long[,time,source]')
     if len(twice := table['filename'][table['filename'].duplicated()]):
