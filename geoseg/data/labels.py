@@ -344,7 +344,7 @@ def read_classes_txt(
         where = f'{path}: line {number}: {line!r}'
         if match and re.match(r'\d+\s+\d+\s', match[2]):
             raise ValueError(f'{where}: colours stand in a category.csv (id,name,abbr,r,g,b)')
-        if not bare and not match or bare and line.isdecimal():
+        if not bare and not match or bare and re.match(r'[-+]?[\d.]+(\s|$)', line):
             raise ValueError(f'{where}, expected id and name (0 background), or names alone in all lines')
         if bare and re.search(r'[\t,;]', line):
             raise ValueError(f'{where}, expected one name a line, or id and name (0 background)')
