@@ -4,9 +4,11 @@ import copy
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -23,7 +25,9 @@ from geoseg.core.pages import csv_text, guard_cell, read_csv
 from geoseg.core.trust import is_trusted
 from geoseg.data.labels import LabelScheme
 from geoseg.models.predictor import Predictor
+from geoseg.training.config import parse
 from geoseg.training.run import Run
+from geoseg.training.summary import write_summary
 
 ROOT = Path(geoseg.__file__).parent
 HOSTILE = '<img src=x onerror="alert(1)">`${alert(2)}</script><script>alert(3)</script>'
@@ -360,6 +364,45 @@ def test_a_shared_network_is_whole(trained, tmp_path, share):
     message = refused(Predictor.from_pretrained, tmp_path)
     lost = [name for name in weights if name not in kept]
     assert str(file) in message and f'{len(lost)} of' in message and any(name in message for name in lost)
+
+
+BOMBS = {'lists': 'a0: &a0 [x]\n' + ''.join(f'a{i}: &a{i} [{", ".join([f"*a{i - 1}"] * 9)}]\n' for i in range(1, 30)),
+         'merges': 'a0: &a0 {k0: v}\n' + ''.join(f'a{i}: &a{i} {{<<: [{", ".join([f"*a{i - 1}"] * 9)}]}}\n'
+                                                for i in range(1, 30)),
+         'itself': 'a: &a [*a]\n', 'texts': f'a: &a {"x" * 99_999}\nb: [{", ".join(["*a"] * 9_999)}]\n'}
+
+
+@pytest.mark.parametrize('bomb', BOMBS)
+def test_a_short_text_is_no_long_one(sent, tmp_path, bomb):
+    run, _ = sent()
+    before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    (run / 'config.yaml').write_text((run / 'config.yaml').read_text() + BOMBS[bomb])
+    (tmp_path / 'own.yaml').write_text(BOMBS[bomb])
+    for look in (Run(run).open, lambda: Run(run).config, lambda: parse([tmp_path / 'own.yaml'])):
+        assert 'stands for more than' in refused(look)
+    assert time.process_time() - begun < 20
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
+
+
+def test_a_card_is_no_long_one(sent):
+    run, _ = sent()
+    known, value = torch.load(run / 'checkpoints/best.ckpt', weights_only=True), ['x']
+    for _ in range(30):
+        value = [value] * 9
+    known['geoseg']['network']['init_args']['encoder'] = value
+    torch.save(known, run / 'checkpoints/best.ckpt')
+    assert 'stands for more than' in refused(Predictor.load, run / 'checkpoints/best.ckpt')
+
+
+def test_a_summary_suggests_no_code_of_a_file(sent):
+    run, _ = sent()
+    about = json.loads((run / 'metadata.json').read_text())
+    words = ['sweep', '--plugins=evil.py', '--trust', 'trust=true', 'force=true', '--config=evil.yaml', 'data=pictures']
+    (run / 'metadata.json').write_text(json.dumps(about | {'plugins': ['evil.py'], 'predict': words}))
+    write_summary(run)
+    commands = (run / 'summary.md').read_text().partition('```sh')[2]
+    assert 'data=pictures' in commands and 'geoseg predict' in commands
+    assert not re.search('evil|trust|force|sweep', commands)
 
 
 # writing

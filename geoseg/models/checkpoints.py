@@ -17,7 +17,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from ..core.files import writing
-from ..core.inputs import check_archive, check_file
+from ..core.inputs import check_aliases, check_archive, check_file
 from ..core.mappings import deep_merge
 from ..core.trust import check_arguments, check_classes, safe_class, without_downloads
 from ..data.layouts import LAYOUTS
@@ -64,6 +64,7 @@ def check_card(
     source: str | Path,  # the file, for the error
 ):
     'Refuse a card that names what no file may name, see `geoseg.core.trust`.'
+    check_aliases(card, source)
     network = card.get('network')
     arguments = network.get('init_args') if isinstance(network, Mapping) else None
     if not isinstance(network, Mapping) or 'class_path' not in network or not isinstance(arguments or {}, Mapping):

@@ -55,6 +55,26 @@ class StopAtDivergence(L.Callback):
         if self.recent:
             self.look(trainer, pl_module)
 
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+        if trainer.world_size == 1 and pl_module.device.type == 'cpu':
+            self.look_at_validation(trainer, pl_module, f' in batch {batch_idx}', batch)
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        self.look_at_validation(trainer, pl_module)
+
+    def look_at_validation(self, trainer, pl_module, place: str = '', batch=None):
+        'Raise where a loss of the validation under way was not finite; what has no label adds none.'
+        sums = getattr(pl_module, 'eval_sums', None)
+        if sums is None:
+            return
+        bad = not bool(torch.as_tensor(sums).isfinite().all())
+        if trainer.world_size > 1:
+            bad = bool(pl_module.all_gather(torch.tensor(bad, device=pl_module.device)).any())
+        if bad:
+            names = {key: batch[key] for key in ('name', 'query_id') if batch is not None and key in batch}
+            where = f'the validation loss is not finite{place} of epoch {trainer.current_epoch}'
+            self.stop(where + (f' (samples {", ".join(pl_module.sample_names(names))})' if names else ''))
+
     def on_train_epoch_end(self, trainer, pl_module):
         self.look(trainer, pl_module, weights=True)
         ignored = int(pl_module.all_gather(torch.tensor(self.ignored, device=pl_module.device)).sum())
@@ -84,9 +104,13 @@ class StopAtDivergence(L.Callback):
                 torch.distributed.all_gather_object(everyone, where)
                 where = next(filter(None, everyone))
         if where:
-            last = self.record.checkpoints / 'last.ckpt'
-            kept = f'the last good checkpoint is {last}' if last.is_file() else 'no checkpoint was written before'
-            raise Diverged(f'{where}; {kept}. Look at these samples, take a lower lr, or set trainer.gradient_clip_val')
+            self.stop(where)
+
+    def stop(self, where: str):
+        'The end of the run.'
+        last = self.record.checkpoints / 'last.ckpt'
+        kept = f'the last good checkpoint is {last}' if last.is_file() else 'no checkpoint was written before'
+        raise Diverged(f'{where}; {kept}. Look at these samples, take a lower lr, or set trainer.gradient_clip_val')
 
 
 def finite_weights(module: torch.nn.Module) -> bool:

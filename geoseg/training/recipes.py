@@ -11,10 +11,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..core.errors import nearest
-from ..core.inputs import SETTINGS, check_file, read_text
+from ..core.inputs import SETTINGS, check_file, parse_yaml, read_text
 
 # %% ../../nbs/training/recipes.ipynb #53cee4fb
 def recipes() -> list[str]:
@@ -44,8 +42,8 @@ def read_config(
     except PermissionError as error:
         raise FileNotFoundError(f'{path}: cannot be read ({error.strerror})') from error
     try:
-        config = tomllib.loads(text) if path.suffix == '.toml' else yaml.safe_load(text)
-    except (tomllib.TOMLDecodeError, yaml.YAMLError, RecursionError) as error:
+        config = tomllib.loads(text) if path.suffix == '.toml' else parse_yaml(text, path)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ValueError(f'{path}: {error}') from error
     if not isinstance(config, dict):
         raise ValueError(f'{path}: expected a mapping of sections, found {type(config).__name__}')

@@ -26,7 +26,6 @@ from typing import Any
 import lightning as L
 import pandas as pd
 import torch
-import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from ..core.errors import ConfigError
@@ -36,6 +35,7 @@ from ..geo.coords import Frame
 from ..models.checkpoints import card_kind, load_weights, read_checkpoint
 from ..models.predictor import Predictor
 from .config import RecipeCLI, parse_run
+from .recipes import read_config
 
 # %% ../../nbs/training/run.ipynb #b358ff76
 log = logging.getLogger('geoseg')
@@ -202,7 +202,7 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        return yaml.safe_load((self.folder / 'config.yaml').read_text())
+        return read_config(self.folder / 'config.yaml')
 
     @property
     def monitor(self) -> str:  # what is best

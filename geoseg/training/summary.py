@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 
 from ..core.files import write_figure, write_whole
 from ..core.pages import read_csv
+from ..core.plugins import plugin_modules
 from ..data.splits import SPLITS
 from .config import RecipeCLI, parse
 from .recipes import recipe_path
@@ -143,10 +144,14 @@ def shell_commands(
     about: Mapping[str, Any],  # of metadata.json
 ) -> list[str]:  # to go where the run was started, resume, validate, test, predict
     'What to type, quoted for a shell.'
-    folder, plugins = run.folder.resolve(), [f'--plugins={name}' for name in about.get('plugins') or ()]
+    # a file of somebody else's suggests no code: only what this process has let in already
+    folder, plugins = run.folder.resolve(), [f'--plugins={name}' for name in about.get('plugins') or ()
+                                             if {Path(str(name)).stem, str(name)} & {*plugin_modules()}]
     known = [path for path in (run.last, run.best) if path.is_file()]
     resume = folder if not known or known[0] == run.last else run.best.resolve()  # keep_only_best
     verb, *words = about.get('predict') or ['predict']
+    words = [word for word in map(str, words) if not re.match(r'-*(plugins|trust|force|config|recipe)\b', word)]
+    verb = verb if verb in ('predict', 'localize') else 'predict'
     out = f'out={folder / ("places" if verb == "localize" else "predictions")}'
     checkpoint = ['--checkpoint', str(folder)]
     lines = [['fit', *plugins, f'resume={resume}'], ['validate', *plugins, *checkpoint],

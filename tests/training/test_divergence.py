@@ -11,6 +11,7 @@ import geoseg
 from geoseg import cli
 from geoseg.core.errors import ConfigError
 from geoseg.data.loading import LAYOUTS, SegmentationData
+from geoseg.tasks.segmentation import SegmentationTask
 from geoseg.training.divergence import Diverged, StopAtDivergence
 from geoseg.training.recipes import recipe_path, recipes
 from geoseg.training.run import Run
@@ -77,6 +78,25 @@ def test_the_last_good_checkpoint_stays(tmp_path, monkeypatch):
     assert torch.load(run.last, weights_only=True)['epoch'] == 0 and run.best.is_file()
     monkeypatch.undo()
     assert geoseg.train('unet', resume=folder).metrics['epoch'].tolist() == [0, 1, 2]  # it can go on from there
+
+
+@pytest.mark.parametrize('looked', [True, False])
+def test_a_validation_loss_that_is_not_finite_stops(looked, tmp_path, monkeypatch):
+    own = SegmentationTask.validation_step
+
+    def poison(self, batch, batch_idx):
+        answer = own(self, batch, batch_idx)
+        if self.current_epoch == 1:
+            self.eval_sums[0] += float('inf')
+        return answer
+    monkeypatch.setattr(SegmentationTask, 'validation_step', poison)
+    if not looked:  # as on a GPU, which is asked at the end
+        monkeypatch.setattr(StopAtDivergence, 'on_validation_batch_end', lambda *args: None)
+    place = r' in batch 0 of epoch 1 \(samples ' if looked else ' of epoch 1'
+    with pytest.raises(Diverged, match=f'the validation loss is not finite{place}.*the last good checkpoint is'):
+        tiny.train('unet', tmp_path, epochs=3)
+    [last] = tmp_path.rglob('last.ckpt')
+    assert torch.load(last, weights_only=True)['epoch'] == 0
 
 
 @pytest.mark.parametrize('every', [1, 3, 50])
