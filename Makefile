@@ -70,8 +70,10 @@ export: env
 	$(BIN)/nbdev_clean
 	$(BIN)/python tools/readme.py
 
+# its root is the top of the clone: runs can be opened, too
 lab: env
-	$(BIN)/jupyter lab nbs
+	mkdir -p runs
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/nbs/index.ipynb
 
 clean:
 	rm -rf runs/* _proc _docs build *.egg-info
