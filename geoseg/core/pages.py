@@ -139,5 +139,5 @@ def show_page(
     if Path(path).stat().st_size <= LARGEST:
         from IPython.display import HTML, display
         text = html.escape(Path(path).read_text(encoding='utf-8'), quote=True)
-        display(HTML(f'<iframe srcdoc="{text}" sandbox="allow-scripts" style="width: 100%; height: {int(height)}px; '
-                     'border: 0"></iframe>'))
+        display(HTML(f'<div><iframe srcdoc="{text}" sandbox="allow-scripts" style="width: 100%; height: '
+                     f'{int(height)}px; border: 0"></iframe></div>'))
