@@ -209,7 +209,7 @@ def inspect(words: Words):
     ours, settings = arguments_of(inspect, words, 'out', 'force')
     found = inspect(words.recipe, settings, words.configs, **ours)
     print(found.table.to_string(float_format='%.4f'))
-    print(*found.remarks, sep='\n')
+    print(*found.remarks, *found.notes, sep='\n')
     if 'out' in ours:
         print(ours['out'])
 

@@ -1,5 +1,6 @@
 "A checkpoint is enough: files, several, or a folder of them are answered without the run's folder or its data."
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,3 +104,115 @@ def test_pictures_are_not_overwritten_with_their_masks(alone, tmp_path):
         with pytest.raises(ConfigError, match='would be overwritten'):
             geoseg.predict(alone('unet'), data, picture.parent)
     assert [p.name for p in picture.parent.iterdir()] == ['a.png'] and picture.read_bytes() == before
+
+
+def copied(layout, folder):
+    "A data set of one's own."
+    return Path(shutil.copytree(world_data(layout, size='tiny'), folder / layout))
+
+
+def states(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob('*')) if path.is_file()}
+
+
+DATA = {'pictures': ('unet', 'folders', 'images/test'), 'rasters': ('unet', 'raster', '.'),
+        'meshes': ('nomeformer', 'mesh', 'test'), 'photos': ('game4loc-same-area', 'gta', 'drone/images')}
+
+
+@pytest.mark.parametrize('kind', DATA)
+@pytest.mark.parametrize('link', [False, True])
+def test_no_answer_goes_into_the_folder_of_its_data(kind, link, alone, tmp_path):
+    "Whatever is answered, and whichever way the folder is written: refused before work, and every file as it was."
+    recipe, layout, part = DATA[kind]
+    root = copied(layout, tmp_path)
+    folder = (root / part).resolve()
+    checkpoint, before, out = alone(recipe), states(root), folder
+    if link:
+        out = tmp_path / 'link'
+        out.symlink_to(folder)
+    options = {'tiles': root} if layout == 'gta' else {}
+    one = [path for path in sorted(folder.iterdir()) if path.suffix in ('.png', '.jpg', '.ply', '.obj')
+           or path.name.endswith('_image.tif')][0]
+    for data in ({'predict': str(folder)}, {'predict': [str(one)]}):
+        with pytest.raises(ConfigError, match='^out: .*overwritten'):
+            geoseg.predict(checkpoint, data, out, **options)
+    assert states(root) == before
+
+
+def test_labels_and_tables_of_a_data_set_are_kept(alone, tmp_path):
+    "Masks, classes.txt, labels of a mesh and gps.csv: no answer is written over what geoseg did not write."
+    root, mesh = copied('folders', tmp_path), copied('mesh', tmp_path)
+    (root / 'classes.txt').write_text('0 nothing\n1 all\n')
+    gta = copied('gta', tmp_path)
+    (tmp_path / 'site').mkdir()
+    (tmp_path / 'site' / 'gps.csv').write_text('filename,lat,long\n')
+    first = sorted((mesh / 'test').glob('*.ply'))[0]
+    (tmp_path / 'labels').mkdir()
+    (tmp_path / 'labels' / f'{first.stem}.txt').write_text('1\n')
+    before = states(tmp_path)
+    photo = sorted((gta / 'drone' / 'images').iterdir())[0]
+    pictures = root / 'images' / 'test'
+    for recipe, data, out, options in (
+            ('unet', pictures, root / 'masks' / 'test', {}), ('unet', pictures, root, {}),
+            ('nomeformer', first, tmp_path / 'labels', {}),
+            ('game4loc-same-area', photo, tmp_path / 'site', {'tiles': gta})):
+        with pytest.raises(ConfigError, match='is there already, and not written by geoseg'):
+            geoseg.predict(alone(recipe), {'predict': str(data)}, out, **options)
+        (tmp_path / f'{recipe}.ckpt').unlink()
+    assert states(tmp_path) == before
+
+
+def test_answers_are_written_anew_into_their_own_folder(alone, tmp_path):
+    picture = sorted(PICTURES.glob('*'))[0]
+    for _ in range(2):
+        geoseg.predict(alone('unet'), picture, tmp_path / 'out')
+    assert written(tmp_path / 'out', '*.png') == [f'{picture.stem}.png']
+
+
+def test_names_lose_their_last_suffix_alone(alone, tmp_path):
+    for i, name in enumerate(('site_1.5m', 'site_1.8m', 'frame.001', 'plain')):
+        Image.fromarray(np.full((32, 32, 3), i, np.uint8)).save(tmp_path / f'{name}.png')
+    checkpoint = alone('unet')
+    out = tmp_path.parent / f'{tmp_path.name}-out'
+    geoseg.predict(checkpoint, tmp_path, out, write=['color', 'probabilities'])
+    names = ['frame.001', 'plain', 'site_1.5m', 'site_1.8m']
+    assert [path.stem for path in sorted(out.glob('*.png'))] == names
+    assert [path.stem for path in sorted((out / 'probabilities').iterdir())] == names
+    (tmp_path / 'color').mkdir()
+    shutil.copy(tmp_path / 'plain.png', tmp_path / 'color')
+    with pytest.raises(ConfigError, match='both would be written to .*color/plain.png'):
+        geoseg.predict(checkpoint, {'predict': str(tmp_path)}, out.with_name('two'), write=['color'])
+
+
+def test_one_file_is_answered(alone, tmp_path):
+    "A photo in capitals, a plain TIFF, an OBJ; `localize` takes one photo, too."
+    photo = sorted((GTA / 'drone' / 'images').iterdir())[0]
+    for name in ('photo.JPG', 'plain.tif', 'scan.JFIF'):
+        Image.open(photo).convert('RGB').save(tmp_path / name, format='TIFF' if name.endswith('tif') else 'JPEG')
+        out = geoseg.predict(alone('unet'), tmp_path / name, tmp_path / f'of-{name}')
+        assert written(out, '*.png') == [f'{name.partition(".")[0]}.png']
+    from geoseg.inference.places.localize import localize
+    places = localize(alone('game4loc-same-area'), str(photo), tiles=str(GTA), out=str(tmp_path / 'places'), k=2)
+    assert set(places['photo']) == {photo.name}
+
+
+@pytest.mark.parametrize('recipe, layout', [('unet', 'folders'), ('nomeformer', 'mesh')])
+def test_a_data_set_says_which_split_is_answered(recipe, layout, tiny_run, tmp_path, caplog):
+    with caplog.at_level('INFO', 'geoseg'):
+        geoseg.predict(tiny_run(recipe), str(world_data(layout, size='tiny')), tmp_path / 'out')
+    assert 'of which the test split alone is answered' in caplog.text and "data='{predict: " in caplog.text
+
+
+@pytest.mark.parametrize('verb', ['inspect', 'test', 'calibrate'])
+def test_tables_do_not_go_into_the_data(verb, tiny_run, tmp_path, capsys):
+    "`out` at the data: refused with one line, and every file as it was; split.csv of another hand is kept, too."
+    from geoseg import cli
+    root = copied('folders', tmp_path)
+    (tmp_path / 'tables').mkdir()
+    (tmp_path / 'tables' / 'split.csv').write_text('name,split\n')
+    before = states(tmp_path)
+    first = [verb, '--recipe', 'unet'] if verb == 'inspect' else [verb, '--checkpoint', str(tiny_run('unet'))]
+    for out in (root, root / 'images' / 'train', *([tmp_path / 'tables'] if verb == 'inspect' else [])):
+        assert cli.main([*first, f'data={root}', f'out={out}', 'num_workers=0']) == 2
+        assert f'geoseg {verb}: out: {out}' in capsys.readouterr().err
+    assert states(tmp_path) == before

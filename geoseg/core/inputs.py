@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ADDRESS', 'KINDS', 'TEXT', 'SETTINGS', 'MARKS', 'VALUES', 'FORMATS', 'check_file', 'read_text', 'decode_text',
-           'read_json', 'check_aliases', 'parse_yaml', 'open_picture', 'check_archive', 'DataFolder']
+           'read_json', 'check_aliases', 'parse_yaml', 'orientation', 'open_picture', 'check_archive', 'DataFolder']
 
 # %% ../../nbs/core/inputs.ipynb #487cb9fb
 import codecs
@@ -12,6 +12,7 @@ import json
 import os
 import re
 import stat
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -135,6 +136,18 @@ def parse_yaml(
 
 # %% ../../nbs/core/inputs.ipynb #eb6b1c89
 FORMATS = ('PNG', 'JPEG', 'TIFF', 'WEBP', 'BMP')
+warnings.filterwarnings('ignore', 'Corrupt EXIF data', UserWarning)  # a picture with such a table is a picture
+
+
+def orientation(
+    image: Image.Image,
+) -> int:  # 1 to 8; 1 where the picture does not say, or its EXIF is damaged
+    'How a camera was held.'
+    try:
+        turn = image.getexif().get(0x0112, 1)
+    except Exception:  # Pillow has many ways to say that a table is damaged
+        return 1
+    return turn if turn in range(1, 9) else 1
 
 
 @contextmanager

@@ -278,6 +278,10 @@ class LayoutData(L.LightningDataModule):
         'A verb of `geoseg` and settings that predict on these data, without --checkpoint and out.'
         return ['predict']
 
+    def inputs(self) -> list[Path]:
+        'The folders that are read, and the files as far as they are known.'
+        return []
+
     @classmethod
     def is_split(
         cls,
@@ -346,6 +350,9 @@ class SegmentationData(LayoutData):
             if (root / name).is_file():
                 return LabelScheme.load(root / name)
         raise ValueError(missing_labels(root))
+
+    def inputs(self) -> list[Path]:
+        return [*self.roots.values()] + ([] if self.remember is None else [self.remember])
 
     @property
     def num_classes(self) -> int:

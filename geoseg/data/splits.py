@@ -20,6 +20,7 @@ from scipy.spatial import cKDTree
 from ..core.files import write_whole
 from ..core.pages import csv_text, read_csv
 from ..core.inputs import TEXT, check_file
+from ..core.listing import stem
 
 # %% ../../nbs/data/splits.ipynb #a854c6c1
 SPLITS = ('train', 'val', 'test')
@@ -87,10 +88,10 @@ def _cuts(n, ratio, what):
     return np.repeat(SPLITS, [a, b - a, n - b])
 
 def natural_key(
-    name: str,  # a file name or path; folders and suffix do not count
+    name: str,  # a name or path; folders do not count
 ) -> tuple:  # sorts 'drive_2.png' before 'drive_10.png'
     'Key that sorts file names with numbers read as numbers.'
-    words = re.split(r'(\d+)', PurePosixPath(name).stem)
+    words = re.split(r'(\d+)', PurePosixPath(name).name)
     return tuple((0, int(w), '') if w.isdigit() else (1, 0, w) for w in words if w), name
 
 def _grouped(samples, pooled):
@@ -238,7 +239,7 @@ def read_split(
         found = [p.relative_to(found).as_posix() for p in files]
     else:
         where, found = 'given', list(found)
-    known = set(found) | {str(PurePosixPath(name).with_suffix('')) for name in found}
+    known = {*found, *map(stem, found)}
     lost = split.name[~split.name.isin(known)]
     if len(lost):
         raise ValueError(f'{path}: {len(lost)} of {len(split)} names are not among the {len(found)} {where} '

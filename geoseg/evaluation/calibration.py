@@ -25,6 +25,7 @@ from ..data.loading import mix
 from ..data.splits import SPLITS
 from ..core.errors import ConfigError
 from ..core.files import write_figure, write_whole
+from ..core.outputs import check_outputs
 from ..core.locks import lock_output, releases_locks
 from ..core.pages import csv_text
 from ..core.trust import refuse_links, takes_trust
@@ -196,6 +197,7 @@ def calibrate(
     cli = run.open(data, overrides)
     source = cli.datamodule
     source.setup('test')
+    check_outputs(folder, source.inputs())
     scheme = cli.model.card['labels'] and source.scheme
     predictor = Predictor(cli.model.network, scheme, cli.model.card | {'temperature': 1.})
     if predictor.memory is not None and 'remember' in source.datasets:

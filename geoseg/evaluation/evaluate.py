@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..core.errors import ConfigError
 from ..core.files import make_folder, write_figure, write_whole
+from ..core.outputs import check_outputs
 from ..core.locks import lock_output, releases_locks
 from ..core.pages import csv_text
 from ..core.trust import refuse_links, takes_trust
@@ -163,6 +164,7 @@ def evaluate(
         note, split = 'there is no test split: these are the scores of the validation split', 'val'
         rank_zero_info(note)
     folder = Path(out) if out is not None else run.folder / 'evaluation' / split
+    check_outputs(folder, cli.datamodule.inputs())
     lock_output(folder, force)
     result = kind.evaluate(run, cli, split, folder)
     result.note = note

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..core.errors import ConfigError
 from ..core.files import make_folder, write_whole
+from ..core.outputs import check_outputs
 from ..core.locks import lock_output, releases_locks
 from ..core.pages import csv_text
 from ..core.trust import refuse_links
@@ -177,6 +178,8 @@ def evaluate_retrieval(
     run = Run.of(checkpoint)
     folder = Path(out) if out is not None else run.folder / 'evaluation' / split
     refuse_links(run.folder if out is None else out)
+    cli = run.open(None, overrides)
+    check_outputs(folder, cli.datamodule.inputs())
     lock_output(folder)
-    result = LocalizationKind().evaluate(run, run.open(None, overrides), split, folder)
+    result = LocalizationKind().evaluate(run, cli, split, folder)
     return result.found, result.pairs

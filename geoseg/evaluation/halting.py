@@ -27,6 +27,7 @@ from ..core.errors import ConfigError
 from ..training.config import parse_run
 from ..metrics.segmentation import image_miou
 from ..core.files import make_folder, write_whole
+from ..core.outputs import check_outputs
 from ..core.locks import lock_output, releases_locks
 from ..core.pages import csv_text
 from ..core.notebooks import text_paths
@@ -248,6 +249,7 @@ def calibrate_halting(
     recipe = parse_run(run.folder, overrides).config.model.init_args.network.init_args
     predictor = Predictor(cli.model.network, cli.datamodule.scheme, cli.model.card)
     refuse_links(folder)
+    check_outputs(folder, cli.datamodule.inputs())
     batches = split_loader(cli.datamodule, split)()
     record = record_halting(predictor.network, map(predictor.move, batches), by)
     make_folder(folder)

@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..core.listing import collect_notes
 from ..core.locks import lock_output, releases_locks
 from ..core.notebooks import text_paths
+from ..core.outputs import check_outputs
 from .evaluate import SegmentationKind  # noqa: F401  imported to be known
 from .kinds import kind_of
 from ..training.config import parse
@@ -25,12 +27,18 @@ def inspect(
     configs: Sequence[str | Path] = (),  # files that overlay the recipe
     out: str | Path | None = None,  # folder of the tables; None: none are written
     force: bool = False,  # although a process on another machine may write there, see `lock_output`
-) -> Any:  # with `table` and `remarks`
+) -> Any:  # with `table`, `remarks`, and `notes`: what of the folders is not read, and why
     'Read all that the data of a run are learned from: every mask, or every pair.'
-    data = parse([*([recipe] if recipe else []), *configs], overrides).build_data()
-    kind = kind_of(data.kind)
-    data.setup()
-    inspection = kind.inspect(data)
+    with collect_notes() as notes:
+        data = parse([*([recipe] if recipe else []), *configs], overrides).build_data()
+        kind = kind_of(data.kind)
+        data.setup()
+        if out is not None:
+            ours = any((Path(out) / name).is_file() for name in ('classes.csv', 'pairs.csv'))
+            names = ('classes.csv', 'classes.png', 'split.csv', 'pairs.csv')
+            check_outputs(out, data.inputs(), [(Path(out) / name, name) for name in names], ours)
+        inspection = kind.inspect(data)
+    inspection.notes = notes
     if out is not None:
         lock_output(out, force)
         inspection.save(out)

@@ -270,6 +270,8 @@ def _stamp(path, text, fmt, what):
 
 def _offset(path, text):
     'Seconds ahead of UTC.'
+    if str(text).strip('\x00 ').upper() == 'Z':
+        return 0.
     match = re.fullmatch(r'([+-])(\d\d):(\d\d)', str(text).strip('\x00 '))
     if not match:
         raise ValueError(f'{path}: offset {text!r}: expected ±HH:MM')
@@ -294,21 +296,21 @@ def _exif_time(path, gps, photo, offset):
     fraction = float(f'0.{part}') if part.isdigit() else 0.
     return _stamp(path, taken, '%Y:%m:%d %H:%M:%S', 'DateTimeOriginal') - _offset(path, zone) + fraction
 
-def exif_place(
-    path,  # a photo: JPEG, PNG, TIFF, WebP
-    offset: str | None = None,  # '+02:00': the clock of a camera that does not say; None: its time is unknown
-) -> tuple[float, float, float]:  # latitude, longitude (degrees, WGS 84), UNIX seconds; NaN each where absent
-    'Where and when a photo was taken, from its EXIF; `ValueError` naming the file where that is malformed.'
+def _exif_tables(path):
+    'The tables of place and of photography; `ValueError` where they are damaged.'
     with warnings.catch_warnings():
         warnings.simplefilter('error', UserWarning)  # Pillow only warns of a damaged table
         try:
             with Image.open(check_file(path, 'photo'), formats=FORMATS) as image:
                 exif = image.getexif()
-                gps, photo = exif.get_ifd(0x8825), exif.get_ifd(0x8769)
+                return exif.get_ifd(0x8825), exif.get_ifd(0x8769)
         except FileNotFoundError:
             raise
         except Exception as e:
             raise ValueError(f'{path}: no readable image with EXIF ({e})') from e
+
+def _exif_gps(path, gps):
+    'Latitude, longitude; NaN where the photo does not tell.'
     parts = [gps.get(tag) for tag in (1, 2, 3, 4)]  # latitude: letter, angle; longitude: letter, angle
     lat = lon = math.nan
     if any(part is not None for part in parts):
@@ -318,4 +320,25 @@ def exif_place(
             raise ValueError(f'{path}: EXIF place without {", ".join(missing)}')
         lat = _angle(path, parts[1], parts[0], {'N': 1, 'S': -1}, 90)
         lon = _angle(path, parts[3], parts[2], {'E': 1, 'W': -1}, 180)
-    return lat, lon, _exif_time(path, gps, photo, offset)
+    return lat, lon
+
+def exif_place(
+    path,  # a photo: JPEG, PNG, TIFF, WebP
+    offset: str | None = None,  # '+02:00': the clock of a camera that does not say; None: its time is unknown
+    faults: list[str] | None = None,  # where to add what is malformed, which then is unknown; None: it is an error
+) -> tuple[float, float, float]:  # latitude, longitude (degrees, WGS 84), UNIX seconds; NaN each where absent
+    'Where and when a photo was taken, from its EXIF; `ValueError` naming the file where that is malformed.'
+    def unless_malformed(read, unknown, *arguments):
+        try:
+            return read(path, *arguments)
+        except ValueError as error:
+            if faults is None:
+                raise
+            faults.append(str(error))
+            return unknown
+
+    tables = unless_malformed(_exif_tables, None)
+    if tables is None:
+        return math.nan, math.nan, math.nan
+    lat, lon = unless_malformed(_exif_gps, (math.nan, math.nan), tables[0])
+    return lat, lon, unless_malformed(_exif_time, math.nan, *tables, offset)

@@ -22,6 +22,8 @@ import yaml
 from ..core.errors import ConfigError, UnknownKey, nearest
 from ..core.files import fingerprint, write_whole, written_files
 from ..core.inputs import read_json
+from ..core.listing import note
+from ..core.outputs import check_outputs
 from ..core.trust import refuse_links
 from ..data.labels import LabelScheme
 from ..geo.coords import Frame
@@ -283,6 +285,33 @@ class Answer:
                               f'{known}: write=ONE or write=ONE,OTHER')
         if not isinstance(self.request.update, bool):
             raise ConfigError(f'update is true or false, not {self.request.update!r}')
+        self.check_outputs()
+
+    def data_paths(self) -> list[Path]:
+        'Files and folders of the data, as far as they are known.'
+        return (paths_of(self.request.data) or []) if self.cli is None else self.cli.datamodule.inputs()
+
+    def outputs(self) -> list[tuple[Path, Any]]:
+        'Each file that will be written, as far as it is known, with what it answers.'
+        return []
+
+    def is_ours(self) -> bool:
+        'Whether geoseg has answered into the folder before.'
+        file = self.folder / 'classes.txt'
+        if self.request.out is None or (self.folder / FINISHED).is_file():
+            return True
+        return file.is_file() and file.read_bytes() == self.classes().encode()
+
+    def check_outputs(self):
+        'Refuse to write over an input, and two answers into one file.'
+        outputs = self.outputs()
+        if outputs and self.request.update:
+            outputs += [(self.folder / f'memory.{suffix}', 'the memory') for suffix in ('safetensors', 'json')]
+        memory = [Path(f'{self.request.memory}.{suffix}') for suffix in ('safetensors', 'json')]
+        known = {} if self.request.memory is None else {file.resolve(): file for file in memory}
+        if lost := [target for target, _ in outputs if target.resolve() in known]:
+            raise ConfigError(f'out: {lost[0]} is an input and would be overwritten; choose another folder')
+        check_outputs(self.folder, self.data_paths(), outputs, self.is_ours())
 
     def windows(
         self,
@@ -330,10 +359,22 @@ class Answer:
                 self.answer()
         return self.folder
 
+    def note_split(self, folder: Path | None = None):  # of all files; None: the data set's
+        'Say that a part of a data set is answered, and how all of it is; nothing where files were named.'
+        if self.cli is not None:
+            known = {name.partition('_')[0] for name in self.cli.datamodule.datasets}
+            split = 'predict' if 'predict' in known else 'test'
+            root = next((path for path in self.cli.datamodule.inputs() if path.is_dir()), 'FOLDER')
+            note(f"{root}: a data set, of which the {split} split alone is answered; "
+                 f"data='{{predict: {folder or root}}}' answers all files in the folder")
+
+    def classes(self) -> str:
+        'The number and name of each class.'
+        return ''.join(f'{i} {name}\n' for i, name in enumerate(self.trained.scheme.names))
+
     def write_classes(self):
-        'classes.txt: the number and name of each class.'
-        names = self.trained.scheme.names
-        write_whole(self.folder / 'classes.txt', ''.join(f'{i} {n}\n' for i, n in enumerate(names)))
+        'classes.txt, before the answers: it tells whose folder this is.'
+        write_whole(self.folder / 'classes.txt', self.classes())
 
     def write_memory(self, predictor: Predictor):
         'memory.txt, where the network has a memory.'

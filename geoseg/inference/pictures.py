@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from ..core.errors import ConfigError
 from ..core.files import png, write_whole, writing
+from ..core.listing import list_files, note_left_out, stem
 from ..core.notebooks import in_notebook
 from ..data.augment import Augment
 from ..data.batches import network_reads
@@ -66,7 +67,6 @@ def write_masks(
         mask = answer if probs is None else steps.refine(probs, picture).argmax(0).to(torch.uint8)
         area = None if steps.min_area is None else pixel_area(batch['xy'][i]) * math.prod(shown_size) / math.prod(size)
         mask = steps.clean(mask.cpu().numpy(), area)
-        name = Path(name).with_suffix('')
         write_whole(folder / f'{name}.png', png(mask))
         if 'color' in write:
             write_whole(folder / 'color' / f'{name}.png', png(scheme.decode(mask)))
@@ -98,16 +98,17 @@ def picture_files(
         common = paths[0].parent if len(paths) == 1 else Path(*_shared([path.resolve().parts[:-1] for path in paths]))
         files = {}
         for path in paths:
-            name = (path if len(paths) == 1 else path.resolve()).relative_to(common).with_suffix('').as_posix()
+            name = stem((path if len(paths) == 1 else path.resolve()).relative_to(common))
             if name in files:
                 raise ValueError(f'{path}: its mask would have the name of that of {files[name]}')
             files[name] = path
         return files
     [folder], chosen = paths, isinstance(data, Mapping)  # {predict: FOLDER} is a folder of pictures, whatever is in it
-    if not chosen and not any(p.suffix.lower() in EXTENSIONS for p in folder.iterdir()):
-        return None
     others = (module for module in LAYOUTS.values() if issubclass(module, ImageData) or module.kind != 'segmentation')
     if not chosen and any(module.recognises(folder) and not module.is_split(folder) for module in others):
+        return None
+    listing = list_files(folder, EXTENSIONS)
+    if not listing.files and not chosen:
         return None
     files = without_masks(list_images(folder))
     return None if all(map(is_georeferenced, files.values())) else files
@@ -142,8 +143,11 @@ class PictureFiles(GeotaggedData):
     def files(self, root: Path, split: str | None = None) -> pd.DataFrame:
         table = pd.DataFrame({'name': list(self.chosen), 'image': list(self.chosen.values()), 'mask': None})
         if self.placed:
-            return self.locate(table, root).assign(drive='')
+            return self.locate(table, root, whole=False).assign(drive='')
         return table.assign(lat=np.nan, long=np.nan, time=np.nan, drive='')
+
+    def note_unread(self, table: pd.DataFrame):
+        'What is asked for is what was named.'
 
 # %% ../../nbs/inference/pictures.ipynb #c288a9e1
 class PictureAnswer(Answer):
@@ -169,9 +173,21 @@ class PictureAnswer(Answer):
         self.window, self.overlap = self.windows()
         if ask.update and (self.window or len(ask.tta)):
             raise ConfigError('update remembers a picture as it is seen, once: not with window or tta')
-        for name, path in (self.found or {}).items():
-            if (self.folder / f'{name}.png').resolve() == path.resolve():
-                raise ConfigError(f'out: {path} would be overwritten with its mask; choose another folder')
+
+    def data_paths(self) -> list[Path]:
+        return super().data_paths() + [*(self.found or {}).values()]
+
+    def outputs(self) -> list[tuple[Path, Any]]:
+        known = {} if self.cli is None else self.cli.datamodule.datasets
+        dataset = known.get('predict', known.get('test'))
+        names = self.found or {name: name for name in getattr(dataset, 'names', ())}
+        outputs = [(self.folder / f'{name}.png', path) for name, path in names.items()]
+        for layer in WRITTEN:
+            if layer in self.request.write:
+                suffix = '.npz' if layer == 'probabilities' else '.png'
+                outputs += [(self.folder / layer / f'{name}{suffix}', f'{layer} of {path}')
+                            for name, path in names.items()]
+        return outputs + ([(self.folder / 'classes.txt', 'the classes')] if outputs else [])
 
     def named(self):
         yield from super().named()
@@ -183,6 +199,8 @@ class PictureAnswer(Answer):
         if self.cli is not None:
             predictor = Predictor(self.cli.model.network, trained.scheme, trained.card, update=ask.update)
             return trained.prepared(predictor, ask), self.cli.datamodule
+        folders = [path for path in paths_of(ask.data) if path.is_dir()]
+        note_left_out(folders, EXTENSIONS, self.found.values(), 'pictures')
         settings = trained.settings()
         if settings.get('remember') is not None:  # pictures of the run's own data set
             self.cli = trained.open()
@@ -208,6 +226,8 @@ class PictureAnswer(Answer):
         if isinstance(source, ImageData) and source.augment.image_size is None:
             source.batch_size = 1  # each has its own size
         batches = source.predict_dataloader()
+        self.check_outputs()
+        self.note_split()
         if steps.min_area is not None and batches.dataset[0]['xy'].ndim != 3:
             raise ConfigError('postprocess: min_area needs georeferenced images; use min_pixels')
         self.write_classes()

@@ -22,6 +22,7 @@ from ..core.errors import ConfigError
 from ..core.files import make_folder
 from ..core.locks import lock_output, releases_locks
 from ..core.notebooks import as_path, text_paths
+from ..core.outputs import check_outputs
 from .run import Run, runs_in
 
 # %% ../../nbs/training/sweep.ipynb #15df1354
@@ -121,6 +122,9 @@ def sweep(
     notebook, out = find_notebook(notebook), Path(out).expanduser().resolve()
     parameters = {name: absolute(value) if name == 'data' else value for name, value in (parameters or {}).items()}
     jobs = make_jobs(notebook, [*papermill.inspect_notebook(notebook)], out, seeds, grid, parameters)
+    data = parameters.get('data')
+    folders = [str(path) for path in (data.values() if isinstance(data, Mapping) else [data]) if path is not None]
+    check_outputs(out, folders)
     lock_output(out, force)
     ledger, failed = Ledger(out, 'sweep'), {}
     for job, row in results([job for job in jobs if job['key'] not in ledger], address):

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset, default_collate
 
 from ...core.files import cache_folder
 from ...core.inputs import DataFolder
+from ...core.listing import list_files, match_rows, note_left_out
 from ..labels import LabelScheme
 from ..loading import Key, SegmentationData, key_of, source_id, split_roots
 from .features import NORMAL, face_features, points_in_triangle
@@ -260,10 +261,11 @@ class MeshData(SegmentationData):
             raise ValueError(f'{root}: {len(files)} meshes and no split; expected folders train, val, test, or '
                              'split.csv (columns name, split)')
         table = read_split(root / 'split.csv')
-        known = dict(zip(table['name'], table['split'], strict=True))
-        if lost := [f.name for f in files if f.name not in known]:
+        names = [f.relative_to(root).as_posix() for f in files]
+        at = match_rows(table['name'], names, root / 'split.csv')
+        if lost := [name for name, number in zip(names, at, strict=True) if number is None]:
             raise ValueError(f'{root / "split.csv"}: no row for {len(lost)} of {len(files)} meshes (first: {lost[0]})')
-        return [f for f in files if known[f.name] == split]
+        return [f for f, number in zip(files, at, strict=True) if table['split'].iloc[number] == split]
 
     def within(self, files: dict[str, list[Path]]) -> dict[Path, DataFolder]:
         'Where the materials and texture pages of each mesh may lie.'
@@ -271,6 +273,7 @@ class MeshData(SegmentationData):
 
     def make_datasets(self) -> dict[str, Dataset]:
         files = self.files()
+        note_left_out(self.roots.values(), SUFFIXES, [f for part in files.values() for f in part], 'meshes')
         prepared = prepare_all([f for part in files.values() for f in part], self.scheme, self.settings, self.cache,
                                self.num_workers, within=self.within(files))
         meshes = {split: [prepared[f] for f in part] for split, part in files.items()}
@@ -286,6 +289,9 @@ class MeshData(SegmentationData):
             if not np.isnan(ground).all():
                 self.extent = tuple(np.maximum(np.ptp(ground[~np.isnan(ground).any(1)], axis=0), 1.).tolist())
         return {split: self._dataset(split, self.augment if split == 'train' else None) for split in meshes}
+
+    def inputs(self) -> list[Path]:
+        return super().inputs() + [mesh.path for part in getattr(self, 'prepared', {}).values() for mesh in part]
 
     def prepare(self, force: bool = False) -> str:
         'Prepare all meshes; what is there already is not computed again, unless forced.'
@@ -335,4 +341,4 @@ class MeshData(SegmentationData):
 
 def meshes_in(folder: Path) -> list[Path]:
     'The meshes of a folder and those below it.'
-    return sorted(p for p in folder.rglob('*') if p.suffix.lower() in SUFFIXES)
+    return [*list_files(folder, SUFFIXES).files.values()]

@@ -287,6 +287,10 @@ class CrossViewData(LayoutData):
     def _read(self, part: str, mode: str) -> Pairs:
         return read_pairs(self.files[part], mode, self.gallery, self.allow_outside)
 
+    def inputs(self) -> list[Path]:
+        files = [file for pairs in self.pairs.values() for file in (*pairs.photos, *pairs.tiles)]
+        return [Path(self.root), *files]
+
     def setup(self, stage: str | None = None):
         if self.datasets:
             return

@@ -10,7 +10,7 @@ __all__ = ['DRIVE', 'PARTS', 'RULES', 'ImageSegmentation', 'plot_sample', 'drive
 import copy
 import inspect
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,15 @@ import torch
 from fastcore.basics import patch
 from torch.utils.data import Dataset
 
+from ...core.listing import match_rows, note, note_left_out
 from ..augment import Augment, Normalize, Pipeline
 from ..balance import repeat_factors
 from ..labels import LabelScheme, read_mask
-from ..loading import Key, SegmentationData, key_of, log, source_id
+from ..loading import LAYOUTS, Key, LayoutData, SegmentationData, key_of, log, source_id
 from .arrangements import (ARRANGED, IMAGE_NAMES, MASK_NAMES, SPLIT_NAMES, arrangements,
                                                find_folder, folders_in, tree_text)
-from .files import check_sizes, image_size, list_pairs, pair_files, read_image, count_and_first
+from .files import (EXTENSIONS, check_sizes, count_and_first, image_size, list_pairs, pair_files,
+                                         read_image)
 from .geotags import POSES, SAME_MOMENT, read_gps, read_poses
 from ..splits import SPLITS, by_block, by_random, by_time, read_split, samples_table, stamp_times
 from ...geo.coords import Frame, exif_place
@@ -132,20 +134,16 @@ def match_split(
     names: list[str],  # the pictures, without extension
     rows: pd.DataFrame,  # columns name, split
     file: str | Path,  # where the rows are from, for errors
+    suffix: str | Sequence[str] = '.png',  # of the pictures, one or one each
 ) -> list[str]:  # the split of each picture
-    'Find each picture in a split table, by its whole name, else its last part; raises where one is missing.'
-    given = [re.sub(r'\.[A-Za-z]{3,4}$', '', str(n)) for n in rows['name']]
-    last = set(names) - set(given) and len({n.rsplit('/', 1)[-1] for n in names}) == len(names)
-    key = (lambda n: n.rsplit('/', 1)[-1]) if last else (lambda n: n)
-    table = {}
-    for name, split in zip(map(key, given), rows['split'], strict=True):
-        if table.setdefault(name, split) != split:
-            raise ValueError(f'{file}: {name} is in two splits: {table[name]}, {split}')
-    if missing := [n for n in names if key(n) not in table]:
+    'Find each picture in a split table, by its path or what that ends with; raises where one is missing.'
+    given, suffixes = rows['name'].astype(str).tolist(), [suffix] * len(names) if isinstance(suffix, str) else suffix
+    at = match_rows(given, [name + end for name, end in zip(names, suffixes, strict=True)], file, any_suffix=True)
+    if missing := [name for name, number in zip(names, at, strict=True) if number is None]:
         raise ValueError(f'{file}: no row for {count_and_first(missing, len(names), "images")}')
-    if extra := sorted(set(table) - set(map(key, names))):
-        raise ValueError(f'{file}: no image for {count_and_first(extra, len(table), "rows")}')
-    return [table[key(n)] for n in names]
+    if extra := sorted(given[number] for number in set(range(len(given))) - set(at)):
+        raise ValueError(f'{file}: no image for {count_and_first(extra, len(given), "rows")}')
+    return rows['split'].iloc[at].tolist()
 
 # %% ../../../nbs/data/pictures/images.ipynb #e584fe58
 PARTS = (*SPLITS, 'predict', 'remember')  # the last two: without masks, for prediction and for a memory
@@ -275,7 +273,8 @@ def divide(
         rule = str(root / 'split.csv') if (root / 'split.csv').is_file() else 'time'
     names = table['name'].tolist()
     if rule.endswith('.csv'):
-        return table.assign(split=match_split(names, read_split(rule), rule))
+        suffixes = [path.suffix for path in table['image']]
+        return table.assign(split=match_split(names, read_split(rule), rule, suffixes))
     samples = self.samples(table)
     if rule == 'time':
         split = by_time(self.grouped(samples, self.ratios, root), self.ratios, self.pooled)
@@ -283,7 +282,7 @@ def divide(
         split = by_random(samples, self.ratios, self.seed)
     else:
         split = by_block(samples, self.block, self.ratios, self.seed)
-    return table.assign(split=match_split(names, split, rule))
+    return table.assign(split=split.set_index('name')['split'].loc[names].tolist())
 
 
 @patch
@@ -344,6 +343,7 @@ def make_datasets(
     'The data set of each split that has pictures.'
     table, datasets = self.gather(), {}
     table['height'], table['width'] = zip(*check_sizes(table), strict=True)
+    self.note_unread(table)
     for split in PARTS:
         part = table[table['split'] == split]
         if len(part):
@@ -355,6 +355,24 @@ def make_datasets(
     if self.extent is None and len(places):
         self.extent = tuple(np.maximum(np.ptp(places, axis=0), 1.).tolist())
     return datasets
+
+
+@patch
+def inputs(
+    self: ImageData,
+) -> list[Path]:
+    'Folders, and pictures and masks once they are listed.'
+    files = [] if self.table is None else [*self.table['image'], *self.table['mask'].dropna()]
+    return SegmentationData.inputs(self) + files
+
+
+@patch
+def note_unread(
+    self: ImageData,
+    table: pd.DataFrame,  # with columns image and mask
+):
+    'Say which pictures of the data set are not read.'
+    note_left_out(SegmentationData.inputs(self), EXTENSIONS, [*table['image'], *table['mask'].dropna()], 'pictures')
 
 
 @patch
@@ -447,7 +465,8 @@ class FolderData(ImageData):
     @classmethod
     def recognises(cls, root: Path) -> bool:
         others = WildscenesData.recognises(root) or GeotaggedData.recognises(root)
-        return not others and bool(arrangements(root))
+        rasters = LAYOUTS.get('raster', LayoutData)  # which lie beside their masks, too
+        return not others and any(a.image_dir != '.' or not rasters.recognises(root) for a in arrangements(root))
 
     @classmethod
     def described(cls, root: Path, given: Mapping[str, Any]) -> bool:
@@ -650,22 +669,31 @@ class GeotaggedData(ImageData):
         part = pair_files(images, None if unlabelled else masks, self.image_suffix, self.mask_suffix, self.masks)
         return self.locate(part, root).assign(drive=lambda t: t['source'])
 
-    def locate(self, part: pd.DataFrame, root: Path) -> pd.DataFrame:
+    def locate(self, part: pd.DataFrame, root: Path, whole: bool = True) -> pd.DataFrame:
         'Add lat, long, time and source; the source is empty where it is not given.'
-        file, names = root / 'gps.csv', [p.name for p in part['image']]
+        file, faults = root / 'gps.csv', {}
+        names = [name + path.suffix for name, path in zip(part['name'], part['image'], strict=True)]
         known = read_gps(file) if file.is_file() else pd.DataFrame(index=pd.Index([], name='filename'))
+        rows = match_rows(known.index, names, file)
         for column in ('lat', 'long', 'time', 'source'):
-            part[column] = known.get(column, pd.Series(dtype=object)).reindex(names).to_numpy()
-        part['source'] = part['source'].fillna('')
+            values = known[column].tolist() if column in known else [np.nan] * len(known)
+            part[column] = [np.nan if row is None else values[row] for row in rows]
+        part['source'] = part['source'].astype(object).fillna('')
         part = part.astype(dict.fromkeys(('lat', 'long', 'time'), float))
         if not file.is_file() or 'time' not in known:
-            exif = np.array([exif_place(p) for p in part['image']])
+            exif = np.array([exif_place(p, faults=faults.setdefault(p, [])) for p in part['image']])
             part['time'] = exif[:, 2]
             if not file.is_file():
                 part[['lat', 'long']] = exif[:, :2]
+        damaged = [of_photo[0] for of_photo in faults.values() if of_photo]
         lost = [n for n, lat in zip(names, part['lat'], strict=True) if np.isnan(lat)]
         if lost and self.gps == 'required':
             what = f'{file}: no row' if file.is_file() else f'{root}: no gps.csv, and no place in the EXIF'
-            raise ValueError(f"{what} for {count_and_first(lost, len(names), 'images')}; "
+            why = f' ({damaged[0]})' if damaged and not file.is_file() else ''
+            raise ValueError(f"{what} for {count_and_first(lost, len(names), 'images')}{why}; "
                              "gps: 'optional' takes them as unplaced")
+        if damaged:
+            note(f'{root}: the EXIF of {count_and_first(damaged, len(names), "images")} cannot be read: unknown')
+        if whole and (unused := [known.index[row] for row in sorted({*range(len(known))} - {*rows})]):
+            note(f'{file}: rows without a picture: {count_and_first(unused, len(known), "rows")}')
         return part

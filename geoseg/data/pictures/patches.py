@@ -279,6 +279,7 @@ class DeepGlobeData(ImageData):
                 dealt = by_random(names, (1 - self.val_share, self.val_share, 0), self.seed)
                 table.loc[train, 'split'] = dealt.set_index('name')['split'].loc[table['name'][train]].to_numpy()
             self.table = table
+            self.note_unread(table)
         return self.table
 
     def prepare(

@@ -20,12 +20,13 @@ from fastcore.basics import patch
 from pyproj import Transformer
 from torch.utils.data import Dataset
 
+from ...core.listing import note_left_out
 from ..augment import IGNORE, Augment, Pipeline, cell_centres, pixel_grid
 from ..grids import cover
 from ..labels import LabelScheme
 from ..loading import Key, SegmentationData, key_of, mix
 from ..pictures.images import PARTS, plot_sample
-from .files import Acquisition, find_acquisitions
+from .files import DRIVERS, Acquisition, find_acquisitions, holds_rasters
 from .reader import Blocks, Reader, overview
 from .regions import Area, corner_xy, deal_blocks, region_window
 from ..splits import SPLITS
@@ -192,7 +193,7 @@ class RasterData(SegmentationData):
 
     @classmethod
     def recognises(cls, root: Path) -> bool:
-        return any(p.suffix.lower() in ('.tif', '.tiff') and '_sat.' not in p.name for p in root.iterdir())
+        return holds_rasters(root)
 
     @classmethod
     def masks_among(cls, names: Collection[str]) -> set[str]:
@@ -345,7 +346,16 @@ class RasterData(SegmentationData):
         return {split: [region_window(a, self.regions.get(split, {})) for a in part]
                 for split, part in parts.items()}
 
+    def note_unread(self):
+        'Say which rasters of the data set are not read.'
+        note_left_out(super().inputs(), DRIVERS, self.inputs(), 'rasters')
+
+    def inputs(self) -> list[Path]:
+        files = [file for part in self.acquisitions.values() for a in part for file in (a.image, a.mask) if file]
+        return super().inputs() + files
+
     def make_datasets(self) -> dict[str, RasterChips]:
+        self.note_unread()
         areas = {split: part for split, part in self.areas().items() if part}
         if self.frame is None:
             every = sum(self.acquisitions.values(), [])

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DATE_FORMATS', 'DRIVERS', 'LARGE', 'BLOCK', 'SPARSE', 'VRT_PARTS', 'unix_day', 'match_pattern', 'Acquisition',
-           'open_raster', 'check_promise', 'check_beside', 'check_vrt', 'is_georeferenced', 'read_acquisition',
-           'find_acquisitions', 'check_blocks']
+           'open_raster', 'check_promise', 'check_beside', 'check_vrt', 'is_georeferenced', 'holds_rasters',
+           'read_acquisition', 'find_acquisitions', 'check_blocks']
 
 # %% ../../../nbs/data/rasters/files.ipynb #fac08187
 import os
@@ -49,16 +49,22 @@ def match_pattern(
     root: str | Path,
     pattern: str,  # '{date}_image.tif', '{date}/{tile}.tif', …
 ) -> dict[tuple[str, str], Path]:  # (date, tile) to file; tile is '' where the pattern has none
-    'The files of a folder that follow a pattern.'
+    'The files of a folder that follow a pattern, their suffix in upper or lower case; hidden ones do not.'
     root = Path(root)
     if '{date}' not in pattern or set(re.findall(r'{(.*?)}', pattern)) - {'date', 'tile'}:
         raise ValueError(f'pattern {pattern!r}: expected {{date}} in it, and nothing in braces but {{tile}}')
+    pattern, suffix = pattern.removesuffix(Path(pattern).suffix), Path(pattern).suffix
     parts = re.split(r'{(date|tile)}', pattern)
     regex = ''.join(f'(?P<{p}>[^/]+?)' if i % 2 else re.escape(p) for i, p in enumerate(parts))
-    files = {}
-    for path in sorted(root.glob(re.sub('{(date|tile)}', '*', pattern))):
-        if match := re.fullmatch(regex, path.relative_to(root).as_posix()):
-            files[match['date'], match.groupdict().get('tile', '')] = path
+    files, either = {}, ''.join(f'[{c.lower()}{c.upper()}]' if c.isalpha() else c for c in suffix)
+    for path in sorted(root.glob(re.sub('{(date|tile)}', '*', pattern) + either)):
+        match = re.fullmatch(f'{regex}(?i:{re.escape(suffix)})', path.relative_to(root).as_posix())
+        if not match or any(part.startswith('.') for part in path.relative_to(root).parts):
+            continue
+        key = match['date'], match.groupdict().get('tile', '')
+        if key in files:
+            raise ValueError(f'{root}: two files of one name: {files[key].name}, {path.name}')
+        files[key] = path
     return files
 
 # %% ../../../nbs/data/rasters/files.ipynb #d220b896
@@ -192,6 +198,20 @@ def is_georeferenced(
         return False
     with open_raster(path) as f:
         return f.crs is not None
+
+
+def holds_rasters(
+    folder: Path,
+) -> bool:
+    'Whether TIFFs of a folder itself are rasters; one that cannot be read is, and tells when it is opened.'
+    def is_raster(path: Path) -> bool:
+        try:
+            return is_georeferenced(path)
+        except (ValueError, OSError):
+            return True
+
+    files = (p for p in sorted(folder.iterdir()) if p.suffix.lower() in ('.tif', '.tiff') and p.name[0] != '.')
+    return any(is_raster(p) for p in files if '_sat.' not in p.name)
 
 
 def read_acquisition(

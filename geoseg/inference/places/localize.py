@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ...core.errors import ConfigError
 from ...core.files import fingerprint, write_whole
+from ...core.outputs import check_outputs
 from ...core.locks import lock_output, releases_locks
 from ...core.mappings import as_list
 from ...core.pages import csv_text, read_csv
@@ -176,6 +177,9 @@ def localize(
         raise ConfigError('register: give tiles, too; a gallery holds features, not pictures')
     refuse_links(out)
     files, trained = photo_files(photos), Trained(checkpoint)
+    named = [Path(path).expanduser() for path in (tiles, gallery) if isinstance(path, (str, Path))]
+    tables = [(Path(out) / f'{name}.csv', name) for name in ('places', 'gps')]
+    check_outputs(out, [*files.values(), *(path for path in named if path.exists())], tables, tables[0][0].is_file())
     lock_output(out, force)
     if gallery is not None and tiles is not None:
         lock_output(gallery, force, file=True)  # it is written, too
@@ -227,6 +231,12 @@ class PlaceAnswer(Answer):
     def serves(cls, module) -> bool:
         return isinstance(module, CrossViewData)
 
+    def is_ours(self) -> bool:  # `localize` asks for its tables
+        return True
+
+    def data_paths(self) -> list[Path]:
+        return super().data_paths() + [*(self.found or {}).values()]
+
     def check(self):
         super().check()
         if self.found is not None and self.request.gallery is None and self.request.tiles is None:
@@ -243,6 +253,7 @@ class PlaceAnswer(Answer):
             data = self.cli.datamodule
             data.setup('predict')
             photos = data.pairs['test'].photos
+            self.note_split(photos[0].parent)
             tiles = tiles or (data.root if ask.gallery is None else None)
         localize(self.trained.path, photos, ask.gallery, tiles, ask.sides, ask.k, self.folder, register=ask.register,
                  allow_outside=bool(self.trained.settings('allow_outside').get('allow_outside')))

@@ -20,11 +20,14 @@ import rasterio.shutil
 from ...core.errors import ConfigError
 from ...core.files import make_folder, note_written, write_whole
 from ...core.inputs import DataFolder
+from ...core.listing import by_stem, note_left_out
+from ...core.outputs import check_outputs
 from ...core.streams import peak_resident_memory
 from ...data.augment import Augment, Normalize
 from ...data.loading import ResumableLoader, SeededBatchSampler, without_masks
+from ...data.pictures.files import EXTENSIONS
 from ...data.rasters.chips import RasterChips, RasterData
-from ...data.rasters.files import (Acquisition, find_acquisitions, is_georeferenced, match_pattern,
+from ...data.rasters.files import (DRIVERS, Acquisition, find_acquisitions, is_georeferenced, match_pattern,
                                        read_acquisition)
 from ...data.rasters.reader import Blocks, Reader
 from ...data.rasters.regions import Area
@@ -59,21 +62,22 @@ def find_rasters(
     if not isinstance(data, (str, Path)):
         return None
     path = Path(data).expanduser()
-    if path.suffix.lower() in ('.tif', '.tiff', '.vrt'):
+    if not path.is_dir() and path.suffix.lower() in ('.tif', '.tiff', '.vrt'):
+        if path.suffix.lower() != '.vrt' and not is_georeferenced(path):
+            return None
         dated = {file: key for key, file in match_pattern(path.parent, pattern).items()}
         return [read_acquisition(path, None, *dated.get(path, ('', '')), path.parent.resolve().name,
                                  DataFolder(allow_outside=allow_outside))]
     if not path.is_dir():
         return None
-    files = sorted(p for p in path.iterdir() if p.suffix.lower() in ('.tif', '.tiff'))
+    files = [p for p in sorted(path.iterdir()) if p.suffix.lower() in ('.tif', '.tiff') and not p.name.startswith('.')]
+    files = [p for p in files if p.is_file() and is_georeferenced(p)]
     if not files:
-        return None
-    if not is_georeferenced(files[0]):
         return None
     if match_pattern(path, pattern):
         return [replace(a, mask=None) for a in find_acquisitions(path, pattern, mask_pattern, 'optional',
                                                                          allow_outside)]
-    files = without_masks({file.stem: file for file in files}).values()
+    files = without_masks(by_stem({file.name: file for file in files}, path, 'rasters')).values()
     return [read_acquisition(file, None, place=path.resolve().name) for file in files]
 
 # %% ../../../nbs/inference/rasters/rasters.ipynb #098109fb
@@ -163,8 +167,7 @@ def predict_rasters(
         first = RasterWindows(rasters[0], reader, Normalize(), middle_frame(rasters[0]), 64, 0)
         if 'steps' not in predictor.output(first.batch(0, [0])):
             raise ConfigError("write: steps are asked for, and the network's output has none")
-    if inside := [a.image for a in rasters if a.image.resolve().parent == out.resolve()]:
-        raise ConfigError(f'out: {out} is the folder of {inside[0].name}: what is written would be taken for a raster')
+    check_outputs(out, [a.image for a in rasters], ours=True)
     make_folder(out)
     reports = [predict_raster(predictor, a, out, reader, frame, steps=steps, write=write, **how) for a in rasters]
     if update:
@@ -208,12 +211,31 @@ class RasterAnswer(Answer):
         super().check()
         self.window, self.overlap = self.windows(512)
 
+    def data_paths(self) -> list[Path]:
+        return super().data_paths() + [a.image for a in self.found or ()]
+
+    def outputs(self) -> list[tuple[Path, Any]]:
+        layers = [FILES[name] for name in dict.fromkeys(('classes', *self.request.write))]
+        outputs = [(self.folder / f'{a.image.stem}{end}', a.image) for a in self.found or ()
+                   for end in ('.json', *(f'_{layer}' for layer in layers))]
+        return outputs + ([(self.folder / 'classes.txt', 'the classes')] if outputs else [])
+
+    def is_ours(self) -> bool:
+        begun = [name for a in self.found or () for name in (f'{a.image.stem}.json', f'.{a.image.stem}.draft')]
+        return super().is_ours() or any((self.folder / name).exists() for name in begun)  # it was cut short
+
     def answer(self) -> Path:
         trained, ask, settings = self.trained, self.request, self.trained.settings(*OWN_SETTINGS)
         rasters, cli = self.found, self.cli
         if rasters is None:
             areas = cli.datamodule.predict_dataloader().dataset.areas
             rasters = list({area.acquisition.image: area.acquisition for area in areas}.values())
+            self.found = rasters
+            self.check_outputs()
+            self.note_split()
+        else:
+            folders = [path for path in paths_of(ask.data) if path.is_dir()]
+            note_left_out(folders, {*EXTENSIONS, *DRIVERS}, [a.image for a in rasters], 'pictures and rasters')
         if settings.get('remember') is None:
             predictor = trained.predictor(ask, settings)
         else:
