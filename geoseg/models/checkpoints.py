@@ -44,8 +44,8 @@ def read_file(
         check_archive(path)
         return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:
-        raise ValueError(f'{path}: not a readable checkpoint ({type(error).__name__}: '
-                         f'{str(error).partition(". ")[0].splitlines()[0]})') from error
+        said = str(error).partition('. ')[0].partition('\n')[0] or 'the file ends too early'
+        raise ValueError(f'{path}: not a readable checkpoint ({type(error).__name__}: {said})') from error
 
 
 def read_checkpoint(

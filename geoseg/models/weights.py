@@ -94,7 +94,7 @@ def read_weights(
                 weights |= safetensors.torch.load_file(file)
             except Exception as error:
                 raise ValueError(f'{file}: not a readable checkpoint ({type(error).__name__}: '
-                                 f'{str(error).splitlines()[0]})') from error
+                                 f'{str(error).partition(chr(10))[0]})') from error
             continue
         try:
             found = read_file(file)
