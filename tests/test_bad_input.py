@@ -124,7 +124,7 @@ def test_empty_file(fit, world):
 def test_empty_folders(fit, world, here):
     (here / 'empty').mkdir()
     fit(data=here / 'empty', says=['empty: no layout', 'it holds nothing'])
-    fit(data=here / 'absent', says=['absent: no such folder'])
+    fit(data=here / 'absent', says=['absent: no such file or folder'])
     data = world('folders')
     shutil.rmtree(data / 'images/train')
     (data / 'images/train').mkdir()
