@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CLASS_LINE', 'built_in_schemes', 'FEW', 'lookup', 'LabelScheme', 'read_category_csv', 'read_classes_txt',
-           'naming_csv', 'read_mask', 'mask_values', 'missing_labels']
+           'naming_csv', 'mask_values', 'missing_labels']
 
 # %% ../../nbs/data/labels.ipynb #f55c7d35
 import colorsys
@@ -63,6 +63,8 @@ class LabelScheme:
         threshold: bool = False,  # read colours as 0 or 255 a channel, cut at 128 (masks saved as JPEG)
         abbr: list[str] | None = None,  # short names for axes; None: the first three letters
         name: str = 'labels',  # for messages only
+        palette: str = 'auto',  # how masks with one are read: by 'colors', 'index'; 'auto': see `follows_colors`
+        ignore_declared: bool | None = None,  # whether the class list names `ignore_index`; None: where `ids` does
     ):
         k = len(names)
         self.names, self.name, self.threshold = [str(n) for n in names], name, bool(threshold)
@@ -70,6 +72,9 @@ class LabelScheme:
         self.colors = _class_colors(k) if colors is None else _rgb_table(colors, name)
         self.ignore_index = int(ignore_index)
         self.ids = {int(v): int(t) for v, t in (ids if ids is not None else {i: i for i in range(k)}).items()}
+        declared = self.ignore_index in self.ids
+        self.ignore_declared = declared if ignore_declared is None else bool(ignore_declared)
+        self.palette = palette
         self.ids.setdefault(self.ignore_index, self.ignore_index)
         self.other_colors = {tuple(int(v) for v in c): int(t) for c, t in (other_colors or {}).items()}
         self._check()
@@ -139,7 +144,8 @@ class LabelScheme:
         return dict(names=self.names, colors=self.colors.tolist(), ignore_index=self.ignore_index,
                     ids=[list(p) for p in self.ids.items()],
                     other_colors=[[*c, t] for c, t in self.other_colors.items()],
-                    threshold=self.threshold, abbr=self.abbr, name=self.name)
+                    threshold=self.threshold, abbr=self.abbr, name=self.name, palette=self.palette,
+                    ignore_declared=self.ignore_declared)
 
     @classmethod
     def from_dict(cls, d: dict) -> 'LabelScheme':
@@ -152,7 +158,7 @@ class LabelScheme:
             return NotImplemented
         a, b = self.to_dict(), other.to_dict()
         return all(sorted(a[k]) == sorted(b[k]) if k in ('ids', 'other_colors') else a[k] == b[k]
-                   for k in a if k != 'name')
+                   for k in a if k not in ('name', 'ignore_declared'))
 
     def __reduce__(self):  # the tables are not sent to loader processes; each makes its own
         return LabelScheme.from_dict, (self.to_dict(),)
@@ -225,6 +231,37 @@ def _ranges(values):
     runs = np.split(values, np.flatnonzero(np.diff(values) > 1) + 1)
     return ', '.join(str(r[0]) if len(r) == 1 else f'{r[0]} to {r[-1]}' for r in runs)
 
+# %% ../../nbs/data/labels.ipynb #03813d2e
+@patch
+def declares(
+    self: LabelScheme,
+    colors: np.ndarray,  # uint8 [N, 3]
+) -> np.ndarray:  # bool [N]
+    'Which colours a class, or what is ignored, has.'
+    colors = np.ascontiguousarray(colors[None])
+    if self.threshold:
+        colors = cv2.threshold(colors, 127, 255, cv2.THRESH_BINARY)[1]
+    return lookup(self._color_table, colors)[0] != self._unknown
+
+
+@patch
+def reading(
+    self: LabelScheme,
+    value_255: str,  # 'class': 255 is class 1; else as it is
+    palette: str,  # as `LabelScheme.palette`
+) -> LabelScheme:
+    'The scheme with what was decided over the training masks, see `decide_masks`.'
+    spec = self.to_dict() | {'palette': palette}
+    if value_255 == 'class':
+        spec['ids'] = [pair for pair in spec['ids'] if pair[0] != 255] + [[255, 1]]
+    return LabelScheme.from_dict(spec)
+
+
+@patch(as_prop=True)
+def declared(self: LabelScheme) -> str:
+    'The index values that mean something, as text.'
+    return _ranges(self.ids)
+
 # %% ../../nbs/data/labels.ipynb #fac50a09
 @patch
 def decode(
@@ -270,7 +307,7 @@ def remap(
     return LabelScheme(
         new, self.colors[keep], self.ignore_index, {v: train[t] for v, t in self.ids.items()},
         {c: train[t] for c, t in read.items() if c not in drawn},
-        self.threshold, [self.abbr[i] for i in keep], name or self.name)
+        self.threshold, [self.abbr[i] for i in keep], name or self.name, self.palette, self.ignore_declared)
 
 # %% ../../nbs/data/labels.ipynb #d7783153
 def _scheme_of_rows(rows, file):
@@ -279,6 +316,7 @@ def _scheme_of_rows(rows, file):
         if twice := [v for v in values if values.count(v) > 1]:
             raise ValueError(f'{file}: {column} {twice[0]!r} stands in {values.count(twice[0])} lines')
     classes = sorted((r for r in rows if r[0] != 255), key=lambda r: r[0])
+    named = len(classes) < len(rows)
     if not classes:
         raise ValueError(f'{file}: no classes in it')
     ignored = {r[3]: 255 for r in rows if r[0] == 255 and r[3] is not None}
@@ -286,7 +324,7 @@ def _scheme_of_rows(rows, file):
     return LabelScheme([r[1] for r in classes], colors, ids={r[0]: i for i, r in enumerate(classes)},
                        other_colors=ignored,
                        abbr=[r[2] or r[1][:3] for r in classes],
-                       name=f'{file.parent.name}/{file.name}')
+                       name=f'{file.parent.name}/{file.name}', ignore_declared=named)
 
 
 def _integer(text, high, what, where):
@@ -445,23 +483,6 @@ def load(
     hint = f'; did you mean {near[0]!r}?' if near else ''
     raise FileNotFoundError(f'{spec}: no such file or folder, and no built-in scheme '
                             f'({", ".join(built_in_schemes)}){hint}')
-
-# %% ../../nbs/data/labels.ipynb #f7c8a4eb
-def read_mask(
-    path: str | Path,  # a PNG, JPEG, TIFF, … file
-    scheme: LabelScheme,  # what its values mean
-    unknown: str = 'error',  # a value outside the scheme: 'error' or 'ignore'
-) -> np.ndarray:  # uint8 [H, W] train ids
-    'Train ids of a mask file; raises `ValueError` naming the file if it is damaged or holds unknown values'
-    with open_picture(path, 'mask') as image:
-        image.load()
-    if image.mode in ('RGBA', 'LA'):
-        if image.getextrema()[-1][0] < 255:
-            raise ValueError(f'{path}: a mask with transparent pixels: what they mean is not said')
-        image = image.convert(image.mode[:-1])
-    if image.mode not in ('1', 'L', 'P', 'I', 'RGB') and not image.mode.startswith('I;16'):
-        raise ValueError(f'{path}: a mask of mode {image.mode}, expected RGB, grayscale, palette or 16-bit')
-    return scheme.encode(np.asarray(image), str(path), unknown)
 
 # %% ../../nbs/data/labels.ipynb #64457f2a
 FEW = 64  # values of a mask, at most; a photo has more

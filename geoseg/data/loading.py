@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -210,6 +211,8 @@ class LayoutData(L.LightningDataModule):
     layout = ''  # its name, in `world:LAYOUT` and in checkpoints
     kind = ''  # of the tasks that it feeds, as `Task.kind`
     holds = ''  # what lies in its folders, in plural
+    decided: Mapping[str, str] = MappingProxyType({})  # settings that the training data have decided, after `setup`
+    said: Sequence[str] = ()  # a line on each decision
     frame = None  # the `Frame` of positions; None where samples have no place
     extent = None  # sides of the training area, metres east-west and north-south; None where nothing has a place
 
@@ -329,8 +332,15 @@ class SegmentationData(LayoutData):
         unknown: str = 'error',  # label values that the scheme does not know: 'error' or 'ignore'
         remember: str | Path | None = None,  # a folder of pictures whose masks are not read, for a memory
         allow_outside: bool = False,  # what files of the data set name outside of it, too
+        value_255: str = 'auto',  # of index masks: 'class' 1 of two, 'ignore'; 'auto': decided over the training masks
+        palette: str = 'auto',  # of masks with one: read by 'colors' or 'index'; 'auto': decided likewise
     ):
         super().__init__()
+        for name, value, known in (('value_255', value_255, ('auto', 'class', 'ignore')),
+                                   ('palette', palette, ('auto', 'colors', 'index'))):
+            if value not in known:
+                raise ValueError(f'{name} is {value!r}, expected {", ".join(known)}')
+        self.value_255, self.palette = value_255, palette
         if unknown not in ('error', 'ignore'):
             raise ValueError(f"unknown must be 'error' or 'ignore', not {unknown!r}")
         self.roots, self.allow_outside = split_roots(root), allow_outside

@@ -46,6 +46,7 @@ from ..training.summary import write_summary
 from ..training.train import make_trainer
 from ..visualization.drawing import drawing_of
 from ..visualization.results import plot_per_class
+from ..visualization.samples import overlay
 
 # %% ../../nbs/evaluation/evaluate.ipynb #ceac0f08
 @dataclass
@@ -200,7 +201,7 @@ class Inspection:
     @property
     def remarks(self) -> list[str]:
         'What a person should know, a sentence each.'
-        names, remarks = self.data.scheme.names, []
+        names, remarks = self.data.scheme.names, [*self.data.said]
         for split, counts in self.counts.items():
             ignored = counts[:, -1].sum() / counts.sum()
             absent = [n for n, pixels in zip(names, counts[:, :-1].sum(0), strict=True) if not pixels]
@@ -217,14 +218,37 @@ class Inspection:
             remarks.append(f'to answer {best} everywhere is right in {right:.1%} of the training pixels')
         return remarks + ([self.alignment.verdict] if self.alignment else [])
 
+    def overlay(self) -> Figure | None:  # None: the data set does not show its files
+        'A picture with its mask over it, as both lie on the disk: the one of all with the most classes.'
+        split = next((split for split in self.counts if len(self.counts[split])), None)
+        dataset = self.data.once(split) if split is not None else None
+        if not hasattr(dataset, 'read'):
+            return None
+        item = int((self.counts[split][:, :-1] > 0).sum(1).argmax())
+        image, mask = dataset.read(item)[-2:]
+        image = np.repeat(image[..., :1], 3, -1) if image.shape[2] < 3 else image[..., :3]
+        image = image / 255 if image.dtype == np.uint8 else np.clip(np.nan_to_num(image), 0, 1)
+        scheme, names = self.data.scheme, getattr(dataset, 'names', None)
+        figure, axis = plt.subplots(figsize=(5.5, 3.6), dpi=96, layout='constrained')
+        axis.imshow(overlay(image, mask, scheme))
+        axis.set(title=names[item] if names else f'{split} {item}', xticks=[], yticks=[])
+        there = [i for i in np.unique(mask).tolist() if i != scheme.ignore_index]
+        patches = [plt.Rectangle((0, 0), 1, 1, fc=scheme.colors[i] / 255, ec='0.5', lw=0.5) for i in there]
+        axis.legend(patches, [scheme.names[i] for i in there], loc='upper left', bbox_to_anchor=(1, 1), fontsize=8,
+                    frameon=False)
+        return figure
+
     def save(self, folder: str | Path):
-        'classes.csv, classes.png and, of single pictures, split.csv.'
+        'classes.csv, classes.png, overlay.png and, of single pictures, split.csv.'
         folder = Path(folder)
         refuse_links(folder)
         write_whole(folder / 'classes.csv', csv_text(self.table))
         figure = plot_classes(self.counts, self.data.scheme)
         write_figure(folder / 'classes.png', figure)
         plt.close(figure)
+        if (figure := self.overlay()) is not None:
+            write_figure(folder / 'overlay.png', figure)
+            plt.close(figure)
         table = getattr(self.data, 'table', None)
         if table is not None:
             write_split(table[table['split'].isin(SPLITS)], folder / 'split.csv')

@@ -417,6 +417,11 @@ def parse_run(
         raise ConfigError(f'{path}: data.init_args.allow_outside is not taken from a file: type allow_outside=true, '
                           'or --trust')
     (config.get('run') or {}).setdefault('recipe', 'config')
+    data, own = config.get('data') or {}, [m for m in LAYOUTS.values() if m.__module__.startswith('geoseg.data.')]
+    if data.get('class_path') in [f'{m.__module__}.{m.__qualname__}' for m in own if m.kind == 'segmentation']:
+        arguments = data.setdefault('init_args', {})  # of a run from before masks decided it
+        arguments.setdefault('value_255', 'ignore')
+        arguments.setdefault('palette', 'index')
     return parse([config, *configs], overrides)
 
 

@@ -147,6 +147,8 @@ def fit(
             start_from(cli.model.network, config.checkpoint_start, arguments.get('partial') or False)
             cli.follow_weights()
         cli.datamodule.setup('fit')
+        for key, value in cli.datamodule.decided.items():  # for validation, test and later data: see `decide_masks`
+            cli.config.data.init_args[key] = value
         check_labels(cli.model, cli.datamodule)
         check_batch_of_one(cli.model, cli.datamodule)
         if getattr(cli.model, 'class_weights', None) is not None:  # numbers from here on: see `config.yaml`
@@ -197,7 +199,7 @@ def fit(
             rank_zero_info('deterministic: %s', ', '.join(f'{key} {value}' for key, value in determinism().items()))
         if (parts := trained_modules(cli.model.network)) != ['']:
             rank_zero_info('frozen but for %s', ', '.join(parts))
-        for line in cli.foreign.remarks(cli.config) if cli.foreign else ():
+        for line in (*(cli.foreign.remarks(cli.config) if cli.foreign else ()), *cli.datamodule.said):
             rank_zero_info('%s', line)
         if trainer.limit_val_batches == 0:
             rank_zero_info('no validation: the newest checkpoint is the best, and no patience ends the run')

@@ -18,8 +18,9 @@ from PIL import Image
 from geoseg import cli
 from geoseg.core.inputs import DataFolder
 from geoseg.core.streams import peak_resident_memory
-from geoseg.data.labels import LabelScheme, read_category_csv, read_classes_txt, read_mask
+from geoseg.data.labels import LabelScheme, read_category_csv, read_classes_txt
 from geoseg.data.layouts import LAYOUTS
+from geoseg.data.masks import read_mask
 from geoseg.data.meshes.features import read_page
 from geoseg.data.meshes.files import Mesh, mesh_files, read_labels, read_mesh
 from geoseg.data.meshes.prepared import Preparation, prepare_mesh

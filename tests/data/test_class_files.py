@@ -9,7 +9,8 @@ from PIL import Image
 
 from geoseg.core.inputs import decode_text
 from geoseg.core.pages import csv_text, read_csv
-from geoseg.data.labels import LabelScheme, read_mask
+from geoseg.data.labels import LabelScheme
+from geoseg.data.masks import read_mask
 from geoseg.data.pictures.geotags import read_gps
 from geoseg.data.splits import read_split
 from geoseg.training.config import parse

@@ -9,7 +9,8 @@ from PIL import Image
 
 import geoseg
 from geoseg import cli
-from geoseg.data.labels import LabelScheme, read_mask
+from geoseg.data.labels import LabelScheme
+from geoseg.data.masks import read_mask
 from geoseg.data.pictures.files import EXTENSIONS, pair_files
 from geoseg.inference.pictures import picture_files
 from geoseg.inference.places.localize import photo_files

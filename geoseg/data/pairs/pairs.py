@@ -23,7 +23,7 @@ from rasterio.errors import RasterioError
 
 from ...core.files import write_whole
 from ...core.inputs import DataFolder, read_json
-from ..rasters.files import open_raster
+from ..rasters.files import color_table, open_raster, read_bands
 from ...geo.coords import Frame, crs_name
 
 # %% ../../../nbs/data/pairs/pairs.ipynb #c1aaf66d
@@ -243,7 +243,7 @@ class Ortho:
                 if f.width * f.height > ORTHO:
                     raise ValueError(f'{f.width} x {f.height} pixels, at most {ORTHO:,} are read at once')
                 t, crs = f.transform, crs_name(f.crs)
-                image = f.read([1, 2, 3] if f.count > 2 else [1, 1, 1]).transpose(1, 2, 0)
+                image, _ = read_bands(f, [1, 2, 3] if f.count > 2 or color_table(f) is not None else [1, 1, 1])
             except (RasterioError, ValueError) as error:
                 raise ValueError(f'{path}: {error}') from error
         if t.b or t.d or not math.isclose(t.a, -t.e, rel_tol=1e-6) or image.dtype != np.uint8:

@@ -50,7 +50,7 @@ def image_size(
     with open_picture(path) as image:
         width, height = image.size
         # asking a PNG without EXIF for it would decode all of it
-        known = turn and (image.format != 'PNG' or 'exif' in image.info)
+        known = turn and image.format != 'TIFF' and (image.format != 'PNG' or 'exif' in image.info)  # TIFF: turned
         turned = known and orientation(image) in (5, 6, 7, 8)
     return (width, height) if turned else (height, width)
 
@@ -137,7 +137,7 @@ def check_sizes(
     'Read all headers; raises `ValueError` where a mask has not the size of its picture.'
     sizes = [image_size(path) for path in table.image]
     labelled = [(i, path) for i, path in enumerate(table['mask']) if path is not None]
-    wrong = [(i, path, size) for i, path in labelled if (size := image_size(path, turn=False)) != sizes[i]]
+    wrong = [(i, path, size) for i, path in labelled if (size := image_size(path)) != sizes[i]]
     if wrong:
         i, _, (height, width) = wrong[0]
         raise ValueError(f'masks of another size than their image: '

@@ -21,7 +21,8 @@ from ...core.pages import csv_text
 from ..augment import Augment, Pipeline
 from ..balance import class_counts, repeat_factors
 from ..grids import cover
-from ..labels import LabelScheme, read_mask
+from ..labels import LabelScheme
+from ..masks import read_mask
 from ..loading import usable_workers
 from .files import check_sizes, list_images, read_image, count_and_first
 from .images import ImageData, ImageSegmentation, require_folders, split_folders
@@ -217,9 +218,11 @@ class DeepGlobeData(ImageData):
         val_dir: str = 'val',  # of validation; 'val' also finds valid
         index_dir: str | Path | None = None,  # where index and store lie; None: $GEOSEG_CACHE, else ~/.cache/geoseg
         allow_outside: bool = False,  # as of other layouts: no file of pictures names others
+        value_255: str = 'auto',  # of index masks: 'class' 1 of two, 'ignore'; 'auto': see `decide_masks`
+        palette: str = 'auto',  # of masks with one: read by 'colors' or 'index'; 'auto': see `decide_masks`
     ):
         super().__init__(root, labels, augment, batch_size, num_workers, seed, unknown, oversample=oversample,
-                         allow_outside=allow_outside)
+                         allow_outside=allow_outside, value_255=value_255, palette=palette)
         stride = stride or patch
         if not 1 <= stride <= patch:
             raise ValueError(f'stride is {stride} for patches of {patch} pixels, expected 1 to {patch}')
@@ -278,6 +281,7 @@ class DeepGlobeData(ImageData):
                 names = samples_table(table['name'][train])
                 dealt = by_random(names, (1 - self.val_share, self.val_share, 0), self.seed)
                 table.loc[train, 'split'] = dealt.set_index('name')['split'].loc[table['name'][train]].to_numpy()
+            self.decide(table)
             self.table = table
             self.note_unread(table)
         return self.table

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ...core.listing import note_left_out
 from ..augment import IGNORE, Augment, Pipeline, cell_centres, pixel_grid
 from ..grids import cover
 from ..labels import LabelScheme
+from ..masks import raster_parts, settle
 from ..loading import Key, SegmentationData, key_of, mix
 from ..pictures.images import PARTS, plot_sample
 from .files import DRIVERS, Acquisition, find_acquisitions, holds_rasters
@@ -235,10 +237,12 @@ class RasterData(SegmentationData):
         cache_mb: int = 256,  # decoded blocks kept in each process
         remember: str | list[str] | None = None,  # for a memory, masks not read: a folder; dates in `root`, or 'all'
         allow_outside: bool = False,  # sources of virtual rasters outside of the root, too
+        value_255: str = 'auto',  # of index masks: 'class' 1 of two, 'ignore'; 'auto': see `decide_masks`
+        palette: str = 'auto',  # of masks with one: read by 'colors' or 'index'; 'auto': see `decide_masks`
     ):
         dates = remember == 'all' or isinstance(remember, list)
         super().__init__(root, labels, augment, batch_size, num_workers, seed, unknown, None if dates else remember,
-                         allow_outside)
+                         allow_outside, value_255, palette)
         self.remember_dates = remember if dates else None
         allowed = (('masks', masks, ('required', 'optional')), ('split', split, ('acquisition', 'block')))
         for name, value, known in allowed:
@@ -357,6 +361,11 @@ class RasterData(SegmentationData):
     def make_datasets(self) -> dict[str, RasterChips]:
         self.note_unread()
         areas = {split: part for split, part in self.areas().items() if part}
+        labelled = [a for part in areas.values() for a in part if a.acquisition.mask]
+        settle(self, [(a.acquisition.mask, partial(raster_parts, a.acquisition.mask, a.acquisition.within,
+                                                   (a.row, a.col, a.height, a.width)))
+                      for a in areas.get('train') or labelled if a.acquisition.mask])
+        self.reader.scheme = self.scheme
         if self.frame is None:
             every = sum(self.acquisitions.values(), [])
             first = min(every, key=lambda a: (a.time, a.tile))

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['DATE_FORMATS', 'DRIVERS', 'LARGE', 'BLOCK', 'SPARSE', 'VRT_PARTS', 'unix_day', 'match_pattern', 'Acquisition',
-           'open_raster', 'check_promise', 'check_beside', 'check_vrt', 'is_georeferenced', 'holds_rasters',
-           'read_acquisition', 'find_acquisitions', 'check_blocks']
+           'open_raster', 'check_promise', 'check_beside', 'check_vrt', 'color_table', 'read_bands', 'is_georeferenced',
+           'holds_rasters', 'read_acquisition', 'find_acquisitions', 'check_blocks']
 
 # %% ../../../nbs/data/rasters/files.ipynb #fac08187
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import product
@@ -18,8 +19,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 import rasterio
-from rasterio.enums import MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.windows import Window
 
 from ...core.inputs import SETTINGS, DataFolder, check_file, read_text
 from ..loading import source_id
@@ -82,7 +84,7 @@ class Acquisition:
     transform: tuple  # (a, b, c, d, e, f) from pixel to CRS
     crs: str  # name, see `crs_name`
     dtype: str
-    count: int  # bands in the file
+    count: int  # bands in the file; 3, its colours, where it has a colour table
     block: tuple[int, int]  # (height, width) in which the file stores its pixels
     masked: bool  # whether some pixels may have no data
     within: DataFolder = DataFolder()  # where the sources of a virtual raster may lie
@@ -190,6 +192,39 @@ def check_vrt(
                 open_raster(source).close()
 
 
+def color_table(
+    f: rasterio.DatasetReader,
+) -> np.ndarray | None:  # uint8 [n, 4]: red, green, blue, opacity of each value; None: the values are no colours
+    'The colours of a raster of one band that is a colour table.'
+    if f.count != 1 or f.colorinterp[0] != ColorInterp.palette:
+        return None
+    table = np.zeros((256 if f.dtypes[0] == 'uint8' else 65536, 4), np.uint8)
+    entries = f.colormap(1)
+    table[list(entries)] = list(entries.values())
+    return table
+
+
+def read_bands(
+    f: rasterio.DatasetReader,
+    bands: Sequence[int] | None = None,  # numbers from 1, of a colour table those of its colours; None: all
+    window: Window | None = None,  # None: all
+    shape: tuple[int, int] | None = None,  # that it is brought to; None: as it is
+) -> tuple[np.ndarray, np.ndarray]:  # [h, w, C], bool [h, w]: whether all of these bands have data
+    'Bands of a raster, and where they have data.'
+    table = color_table(f)
+    how = {'window': window, 'out_shape': shape}
+    if table is None:
+        bands = list(bands or f.indexes)
+        many = how | {'out_shape': None if shape is None else (len(bands), *shape)}
+        values = np.ascontiguousarray(f.read(bands, **many).transpose(1, 2, 0))
+        if all(MaskFlags.all_valid in f.mask_flag_enums[band - 1] for band in bands):
+            return values, np.ones(values.shape[:2], bool)
+        return values, (f.read_masks(bands, **many) > 0).all(0)
+    colors = table[f.read(1, **how)]
+    chosen = [band - 1 for band in bands or (1, 2, 3)]
+    return np.ascontiguousarray(colors[..., chosen]), (f.read_masks(1, **how) > 0) & (colors[..., 3] > 0)
+
+
 def is_georeferenced(
     path: str | Path,
 ) -> bool:
@@ -229,8 +264,10 @@ def read_acquisition(
         except ValueError as e:
             raise ValueError(f'{image}: {e}') from e
         grid = f.height, f.width, tuple(f.transform)[:6]
-        dtypes, count, block = set(f.dtypes), f.count, f.block_shapes[0]
+        dtypes, count, block, table = set(f.dtypes), f.count, f.block_shapes[0], color_table(f)
         masked = any(MaskFlags.all_valid not in flags for flags in f.mask_flag_enums)
+        if table is not None:  # the numbers of its entries are no values
+            dtypes, count, masked = {'uint8'}, 3, masked or bool((table[:, 3] == 0).any())
     if len(dtypes) > 1:
         raise ValueError(f'{image}: bands of several types {sorted(dtypes)}, expected one')
     if mask is not None:
