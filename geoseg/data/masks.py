@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TURNS', 'STRIP', 'SETTINGS_255', 'SETTINGS_PALETTE', 'MaskPixels', 'raster_pixels', 'is_tiff', 'picture_pixels',
            'known_colors', 'follows_colors', 'train_ids', 'read_mask', 'MaskCounts', 'count_values', 'picture_parts',
-           'raster_parts', 'decide_masks', 'describe_palette', 'settle']
+           'raster_parts', 'decide_masks', 'describe_palette', 'settle', 'settle_pictures']
 
 # %% ../../nbs/data/masks.ipynb #ma000004
 import warnings
@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -337,3 +338,14 @@ def settle(
     settings = {'value_255': data.value_255, 'palette': data.palette}
     counts = count_values(masks, data.num_workers) if 'auto' in settings.values() else MaskCounts()
     data.scheme, data.decided, data.said = decide_masks(data.scheme, counts, **settings, unknown=data.unknown)
+
+
+def settle_pictures(
+    data,  # a `SegmentationData`
+    table,  # a row a picture, with mask and split
+):
+    'Decide over the masks of training, or, where there are none, over all.'
+    labelled = table[table['mask'].notna()]
+    train = labelled[labelled['split'] == 'train']
+    files = (train if len(train) else labelled)['mask']
+    settle(data, [(path, partial(picture_parts, path)) for path in files])

@@ -11,7 +11,6 @@ import copy
 import inspect
 import re
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from ...core.listing import match_rows, note, note_left_out
 from ..augment import Augment, Normalize, Pipeline
 from ..balance import repeat_factors
 from ..labels import LabelScheme
-from ..masks import picture_parts, read_mask, settle
+from ..masks import read_mask, settle_pictures
 from ..loading import LAYOUTS, Key, LayoutData, SegmentationData, key_of, log, source_id
 from .arrangements import (ARRANGED, IMAGE_NAMES, MASK_NAMES, SPLIT_NAMES, arrangements,
                                                find_folder, folders_in, tree_text)
@@ -175,8 +174,8 @@ class ImageData(SegmentationData):
         value_255: str = 'auto',  # of index masks: 'class' 1 of two, 'ignore'; 'auto': see `decide_masks`
         palette: str = 'auto',  # of masks with one: read by 'colors' or 'index'; 'auto': see `decide_masks`
     ):
-        super().__init__(root, labels, augment, batch_size, num_workers, seed, unknown, remember, allow_outside,
-                         value_255, palette)
+        common = root, labels, augment, batch_size, num_workers, seed, unknown, remember, allow_outside
+        super().__init__(*common, value_255, palette)
         self.single = len(set(self.roots.values())) == 1 and len(self.roots) > 1
         if split not in ('auto', *RULES) and not split.endswith('.csv'):
             rules = ', '.join(map(repr, RULES))
@@ -349,7 +348,7 @@ def make_datasets(
     table, datasets = self.gather(), {}
     table['height'], table['width'] = zip(*check_sizes(table), strict=True)
     self.note_unread(table)
-    self.decide(table)
+    settle_pictures(self, table)
     for split in PARTS:
         part = table[table['split'] == split]
         if len(part):
@@ -379,18 +378,6 @@ def note_unread(
 ):
     'Say which pictures of the data set are not read.'
     note_left_out(SegmentationData.inputs(self), EXTENSIONS, [*table['image'], *table['mask'].dropna()], 'pictures')
-
-
-@patch
-def decide(
-    self: ImageData,
-    table: pd.DataFrame,  # of all pictures
-):
-    'Decide what the masks mean: over those of training, or, where there are none, over all.'
-    labelled = table[table['mask'].notna()]
-    train = labelled[labelled['split'] == 'train']
-    files = (train if len(train) else labelled)['mask']
-    settle(self, [(path, partial(picture_parts, path)) for path in files])
 
 
 @patch

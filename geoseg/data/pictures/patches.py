@@ -22,7 +22,7 @@ from ..augment import Augment, Pipeline
 from ..balance import class_counts, repeat_factors
 from ..grids import cover
 from ..labels import LabelScheme
-from ..masks import read_mask
+from ..masks import read_mask, settle_pictures
 from ..loading import usable_workers
 from .files import check_sizes, list_images, read_image, count_and_first
 from .images import ImageData, ImageSegmentation, require_folders, split_folders
@@ -281,7 +281,7 @@ class DeepGlobeData(ImageData):
                 names = samples_table(table['name'][train])
                 dealt = by_random(names, (1 - self.val_share, self.val_share, 0), self.seed)
                 table.loc[train, 'split'] = dealt.set_index('name')['split'].loc[table['name'][train]].to_numpy()
-            self.decide(table)
+            settle_pictures(self, table)
             self.table = table
             self.note_unread(table)
         return self.table
