@@ -97,9 +97,7 @@ def plot_sample(
     'A sample beside its mask, with the classes that occur.'
     picture = normalize.undo(sample['image'])
     picture = picture[..., list(bands)] if picture.shape[2] > 2 else picture[..., 0]
-    masks = {'mask': sample['mask'].numpy()}
-    if prediction is not None:
-        masks['prediction'] = np.asarray(prediction)
+    masks = {'mask': sample['mask'].numpy()} | ({} if prediction is None else {'prediction': np.asarray(prediction)})
     height = min(2.2, 3.0 * picture.shape[0] / picture.shape[1])  # inches
     width = height * picture.shape[1] / picture.shape[0]
     figure, axes = plt.subplots(1, 1 + len(masks), figsize=((1 + len(masks)) * width + 1.2, height + 0.3),
@@ -109,8 +107,7 @@ def plot_sample(
     for ax, (title, mask) in zip(axes[1:], masks.items(), strict=True):
         ax.imshow(scheme.decode(mask), interpolation='nearest')
         ax.set_title(title, fontsize=9)
-    for ax in axes:
-        ax.set(xticks=[], yticks=[])
+    plt.setp(axes, xticks=[], yticks=[])
     ids = np.unique(np.concatenate([m.ravel() for m in masks.values()])).tolist()
     colors = [scheme.ignore_color if i == scheme.ignore_index else scheme.colors[i] for i in ids]
     patches = [plt.Rectangle((0, 0), 1, 1, fc=np.array(c) / 255, ec='0.5', lw=0.5) for c in colors]
@@ -178,8 +175,7 @@ class ImageData(SegmentationData):
         super().__init__(*common, value_255, palette)
         self.single = len(set(self.roots.values())) == 1 and len(self.roots) > 1
         if split not in ('auto', *RULES) and not split.endswith('.csv'):
-            rules = ', '.join(map(repr, RULES))
-            raise ValueError(f"split is {split!r}, expected 'auto', {rules} or a CSV file")
+            raise ValueError(f"split is {split!r}, expected 'auto', {', '.join(map(repr, RULES))} or a CSV file")
         if masks not in ('required', 'optional'):
             raise ValueError(f"masks must be 'required' or 'optional', not {masks!r}")
         if split != 'auto' and not self.single:
