@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FLAGS', 'VERBS', 'NOT_SHOWN', 'FOLDERS', 'Words', 'sort_words', 'mapping_or_text', 'from_yaml', 'Verb', 'verb',
            'rank_zero_print', 'fit', 'validate', 'test', 'arguments_of', 'predict', 'localize', 'calibrate', 'inspect',
-           'profile', 'prepare_data', 'prepare', 'halt_cal', 'efficiency', 'sweep', 'recipes', 'check_words',
+           'profile', 'find_lr', 'prepare_data', 'prepare', 'halt_cal', 'efficiency', 'sweep', 'recipes', 'check_words',
            'check_needs', 'check_checkpoint', 'paths_in', 'check_there', 'neighbour', 'usage', 'as_typed', 'verb_help',
            'show_settings', 'show_help', 'check_verb', 'main', 'of_worker']
 
@@ -223,6 +223,15 @@ def profile(words: Words):
     print(found.table.to_string(float_format='%.2f'))
     print(found.memory.to_string(float_format='%.1f'))
     rank_zero_print('\n'.join(found.verdict))
+
+
+@verb('geoseg.training.find_lr.find_lr', 'recipe')
+def find_lr(words: Words):
+    'Raise the learning rate from step to step: where the loss falls fastest.'
+    from geoseg.training.find_lr import find_lr
+    ours, settings = arguments_of(find_lr, words, 'steps', 'lr_min', 'lr_max', 'out', 'force')
+    rank_zero_print(find_lr(words.recipe, settings, words.configs, **ours).verdict())
+    rank_zero_print(ours.get('out', 'find-lr'))
 
 
 def prepare_data(

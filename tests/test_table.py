@@ -79,6 +79,7 @@ def command(verb: str, recipe: str, given: dict) -> list[str]:
     places = [f'photos={given["photos"]}', f'tiles={given["tiles"]}', out]
     words = {
         'prepare': new, 'inspect': new, 'fit': [*new, out], 'profile': [*new, 'steps=1'],
+        'find-lr': [*new, out, 'steps=5'],
         'sweep': [*(w for w in new if not w.startswith('seed=')), 'seeds=[0]', out, f'scores=[{monitor(recipe)}]'],
         'validate': [*old, out], 'test': [*old, out], 'predict': [*old, out], 'calibrate': [*old, out],
         'halt-cal': [*old, out, 'delta=0.5', 'by=sample'], 'localize': [*old, *places],

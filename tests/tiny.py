@@ -56,3 +56,19 @@ def files_of(folder: Path) -> dict[str, list]:
     'Size and time of each file.'
     stats = {str(p.relative_to(folder)): p.stat() for p in sorted(folder.rglob('*')) if p.is_file()}
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+
+
+def same_state(a: Path, b: Path):
+    'Weights, averages, optimizer and schedule of two checkpoints are equal to the bit.'
+    import torch
+    a, b = (torch.load(path, map_location='cpu', weights_only=True) for path in (a, b))
+    for part in ('state_dict', 'ema'):
+        assert a[part].keys() == b[part].keys()
+        for name, value in a[part].items():
+            assert torch.equal(value, b[part][name]), f'{part} {name}'
+    for x, y in zip(a['optimizer_states'], b['optimizer_states'], strict=True):
+        for key, state in x['state'].items():
+            for name, value in state.items():
+                assert torch.equal(value, y['state'][key][name]), f'optimizer {key} {name}'
+    assert a['lr_schedulers'] == b['lr_schedulers']
+    assert a['global_step'] == b['global_step'] and a['epoch'] == b['epoch']

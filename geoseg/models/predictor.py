@@ -38,7 +38,7 @@ def write_seen(
     context: Callable = contextlib.nullcontext,  # of the forward pass: the precision
 ):
     'Let a network see pictures and remember them; with several processes all write equally often.'
-    training, recalling = network.training, network.recalling
+    training, recalling = [module.training for module in network.modules()], network.recalling
     network.eval()
     network.recalling = False
     batches = iter(loader)
@@ -51,7 +51,8 @@ def write_seen(
         with context():
             output = network(**network_inputs(network, batch))
         network.remember(output, batch['xy'], batch['source'], batch['time'], batch['mask'])
-    network.train(training)
+    for module, mode in zip(network.modules(), training, strict=True):  # an encoder may be frozen
+        module.training = mode
     network.recalling = recalling
 
 # %% ../../nbs/models/predictor.ipynb #2914305a

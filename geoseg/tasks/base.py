@@ -32,8 +32,8 @@ class Task(L.LightningModule):
         loss: nn.Module,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         schedule: Schedule | None = None,  # None: a constant rate
-        rates: dict[str, float] | None = None,  # a learning rate for each part of the network, by name
-        layer_decay: float | None = None,  # factor of the learning rate from a layer to the one before
+        rates: dict[str, float] | None = None,  # a learning rate for each part of the network, by name, or `encoder`
+        layer_decay: float | None = None,  # factor of the learning rate from a layer of the encoder to the one before
     ):
         super().__init__()
         self.network, self.loss, self.optimizer, self.schedule = network, loss, optimizer, schedule
@@ -99,7 +99,14 @@ class Task(L.LightningModule):
 
     def groups(self, lr: float, weight_decay: float) -> list[dict]:
         'What learns how fast.'
-        return param_groups(self.network, lr, weight_decay, parts=self.rates, layer_decay=self.layer_decay)
+        encoder = [part for part in (prefix.rstrip('.') for prefix in getattr(self.network, 'encoder_parts', ()))
+                   if any(name.startswith(f'{part}.') for name, _ in self.network.named_parameters())]
+        rates = dict(self.rates or {})
+        if 'encoder' in rates and encoder:  # whatever its place in the network
+            rate = rates.pop('encoder')
+            rates = {part: rate for part in encoder} | rates
+        return param_groups(self.network, lr, weight_decay, rates, self.layer_decay,
+                            encoder[0] if self.layer_decay is not None and len(encoder) == 1 else '')
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         'The optimizer, with its groups of parameters.'

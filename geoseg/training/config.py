@@ -56,6 +56,8 @@ class RunConfig:
     every_n_steps: int = 0  # write last.ckpt every n steps within an epoch; 0: at its end only
     keep_only_best: bool = False  # in the end nothing but best.ckpt stays
     ema: float | None = None  # decay of averaged weights; None: no average
+    freeze_encoder_epochs: int = 0  # first epochs in which the encoder does not learn
+    freeze_batch_norm: bool = False  # batch norm of the encoder keeps the statistics that it has
     weights_end: bool = False  # write weights_end.pth at the end, a state_dict by published names
     draw_every_n_epochs: int = 10  # figures/ shows validation samples so often, curves at the end; 0: nothing
 

@@ -35,8 +35,8 @@ from ..core.signals import after_the_step
 from ..models.checkpoints import WholeCheckpoints, load_weights, read_checkpoint
 from ..models.weights import published_weights, start_from
 from ..tasks.optim import trained_modules
-from .callbacks import (EMA, EarlyStopping, NotebookProgress, SeedBatches, StopBetweenSteps,
-                                       TerminalProgress)
+from .callbacks import (EMA, EarlyStopping, FreezeEncoder, NotebookProgress, SeedBatches,
+                                       StopBetweenSteps, TerminalProgress)
 from .config import RecipeCLI, parse, parse_run
 from .divergence import StopAtDivergence, check_batch_of_one, check_labels, validates
 from ..core.pages import csv_text
@@ -318,7 +318,13 @@ def prepare(
                                    mode='min' if record.sign < 0 else 'max', min_delta=0.0))
     if config.ema is not None:
         extra.append(EMA(config.ema))
+    freeze = FreezeEncoder(config.freeze_encoder_epochs, config.freeze_batch_norm)
+    if freeze.epochs or freeze.batch_norm:
+        freeze.check(cli.model.network)
+        extra.append(freeze)
     trainer = make_trainer(cli, extra, [TensorBoardLogger(folder, name='', version='tensorboard', purge_step=step)])
+    if freeze in extra:
+        freeze.check(cli.model.network, trainer.world_size)
     return trainer, record
 
 

@@ -7,6 +7,7 @@ import pytest
 import tiny
 import torch
 import warm
+from tiny import same_state
 
 import geoseg
 from geoseg.core.errors import ConfigError
@@ -33,21 +34,6 @@ def test_killed_runs_end_the_same(tmp_path, workers):
             == sorted(p.name for p in (cut / 'checkpoints').iterdir()))
     for path in sorted((whole / 'checkpoints').glob('*.ckpt')):
         same_state(path, cut / 'checkpoints' / path.name)
-
-
-def same_state(a, b):
-    'Weights, averages, optimizer and schedule of two checkpoints are equal to the bit.'
-    a, b = (torch.load(path, map_location='cpu', weights_only=True) for path in (a, b))
-    for part in ('state_dict', 'ema'):
-        assert a[part].keys() == b[part].keys()
-        for name, value in a[part].items():
-            assert torch.equal(value, b[part][name]), f'{part} {name}'
-    for x, y in zip(a['optimizer_states'], b['optimizer_states'], strict=True):
-        for key, state in x['state'].items():
-            for name, value in state.items():
-                assert torch.equal(value, y['state'][key][name]), f'optimizer {key} {name}'
-    assert a['lr_schedulers'] == b['lr_schedulers']
-    assert a['global_step'] == b['global_step'] and a['epoch'] == b['epoch']
 
 
 @pytest.fixture(scope='module')
