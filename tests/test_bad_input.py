@@ -178,7 +178,7 @@ def test_raster_mask_missing_or_cut(fit, world):
 
 def test_unknown_names(fit, refused):
     refused('fit', '--recipe', 'unett', 'data=world:tiny', says=["unknown recipe 'unett'", 'nearest: unet'])
-    refused('fit', 'data=world:tiny', says=['no recipe'])
+    refused('fit', 'data=world:tiny', says=['--recipe NAME is missing', 'unet'])
     refused('fitt', says=["unknown verb 'fitt'", 'predict'])
     fit('dropuot=0.2', says=["unknown key 'dropuot'", 'nearest: model.init_args.network.init_args.dropout'])
     fit('--model.init_args.network.init_args.dropuot=0.2', says=['dropuot', 'nearest', 'network.init_args.dropout'])
@@ -198,7 +198,7 @@ def test_config_file(refused, here, text, says):
 
 
 def test_config_file_absent(refused):
-    refused('fit', '--recipe', 'unet', '--config', 'absent.toml', says=['absent.toml: no such file'])
+    refused('fit', '--recipe', 'unet', '--config', 'absent.toml', says=['absent.toml: no such configuration'])
 
 
 @pytest.mark.parametrize('setting, says', [

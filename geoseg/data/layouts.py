@@ -47,6 +47,8 @@ def recognise(
         raise FileNotFoundError(f'{root}: no such folder')
     found = [module for module in LAYOUTS.values() if module.recognises(root) and takes(module, given)]
     found = found or [module for module in LAYOUTS.values() if module.described(root, given)]
+    if len(found) > 1 and not all((root / name).is_dir() for name in ('images', 'masks')):
+        found = [module for module in found if module is not FolderData]  # which knew it by common names alone
     if len(found) > 1:
         names = ' and '.join(f'{module.layout} ({module.__qualname__})' for module in found)
         raise ValueError(f'{root}: recognised as {names}; choose one with data.class_path='
