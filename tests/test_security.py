@@ -2,6 +2,7 @@
 import ast
 import copy
 import json
+import operator
 import os
 import re
 import resource
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import reduce
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -317,11 +319,51 @@ def test_no_argument_leaves_the_folder(sent, value):
     assert value in refused(Predictor.load, run / 'checkpoints/best.ckpt')
 
 
-def test_a_file_lets_nobody_outside(sent):
+ELSEWHERE = {'class_path': 'lightning.pytorch.callbacks.ModelCheckpoint', 'init_args': {'dirpath': '/elsewhere'}}
+LOGGED = {'class_path': 'lightning.pytorch.loggers.CSVLogger', 'init_args': {'save_dir': 'beside'}}
+
+
+def as_text(settings, key, value):
+    put(settings, key, json.dumps(value))
+
+
+def as_yaml(settings, key, value):
+    put(settings, key, yaml.safe_dump(value))
+
+
+def as_keyword(settings, key, value):
+    above, _, last = key.rpartition('.init_args.')
+    put(settings, f'{above}.dict_kwargs', {last: value})
+
+
+def as_dotted(settings, key, value):
+    above, _, last = key.rpartition('.init_args.')
+    put(settings, above, reduce(operator.getitem, above.split('.'), settings) | {f'init_args.{last}': value})
+
+
+@pytest.mark.parametrize('key, value, says, spelled', [
+    ('trainer.callbacks', [ELSEWHERE], 'leaves the folder', (put, as_text, as_yaml)),
+    ('trainer.callbacks', [LOGGED | {'class_path': ELSEWHERE['class_path'], 'init_args': {'dirpath': 'beside'}}],
+     'outside of the run', (put, as_text)),
+    ('trainer.logger', LOGGED, 'outside of the run', (put, as_text)),
+    ('trainer.logger', {'class_path': 'lightning.pytorch.loggers.MLFlowLogger'}, 'outside of the run', (put,)),
+    ('model.init_args.network', {'class_path': 'geoseg.models.unet.UNet', 'init_args': {'encoder': '/etc/passwd'}},
+     'leaves the folder', (put, as_text)),
+    ('data.init_args.allow_outside', True, 'type allow_outside=true', (put, as_keyword, as_dotted))])
+def test_no_spelling_gets_round_a_rule(sent, key, value, says, spelled):
     run, write = sent()
-    write('data.init_args.allow_outside', True)
-    assert 'type allow_outside=true' in refused(Run(run).open)
-    assert Run(run).open(overrides={'allow_outside': True}).datamodule
+    clean = yaml.safe_load((run / 'config.yaml').read_text())
+    for spell in spelled:
+        settings = copy.deepcopy(clean)
+        settings['data']['init_args'].pop('allow_outside', None)
+        spell(settings, key, value)
+        (run / 'config.yaml').write_text(yaml.safe_dump(settings))
+        message = refused(Run(run).open)
+        assert says in message and str(run / 'config.yaml') in message, spell
+    if says.startswith('type'):
+        put(clean, key, value)
+        (run / 'config.yaml').write_text(yaml.safe_dump(clean))
+        assert Run(run).open(overrides={'allow_outside': True}).datamodule
 
 
 @pytest.mark.parametrize('recipe', geoseg.recipes())
@@ -426,6 +468,28 @@ def test_no_link_within_an_output_is_followed(sent, tmp_path):
     (tmp_path / 'real').mkdir()
     linked.symlink_to(tmp_path / 'real')
     assert cli.main(['validate', *data, f'out={linked}']) == 0 and list((tmp_path / 'real').iterdir())
+
+
+@pytest.mark.parametrize('name', ['.lock', 'log.txt', 'metadata.json', 'evaluation/.lock', 'evaluation/val/.lock'])
+def test_nothing_waits_for_a_pipe(sent, name, capsys):
+    run, _ = sent()
+    (run / name).parent.mkdir(parents=True, exist_ok=True)
+    (run / name).unlink(missing_ok=True)
+    os.mkfifo(run / name)
+    for words in (['fit', f'resume={run}', 'epochs=9'], ['validate', '--checkpoint', str(run)]):
+        assert cli.main(words) == 2 and str(run / name) in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_log_is_no_file_of_somebody_else(sent, tmp_path):
+    from geoseg.training.run import log, logging_to
+    run, _ = sent()
+    other = tmp_path / 'other'
+    other.write_text('mine\n')
+    (run / 'log.txt').unlink()
+    os.link(other, run / 'log.txt')
+    with logging_to(run / 'log.txt'):
+        log.info('a line')
+    assert other.read_text() == 'mine\n' and (run / 'log.txt').read_text().endswith('a line\n')
 
 
 def test_temporary_names_are_not_guessed(tmp_path):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DRAFT', 'DAY', 'BEAT', 'SILENCE', 'machine_id', 'process_born', 'is_alive', 'draft_name', 'remove_leftovers',
-           'OutputLocked', 'Owner', 'Lock', 'lock_output', 'releases_locks']
+           'OutputLocked', 'Owner', 'read_lock', 'Lock', 'lock_output', 'releases_locks']
 
 # %% ../../nbs/core/locks.ipynb #fba8505e
 import atexit
@@ -13,14 +13,18 @@ import functools
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
+import stat
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from .inputs import read_text
 
 # %% ../../nbs/core/locks.ipynb #362b7731
 @functools.cache
@@ -87,7 +91,7 @@ def remove_leftovers(
     with contextlib.suppress(OSError):  # not to be read, or not ours
         for path in [Path(entry) for entry in os.scandir(folder) if entry.name.startswith(DRAFT)]:
             machine, pid, born = [*path.name.removeprefix(DRAFT).split('-'), '', '', ''][:3]
-            alive = is_alive(machine, int(pid), born) if pid.isdigit() else None
+            alive = is_alive(machine, int(pid), born) if re.fullmatch('[0-9]{1,19}', pid) else None
             if alive is None:
                 alive = time.time() - path.lstat().st_mtime < DAY
             if not alive:
@@ -120,9 +124,23 @@ class Owner:
     @classmethod
     def of(cls, text: str) -> 'Owner | None':  # None: not the text of a lock
         try:
-            return cls(**json.loads(text))
-        except (ValueError, TypeError):
+            owner = cls(**json.loads(text))
+        except (ValueError, TypeError, RecursionError):
             return None
+        kinds = all(type(value) is cls.__annotations__[name] for name, value in vars(owner).items())
+        return owner if kinds and 0 < owner.pid < 1 << 31 else None
+
+
+def read_lock(
+    path: Path,
+) -> str:  # '' for what is no file, or no text that a lock holds
+    'The text of a lock; `FileNotFoundError` where there is none.'
+    if not stat.S_ISREG(path.lstat().st_mode):
+        return ''
+    try:
+        return read_text(path, 'lock', 1 << 16)
+    except ValueError:
+        return ''
 
 
 class Lock:
@@ -163,7 +181,7 @@ class Lock:
                 file.write(text)
             while not self.link(draft, text):
                 with contextlib.suppress(FileNotFoundError):  # released meanwhile
-                    other = self.path.read_text()
+                    other = read_lock(self.path)
                     self.check(Owner.of(other), draft, force)
                     self.put_aside(other)
         finally:
@@ -189,7 +207,7 @@ class Lock:
         if alive is False:
             return
         os.utime(draft)
-        silent = draft.stat().st_mtime - self.path.stat().st_mtime
+        silent = draft.stat().st_mtime - self.path.lstat().st_mtime
         who = f'process {other.pid} on {other.host} since {other.since}' if other else 'another process'
         if alive:
             raise OutputLocked(f'{self.output}: is being written by {who}; wait for it, stop it, or write elsewhere')
@@ -202,7 +220,7 @@ class Lock:
         aside = self.path.with_name(draft_name())
         os.rename(self.path, aside)
         try:
-            if aside.read_text() != text:  # somebody else was faster, and lives
+            if read_lock(aside) != text:  # somebody else was faster, and lives
                 with contextlib.suppress(FileExistsError):
                     os.link(aside, self.path)
         finally:
@@ -219,7 +237,7 @@ class Lock:
             return
         self.done.set()
         with contextlib.suppress(OSError):
-            if Owner.of(self.path.read_text()) == self.owner:
+            if Owner.of(read_lock(self.path)) == self.owner:
                 self.path.unlink()
         self.remove_folders()
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ALLOWED', 'REMEDY', 'ADDRESS', 'OUTSIDE', 'SETTINGS', 'WEIGHTS', 'trusted', 'is_trusted', 'takes_trust', 'within',
-           'check_name', 'safe_class', 'strings', 'check_arguments', 'check_classes', 'without_downloads',
+           'check_name', 'safe_class', 'strings', 'truths', 'check_arguments', 'check_classes', 'without_downloads',
            'refuse_links']
 
 # %% ../../nbs/core/trust.ipynb #f45ac2e0
@@ -122,6 +122,21 @@ def strings(
         yield key, str(value)
 
 
+def truths(
+    value: Any,  # settings
+    name: str,  # of a switch
+    key: str = '',  # above them
+) -> Iterator[str]:  # dotted keys
+    'Where a switch is on in nested settings.'
+    if isinstance(value, Mapping):
+        for part, inner in value.items():
+            here = f'{key}.{part}'.lstrip('.')
+            yield from [here] if str(part).rpartition('.')[2] == name and inner else truths(inner, name, here)
+    elif isinstance(value, (list, tuple)):
+        for i, inner in enumerate(value):
+            yield from truths(inner, name, f'{key}.{i}')
+
+
 def check_arguments(
     settings: Any,  # of a file: plain values
     source: str | Path,  # the file, for the error
@@ -171,7 +186,7 @@ def without_downloads(
 def refuse_links(
     folder: str | Path,  # that will be written into; it may be absent, and be a link itself
 ):
-    'An error where a link lies in a folder of output: nothing is written through it.'
+    'An error where a link, a pipe or a device lies in a folder of output: nothing is written through it.'
     stack = [Path(folder).expanduser()]
     while stack:
         try:
@@ -184,3 +199,6 @@ def refuse_links(
                                   'choose another folder')
             if entry.is_dir(follow_symlinks=False):
                 stack.append(Path(entry.path))
+            elif not entry.is_file(follow_symlinks=False):
+                raise ConfigError(f'{entry.path}: no file and no folder, which nothing is written to; remove it, or '
+                                  'choose another folder')

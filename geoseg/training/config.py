@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['TRAINER_DEFAULTS', 'ALIASES', 'TOGETHER', 'LINKED', 'SECTIONS', 'RunConfig', 'RecipeCLI', 'full_key', 'full_keys',
            'data_section', 'parse', 'arranged', 'image_sizes', 'crop_that_follows', 'require_sections',
-           'allowed_imports', 'require_classes', 'parse_run', 'require_effect', 'require_agreement', 'choose_method']
+           'allowed_imports', 'require_classes', 'parse_run', 'check_run', 'read_run', 'settled', 'unfolded',
+           'require_effect', 'require_agreement', 'choose_method']
 
 # %% ../../nbs/training/config.ipynb #72935445
 import contextlib
@@ -24,11 +25,13 @@ from jsonargparse._common import parsing_settings
 from lightning.pytorch.cli import LightningCLI
 
 from ..core.errors import ConfigError, UnknownKey, nearest
+from ..core.inputs import parse_yaml
 from ..core.renames import update_paths
 from ..core.mappings import deep_merge, flat_keys
 from ..core.notebooks import as_path
 from ..core.plugins import REMEDY, plugin_modules
-from ..core.trust import ALLOWED, check_arguments, check_classes, is_trusted, safe_class, without_downloads
+from ..core.trust import (ALLOWED, check_arguments, check_classes, is_trusted, safe_class, strings,
+                               truths, without_downloads)
 from ..data.augment import IMAGENET_MEAN, IMAGENET_STD
 from ..data.layouts import layout_of
 from ..data.loading import LAYOUTS, LayoutData, SegmentationData
@@ -404,27 +407,80 @@ def parse_run(
 ) -> RecipeCLI:
     """The configuration of a run, which somebody else may have written: no address in it is followed, and no path
     outside its folder but those of its data and of `run`, which are read as pictures, tables and tensors."""
-    path = Path(folder) / 'config.yaml'
-    config = read_config(path)
-    require_sections(config)
+    path, typed = Path(folder) / 'config.yaml', {'allow_outside', 'data.init_args.allow_outside'} & set(overrides or {})
+    config, weightless = read_run(folder), (lambda settings: settings) if weights else without_downloads
+    if not is_trusted():
+        check_run(weightless(unfolded(config)), path, bool(typed))  # before the parser opens what is named
+        config = settled(config, path)
     model = config.get('model') or {}
     arguments = model.get('init_args') or {}
-    if not weights and arguments.get('network'):
-        network = without_downloads(arguments['network'])
-        config['model'] = model | {'init_args': arguments | {'network': network}}
-    check_arguments(config, path, lambda key: key.partition('.')[0] in ('data', 'run')
+    if arguments.get('network'):
+        config['model'] = model | {'init_args': arguments | {'network': weightless(arguments['network'])}}
+    check_run(config, path, bool(typed))
+    return parse([config, *configs], overrides)
+
+
+def check_run(
+    config: Mapping[str, Any],  # of a run
+    source: str | Path,  # its file, for the error
+    outside: bool,  # allow_outside was typed
+):
+    'Refuse what the configuration of a run may not say; `ConfigError` names file and key.'
+    if is_trusted():
+        return
+    check_arguments(config, source, lambda key: key.partition('.')[0] in ('data', 'run')
                     or key.rpartition('.')[2] == 'pretrained')
-    outside = ((config.get('data') or {}).get('init_args') or {}).get('allow_outside')
-    if outside and not is_trusted() and not {'allow_outside', 'data.init_args.allow_outside'} & set(overrides or {}):
-        raise ConfigError(f'{path}: data.init_args.allow_outside is not taken from a file: type allow_outside=true, '
-                          'or --trust')
+    for key, text in strings(config.get('trainer'), 'trainer'):
+        if any(re.search('dir|path|folder|root', part) for part in key.split('.') if part != 'class_path'):
+            raise ConfigError(f'{source}: {key}: {text} would be written to, and lies outside of the run; --trust '
+                              '(trust=true) takes it all the same')
+    for key in truths(config, 'allow_outside'):
+        if not outside or key != 'data.init_args.allow_outside':
+            raise ConfigError(f'{source}: {key} is not taken from a file: type allow_outside=true, or --trust')
+
+
+def read_run(
+    folder: str | Path,  # of a run
+) -> dict[str, Any]:
+    'What config.yaml says, and what went without saying when the run was made.'
+    config = read_config(Path(folder) / 'config.yaml')
+    require_sections(config)
     (config.get('run') or {}).setdefault('recipe', 'config')
     data, own = config.get('data') or {}, [m for m in LAYOUTS.values() if m.__module__.startswith('geoseg.data.')]
     if data.get('class_path') in [f'{m.__module__}.{m.__qualname__}' for m in own if m.kind == 'segmentation']:
         arguments = data.setdefault('init_args', {})  # of a run from before masks decided it
         arguments.setdefault('value_255', 'ignore')
         arguments.setdefault('palette', 'index')
-    return parse([config, *configs], overrides)
+    return config
+
+
+def settled(
+    config: Mapping[str, Any],  # of a file
+    source: str | Path,  # the file, for the error
+) -> dict[str, Any]:  # plain values
+    'The configuration as the parser takes it, to be checked: no settings hide in text, keywords or dotted names.'
+    for _ in range(3):
+        cli = parse([config])
+        seen = parse_yaml(cli.parser.dump(cli.config, skip_unset=False), source)
+        if json.dumps(deep_merge(seen, config), default=str) == json.dumps(seen, default=str):
+            return seen
+        config = seen
+    raise ConfigError(f'{source}: settings are written as text within text')
+
+
+def unfolded(
+    value: Any,  # plain values
+) -> Any:
+    'The same with text that stands for settings as these settings.'
+    if isinstance(value, Mapping):
+        return {key: unfolded(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [unfolded(part) for part in value]
+    try:
+        inner = parse_yaml(value, 'text') if isinstance(value, str) else None
+    except ValueError:  # no YAML
+        return value
+    return unfolded(inner) if isinstance(inner, (dict, list)) else value
 
 
 def require_effect(

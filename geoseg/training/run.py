@@ -29,7 +29,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from ..core.errors import ConfigError
-from ..core.files import make_folder
+from ..core.files import make_folder, write_whole
+from ..core.inputs import check_file
 from ..core.pages import read_csv
 from ..geo.coords import Frame
 from ..models.checkpoints import card_kind, load_weights, read_checkpoint
@@ -51,6 +52,8 @@ class logging_to:
     def __enter__(self):
         if self.path is None:
             return
+        if self.path.is_symlink() or self.path.exists() and check_file(self.path).stat().st_nlink > 1:
+            write_whole(self.path, self.path.read_bytes())  # somebody else's file has another name here: a copy
         self.handler = logging.FileHandler(self.path, encoding='utf-8')
         self.handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(message)s'))
         self.handler.handleError = lambda record: None  # a full disk stops something that says so in a line

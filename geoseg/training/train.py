@@ -37,7 +37,7 @@ from ..models.weights import published_weights, start_from
 from ..tasks.optim import trained_modules
 from .callbacks import (EMA, EarlyStopping, FreezeEncoder, NotebookProgress, SeedBatches,
                                        StopBetweenSteps, TerminalProgress)
-from .config import RecipeCLI, parse, parse_run
+from .config import RecipeCLI, parse, parse_run, read_run
 from .divergence import StopAtDivergence, check_batch_of_one, check_labels, validates
 from ..core.pages import csv_text
 from ..core.trust import refuse_links, takes_trust
@@ -127,7 +127,7 @@ def fit(
     new, out, changes = folder is None, Path(config.out).expanduser(), {}
     if not new:
         lock_output(folder, force)
-        before, asked = parse([folder / 'config.yaml']).config, cli.config.clone()
+        before, asked = parse([read_run(folder)]).config, cli.config.clone()
         if checkpoint is not None:
             keep_pretrained(before, asked)
         changes = differing(before, asked)

@@ -13,7 +13,7 @@ import tiny
 from verbs import JOBS, world
 
 from geoseg import cli
-from geoseg.core.locks import Owner, machine_id, process_born
+from geoseg.core.locks import DRAFT, Lock, OutputLocked, Owner, machine_id, process_born, remove_leftovers
 from geoseg.models.checkpoints import change_card
 from geoseg.training.ledger import Ledger
 
@@ -158,3 +158,30 @@ def test_a_prediction_of_changed_data_is_another(name, own_run, tmp_path, caplog
 
 def test_a_machine_is_a_host_a_boot_and_a_container():
     assert machine_id() == machine_id() and len(machine_id()) == 8
+
+
+def leave_pipe(path):
+    os.mkfifo(path)
+
+
+def leave_link(path):
+    path.symlink_to('nowhere')
+
+
+@pytest.mark.parametrize('leave', [leave_pipe, leave_link, Path.mkdir, *(
+    lambda path, text=text: path.write_text(text) for text in (
+        '[' * 100_000, '{}', '5', '"a"', 'x' * 100_000, json.dumps(asdict(Owner.this()) | {'pid': '../self'}),
+        json.dumps(asdict(Owner.this()) | {'pid': 10**30, 'machine': machine_id()})))])
+def test_what_is_no_lock_is_somebody_elses(tmp_path, leave):
+    leave(tmp_path / '.lock')
+    with pytest.raises(OutputLocked, match='by another process'):
+        Lock(tmp_path)
+    assert os.path.lexists(tmp_path / '.lock') and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize('name', ['x-\u00b2-y', 'x-\u0661-y', 'x-1-', '--', 'x-' + '9' * 5000, 'x-999999999-1'])
+def test_a_draft_of_any_name(tmp_path, name):
+    name = f'{DRAFT}{name}'[:250]
+    (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert (tmp_path / name).exists()  # nobody can say that its process is gone
