@@ -92,7 +92,7 @@ class Verb:
 
     run: Callable[[Words], None]
     source: str  # of the function whose parameters are its settings
-    needs: str  # 'recipe', 'checkpoint', or 'either'
+    needs: str  # 'recipe', 'checkpoint', 'either', or 'data': a recipe, or data that says which
     hidden: tuple[str, ...]  # parameters that are no settings of it
     alone: bool  # settings of a run cannot stand beside its own
 
@@ -109,7 +109,7 @@ NOT_SHOWN = ('recipe', 'checkpoint', 'configs', 'plugins', 'overrides', 'paramet
 
 def verb(
     source: str,  # of the function whose parameters are its settings
-    needs: str,  # 'recipe', 'checkpoint', or 'either'
+    needs: str,  # 'recipe', 'checkpoint', 'either', or 'data': a recipe, or data that says which
     *hidden: str,  # parameters that are no settings of it
     alone: bool = False,  # settings of a run cannot stand beside its own
 ) -> Callable:
@@ -202,7 +202,7 @@ def calibrate(words: Words):
     print(f'temperature {found.temperature:.4f}, written into the checkpoint; tables in {found.folder}')
 
 
-@verb('geoseg.evaluation.inspection.inspect', 'recipe')
+@verb('geoseg.evaluation.inspection.inspect', 'data')
 def inspect(words: Words):
     'Read all data before a training: classes by split, what is missing, whether masks fit.'
     from geoseg.evaluation.inspection import inspect
@@ -348,11 +348,13 @@ def check_needs(
         check_checkpoint(words.checkpoint)
     if needs == 'checkpoint' and (words.checkpoint is None or words.recipe or words.configs):
         raise ConfigError('give --checkpoint, a run or a checkpoint file; its configuration stands beside it')
-    if needs == 'recipe' and words.checkpoint is not None:
+    if needs in ('recipe', 'data') and words.checkpoint is not None:
         more = ': resume=RUN goes on with a run, checkpoint_start=FILE begins with weights' if name == 'fit' else ''
         raise ConfigError(f'{name} takes --recipe, no --checkpoint{more}')
     if name == 'sweep' and words.configs:
         raise ConfigError('sweep takes a recipe and settings, no --config')
+    if needs == 'data' and not (words.recipe or words.configs or 'data' in words.overrides):
+        raise ConfigError(f'data=FOLDER is missing, or --recipe NAME; there are: {", ".join(recipes())}')
     if needs == 'recipe' and name != 'sweep' and not (words.recipe or words.configs or 'resume' in words.overrides):
         raise ConfigError(f'--recipe NAME is missing; there are: {", ".join(recipes())}')
 
@@ -412,7 +414,7 @@ def usage() -> str:
     return '\n'.join([
         'usage: geoseg VERB [--recipe NAME] [--config FILE] [--checkpoint RUN] [--plugins FILE] [--trust]',
         '                   [name=value ...]', '', *lines, '',
-        'for example: geoseg inspect --recipe unet data=FOLDER',
+        'for example: geoseg inspect data=FOLDER',
         '             geoseg fit --recipe unet data=FOLDER epochs=3',
         'settings of a verb: geoseg VERB --help; of a recipe: geoseg fit --recipe NAME --help',
         'geoseg --version says which geoseg this is'])
@@ -441,7 +443,7 @@ def verb_help(
         known = [p.name for p in parameters]
         parameters += [p for p in read_signature('geoseg.training.config.RunConfig').parameters
                        if p.name not in (*known, 'recipe')]
-    flags = {'recipe': ' --recipe NAME', 'checkpoint': ' --checkpoint RUN',
+    flags = {'recipe': ' --recipe NAME', 'data': ' [--recipe NAME]', 'checkpoint': ' --checkpoint RUN',
              'either': ' --checkpoint RUN | --recipe NAME'}
     more = ' [name=value ...]' if parameters else ''
     lines = [f'usage: geoseg {name}{flags.get(verb.needs, "")}{more}', (verb.run.__doc__ or '').strip(), '']
@@ -472,7 +474,7 @@ def show_help(argv: Sequence[str]) -> int | None:  # exit status; None: somethin
         return None
     check_verb(verb)
     known = sort_words([word for word in words if word not in ('-h', '--help')])
-    if known.recipe is None or VERBS[verb].needs not in ('recipe', 'either'):
+    if known.recipe is None or VERBS[verb].needs not in ('recipe', 'either', 'data'):
         print(verb_help(verb))
         return 0
     check_words(verb, known)

@@ -43,25 +43,31 @@ def shifted_strength(
     border: np.ndarray,  # bool [H, W]
     reach: int,  # pixels
     most: int = 4000,  # border pixels that are looked at, evenly spread
-) -> np.ndarray:  # float64 [2 reach + 1, 2 reach + 1]: rows down, columns right; the middle is not moved
+) -> np.ndarray:  # float64 [2 reach + 1, 2 reach + 1]: rows down, columns right; NaN: all is outside
     'Mean edge strength under a border that is moved; what leaves the picture does not count.'
     at = np.argwhere(border)
     at = at[np.linspace(0, len(at) - 1, min(most, len(at))).astype(int)]
-    padded = np.pad(strength.astype(np.float64), reach, constant_values=np.nan)
+    inner = strength.astype(np.float64)
+    inner[[0, -1]] = inner[:, [0, -1]] = np.nan  # what lies beyond the rim is not known
+    padded = np.pad(inner, reach, constant_values=np.nan)
     side = np.arange(2 * reach + 1)
     rows, cols = at[:, 0, None, None] + side[:, None], at[:, 1, None, None] + side
-    return np.nanmean(padded[rows, cols], 0)
+    found = padded[rows, cols]
+    inside = np.isfinite(found)
+    total, count = np.where(inside, found, 0).sum(0), inside.sum(0)
+    return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
 
 
 def relative_strength(
     strength: np.ndarray,  # float32 [H, W]
     border: np.ndarray,  # bool [H, W], not empty
     reach: int,  # pixels
-) -> np.ndarray:  # float64 [2 reach + 1, 2 reach + 1], as `shifted_strength`
+) -> np.ndarray:  # float64 [2 reach + 1, 2 reach + 1], as `shifted_strength`; NaN where nothing lies beside
     'How much stronger edges are under a moved border than `reach` pixels beside it, on average.'
     found = shifted_strength(strength, border, reach)
     beside = np.concatenate([found[0], found[-1], found[1:-1, 0], found[1:-1, -1]])
-    return found / max(np.nanmean(beside), 1e-9)
+    beside = beside[np.isfinite(beside)]
+    return found / max(beside.mean(), 1e-9) if len(beside) else np.full_like(found, np.nan)
 
 # %% ../../nbs/data/alignment.ipynb #2ae1b605
 FLIPS = {'flipped left to right': lambda border: border[:, ::-1], 'flipped upside down': lambda border: border[::-1]}
@@ -79,8 +85,7 @@ class Alignment:
     ):
         chosen = np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int))
         pairs = [self.pair(*dataset.read(int(i))[-2:]) for i in chosen]
-        self.moved, self.reach, self.count, self.seen = np.zeros((2 * reach + 1,) * 2), reach, 0, len(pairs)
-        rows = []
+        self.reach, self.seen, rows, moved = reach, len(pairs), [], []
         for (image, mask), (_, next_mask) in zip(pairs, pairs[1:] + pairs[:1], strict=True):
             border, there = borders(mask, ignore_index), borders(next_mask, ignore_index)
             if not border.any():
@@ -90,10 +95,13 @@ class Alignment:
             if len(pairs) > 1 and there.shape == border.shape and there.any():
                 tried['mask of another picture'] = there
             found = {what: relative_strength(strength, one, reach) for what, one in tried.items()}
-            self.moved += found['as they are']
-            self.count += 1
+            if np.isnan(found['as they are'][reach, reach]):
+                continue  # smaller than the reach: nothing lies beside
+            moved.append(np.nan_to_num(found['as they are']))
             rows.append({what: one[reach, reach] for what, one in found.items()})
-        self.moved /= max(self.count, 1)
+        self.count = len(rows)
+        self.each = np.array(moved).reshape(-1, 2 * reach + 1, 2 * reach + 1)  # [picture, down, right]
+        self.moved = self.each.mean(0) if moved else np.zeros((2 * reach + 1,) * 2)
         self.pictures = pd.DataFrame(rows, columns=['as they are', *FLIPS, 'mask of another picture'])
 
     @staticmethod
@@ -117,9 +125,10 @@ class Alignment:
 
     @property
     def best(self) -> tuple[int, int]:  # pixels down, right
-        'The move under which the edges are strongest; none if that is not 5 % better.'
+        'The move under which the edges are strongest; none if that is not 5 % better, or may be chance.'
         down, right = (int(v) - self.reach for v in np.unravel_index(self.moved.argmax(), self.moved.shape))
-        return (down, right) if self.moved.max() > 1.05 * self.moved[self.reach, self.reach] else (0, 0)
+        ours, other = self.each[:, self.reach, self.reach], self.each[:, down + self.reach, right + self.reach]
+        return (down, right) if other.mean() > 1.05 * ours.mean() and self.differs(ours, other) else (0, 0)
 
     def is_stronger(
         self,
@@ -127,10 +136,18 @@ class Alignment:
     ) -> bool:
         'Whether edges are stronger than under the masks as they are, in most pictures and not by chance.'
         ours, other = (self.pictures[name] for name in ('as they are', what))
+        return other.mean() > 1.1 and self.differs(ours, other)
+
+    @staticmethod
+    def differs(
+        ours: np.ndarray,  # edge strength by picture, as the masks are
+        other: np.ndarray,  # as they might be
+    ) -> bool:
+        'Whether the other is stronger in most pictures; of one or two, by half.'
         gain = other - ours
         if len(gain) < 3:
             return other.mean() > 1.5 * ours.mean()
-        return other.mean() > 1.1 and gain.mean() > max(0.05, 3 * gain.std() / len(gain) ** 0.5)
+        return gain.mean() > max(0.05, 3 * gain.std() / len(gain) ** 0.5)
 
     @property
     def verdict(self) -> str:

@@ -99,7 +99,7 @@ def _grouped(samples, pooled):
         raise ValueError("samples: no column 'group'; expected one, or pooled=True")
     if pooled:
         return [('all samples', samples)]
-    return [(f'group {name}', part) for name, part in samples.groupby('group')]
+    return [(f'group {name}' if name != '' else 'all samples', part) for name, part in samples.groupby('group')]
 
 def _result(samples, words):
     return pd.DataFrame(dict(name=samples.name.to_numpy(), split=np.asarray(words, object)))

@@ -202,11 +202,12 @@ class Inspection:
     def remarks(self) -> list[str]:
         'What a person should know, a sentence each.'
         names, remarks = self.data.scheme.names, [*self.data.said]
+        counted = any(line.startswith('no training pixel is ') for line in remarks)
         for split, counts in self.counts.items():
             ignored = counts[:, -1].sum() / counts.sum()
             absent = [n for n, pixels in zip(names, counts[:, :-1].sum(0), strict=True) if not pixels]
             empty = int((counts[:, :-1].sum(1) == 0).sum())
-            if absent:
+            if absent and not (counted and split == 'train'):
                 remarks.append(f'{split}: no pixel of {", ".join(absent)}')
             if ignored > 0.005:
                 remarks.append(f'{split}: {ignored:.1%} of the pixels are ignored')
@@ -217,6 +218,11 @@ class Inspection:
             best, right = share.idxmax(), share.max()
             remarks.append(f'to answer {best} everywhere is right in {right:.1%} of the training pixels')
         return remarks + ([self.alignment.verdict] if self.alignment else [])
+
+    @property
+    def writes(self) -> str:
+        'What `save` leaves in a folder.'
+        return 'these tables' + (', and overlay.png: a picture with its mask over it' if self.alignment else '')
 
     def overlay(self) -> Figure | None:  # None: the data set does not show its files
         'A picture with its mask over it, as both lie on the disk: the one of all with the most classes.'

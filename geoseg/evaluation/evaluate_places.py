@@ -100,6 +100,7 @@ class PairInspection:
     'What a data set of photos and tiles holds.'
 
     data: CrossViewData
+    writes = 'this table'  # what `save` leaves in a folder
 
     @property
     def table(self) -> pd.DataFrame:  # a row a split

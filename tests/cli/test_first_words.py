@@ -8,7 +8,7 @@ import geoseg
 from geoseg import cli
 
 WRONG = {'recipe': ['--recipe', 'unet', 'data=nowhere'], 'checkpoint': ['--checkpoint', 'nowhere', 'data=nowhere'],
-         'either': ['--recipe', 'unet', 'data=nowhere'], 'nothing': ['data=nowhere']}
+         'data': ['data=nowhere'], 'either': ['--recipe', 'unet', 'data=nowhere'], 'nothing': ['data=nowhere']}
 HEAVY = ('torch', 'lightning', 'numpy', 'pandas', 'jsonargparse', 'transformers', 'rasterio', 'cv2', 'matplotlib')
 SCRIPT = """
 import sys
@@ -94,7 +94,7 @@ def test_a_misspelt_setting_suggests_one_of_the_verb(tiny_run, tmp_path, capsys,
     monkeypatch.chdir(tmp_path)
     verb = cli.VERBS[name]
     wanted = {'predict': 'write'}.get(name) or [p.name for p in verb.signature.parameters if p.name != 'data'][0]
-    words = ['--recipe', 'unet', 'data=world:tiny'] if verb.needs in ('recipe', 'either') else [
+    words = ['--recipe', 'unet', 'data=world:tiny'] if verb.needs in ('recipe', 'either', 'data') else [
         '--checkpoint', str(tiny_run('deepglobe-trm' if name == 'halt-cal' else 'unet'))]
     assert cli.main([name, *words, f'{wanted[:-1]}{wanted[-1] * 2}=3']) == 2
     assert capsys.readouterr().err == (f"geoseg {name}: unknown key '{wanted[:-1]}{wanted[-1] * 2}'; "
