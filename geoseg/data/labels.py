@@ -149,9 +149,14 @@ class LabelScheme:
 
     @classmethod
     def from_dict(cls, d: dict) -> 'LabelScheme':
-        'The scheme that `to_dict` described'
-        other_colors = {tuple(c[:3]): c[3] for c in d['other_colors']}
-        return cls(**d | dict(ids=dict(d['ids']), other_colors=other_colors))
+        'The scheme that `to_dict` described; `ValueError` for anything else'
+        try:
+            other_colors = {tuple(c[:3]): c[3] for c in d['other_colors']}
+            return cls(**d | dict(ids=dict(d['ids']), other_colors=other_colors))
+        except KeyError as error:
+            raise ValueError(f'labels without {error}') from error
+        except (TypeError, IndexError, AttributeError, OverflowError) as error:
+            raise ValueError(f'labels are not what `to_dict` gives ({error})') from error
 
     def __eq__(self, other):
         if not isinstance(other, LabelScheme):

@@ -21,11 +21,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..core.errors import ConfigError
+from ..core.inputs import SETTINGS, check_file, read_json
 from ..data.batches import network_inputs
 from ..data.labels import LabelScheme
 from ..data.loading import ResumableLoader
 from ..geo.memory import GeoMemory
-from .checkpoints import build_network, check_card, load_weights, read_checkpoint
+from .checkpoints import build_network, build_stored, check_card, load_weights, read_checkpoint, reason
 from .refiner import refine
 
 # %% ../../nbs/models/predictor.ipynb #72ed77c1
@@ -83,7 +84,7 @@ class Predictor:
         checkpoint = read_checkpoint(path)
         card = checkpoint['geoseg']
         card['network'] = card['network'] | {'init_args': (card['network'].get('init_args') or {}) | (settings or {})}
-        network = build_network(card['network'])
+        network = build_stored(card, path)
         load_weights(network, checkpoint, path)
         return cls(network, card['labels'] and LabelScheme.from_dict(card['labels']), card, device)
 
@@ -181,12 +182,17 @@ class SharedNetwork(nn.Module, PyTorchModelHubMixin, library_name='geoseg', pipe
     def __init__(self, card: dict):
         super().__init__()
         check_card(card, 'config.json')
-        self.card, self.network = card, build_network(card['network'])
+        self.card = card
 
     @classmethod
     def _load_as_safetensor(cls, model, model_file, map_location, strict):
         'All weights or an error: huggingface_hub would go on with what it finds.'
-        weights, own = load_file(model_file), model.state_dict(keep_vars=True)
+        check_file(model_file, 'shared network')
+        model.network = build_stored(model.card, model_file)
+        try:
+            weights, own = load_file(model_file), model.state_dict(keep_vars=True)
+        except Exception as error:
+            raise ValueError(f'{model_file}: not a readable network ({reason(error)})') from error
         where = {own[name].data_ptr(): value for name, value in weights.items() if name in own}
         for name, value in own.items():  # of tensors that are shared, the file holds one
             if name not in weights and value.numel() and value.data_ptr() in where:
@@ -212,6 +218,7 @@ def save_pretrained(
     if 'network' not in self.card:
         raise ValueError('only a network with a card can be shared: load it from a checkpoint')
     shared = SharedNetwork({**self.card, 'labels': self.scheme and self.scheme.to_dict()})
+    shared.network = build_network(shared.card['network'])
     shared.network.load_state_dict(self.network.state_dict())
     shared.save_pretrained(folder, **kwargs)
 
@@ -224,7 +231,13 @@ def from_pretrained(
     **kwargs: Any,  # for huggingface_hub: revision, token, …
 ) -> Predictor:
     'A network that `save_pretrained` wrote.'
-    shared = SharedNetwork.from_pretrained(name, **kwargs)
+    settings = Path(name) / 'config.json'
+    if Path(name).is_dir() and not isinstance(read_json(settings, 'card', SETTINGS, dict).get('card'), dict):
+        raise ValueError(f'{settings}: no card in it; `save_pretrained` writes one')
+    try:
+        shared = SharedNetwork.from_pretrained(name, **kwargs)
+    except (TypeError, RecursionError) as error:  # huggingface_hub reads the card of a name
+        raise ValueError(f'{name}: not a shared network ({reason(error)})') from error
     labels = shared.card['labels']
     return cls(shared.network, labels and LabelScheme.from_dict(labels), shared.card, device)
 

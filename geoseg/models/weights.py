@@ -22,7 +22,7 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from ..core.inputs import SETTINGS, DataFolder, read_json
 from ..geo.memory import STATE
-from .checkpoints import load_weights, network_weights, read_file
+from .checkpoints import check_tensors, check_values, load_weights, network_weights, read_file, reason
 from .packages import MODULE, PACKAGES, is_package, package_file, timm_names
 
 # %% ../../nbs/models/weights.ipynb #e36efff2
@@ -79,7 +79,10 @@ def weight_files(
         raise FileNotFoundError(f'{path}: no weights in this folder; it has none of {", ".join(FOLDER_FILES)}')
     if not name.endswith('.index.json'):
         return [path / name]
-    parts = sorted({*read_json(path / name, 'index', SETTINGS)['weight_map'].values()})
+    parts = read_json(path / name, 'index', SETTINGS, dict).get('weight_map')
+    if not isinstance(parts, dict) or not parts or not all(isinstance(part, str) for part in parts.values()):
+        raise ValueError(f'{path / name}: weight_map is {parts!r:.80}, expected the file of each tensor')
+    parts = sorted({*parts.values()})
     return [DataFolder().path(path / name, part) for part in parts]
 
 
@@ -93,8 +96,7 @@ def read_weights(
             try:
                 weights |= safetensors.torch.load_file(file)
             except Exception as error:
-                raise ValueError(f'{file}: not a readable checkpoint ({type(error).__name__}: '
-                                 f'{str(error).partition(chr(10))[0]})') from error
+                raise ValueError(f'{file}: not a readable checkpoint ({reason(error)})') from error
             continue
         try:
             found = read_file(file)
@@ -102,16 +104,18 @@ def read_weights(
             raise ValueError(f'{error}; a file must hold tensors and plain values only: save '
                              '`network.state_dict()` again') from error
         if isinstance(found, Mapping) and 'geoseg' in found:
+            check_tensors(found.get('state_dict'), file)
+            check_tensors(found.get('ema', {}), file)
             found = network_weights(found)
         elif isinstance(found, Mapping):
             found = next((found[key] for key in NESTED if isinstance(found.get(key), Mapping)), found)
         if not isinstance(found, Mapping) or not found or not all(isinstance(x, Tensor) for x in found.values()):
             raise ValueError(f'{file}: neither a checkpoint of geoseg nor a state_dict, which is tensors by name')
+        check_tensors(found, file)
         weights |= found
     while prefix := next((p for p in SAVED_AROUND if all(name.startswith(p) for name in weights)), None):
         weights = {name.removeprefix(prefix): value for name, value in weights.items()}
     return timm_names(weights)
-
 
 # %% ../../nbs/models/weights.ipynb #a18c0004
 WRAPPERS = ('', 'model.', 'backbone.', 'encoder.', 'net.', 'segformer.')  # names that others put before an encoder's
@@ -208,6 +212,7 @@ def load_pretrained(
         raise ValueError(f'{path}: {counts}{size}. Remedy: {remedy}')
     if encoder_only:
         fits = {name: value for name, value in fits.items() if name.startswith(network.encoder_parts)}
+    check_values(fits, own, path)
     network.load_state_dict(fits, strict=False)
     rest = [name for name in own if name not in fits and name not in encoder and not _optional(name)]
     text = f'weights of {path}: {loaded} of {len(encoder)} tensors of the encoder, {len(fits)} of {len(own)} in all'
@@ -277,7 +282,6 @@ def published_weights(
     weights = network.published_names() if hasattr(network, 'published_names') else network.state_dict()
     return {name: value.detach().cpu().contiguous() for name, value in weights.items()}
 
-
 # %% ../../nbs/models/weights.ipynb #addef23e
 def weights_input(
     pretrained: bool | str | Path,  # what the weights were loaded from; True: downloaded by name
@@ -287,10 +291,10 @@ def weights_input(
     path, found = Path(str(pretrained)).expanduser(), {}
     folder, card = path if path.is_dir() else None, None
     if folder and (folder / 'preprocessor_config.json').is_file():
-        known = read_json(folder / 'preprocessor_config.json', 'settings', SETTINGS)
+        known = read_json(folder / 'preprocessor_config.json', 'settings', SETTINGS, dict)
         found = {'mean': known.get('image_mean'), 'std': known.get('image_std')}
     elif folder and (folder / 'config.json').is_file():
-        known = read_json(folder / 'config.json', 'settings', SETTINGS)
+        known = read_json(folder / 'config.json', 'settings', SETTINGS, dict)
         found, card = known.get('pretrained_cfg') or {}, known.get('card')
     elif path.suffix == '.ckpt' or folder:
         file = weight_files(path)[0]
@@ -298,10 +302,14 @@ def weights_input(
             known = torch.load(file, map_location='cpu', weights_only=True, mmap=True)
             card = known.get('geoseg') if isinstance(known, Mapping) else None
     if card:
-        found = card.get('augment') or {}
+        found = card.get('augment') if isinstance(card, Mapping) else card
     elif not found and name is not None:
         known = get_pretrained_cfg(name.removeprefix('timm-'))
         found = {'mean': known.mean, 'std': known.std} if known else {}
-    values = {key: found.get(key) and [float(x) for x in found[key]] for key in ('mean', 'std')}
+    try:
+        values = {key: found.get(key) and [float(x) for x in found[key]] for key in ('mean', 'std')} if found else {}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f'{path}: mean and std are not numbers ({error})') from error
+    values = {'mean': None, 'std': None} | values
     return {'from': str(pretrained), 'encoder': name, **values, 'range': [0, 1],
             'padding': 'same, as in TensorFlow' if (name or '').startswith('tf_') else "the network's own"}
