@@ -10,6 +10,7 @@ import zipfile
 import pytest
 import torch
 
+from geoseg.models.checkpoints import write_checkpoint
 from geoseg.models.predictor import Predictor
 from geoseg.models.weights import read_weights
 from geoseg.training.run import Run
@@ -21,7 +22,7 @@ def best(own_run):
     path = Run(own_run('unet')).best
     known = torch.load(path, weights_only=True)
     if len(known) > 2:
-        torch.save({name: known[name] for name in ('state_dict', 'geoseg')}, path)
+        write_checkpoint(path, {name: known[name] for name in ('state_dict', 'geoseg')})
     return path
 
 
