@@ -1,4 +1,5 @@
 """The smallest settings of each recipe with which a run does everything once; made and shared by `tiny_run`."""
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,38 @@ def same_state(a: Path, b: Path):
                 assert torch.equal(value, y['state'][key][name]), f'optimizer {key} {name}'
     assert a['lr_schedulers'] == b['lr_schedulers']
     assert a['global_step'] == b['global_step'] and a['epoch'] == b['epoch']
+
+
+def difference(one: Path, two: Path) -> str:
+    'What first differs between two runs; nothing where they are the same.'
+    import torch
+    names = [sorted(str(p.relative_to(run)) for part in ('checkpoints', 'figures') for p in (run / part).rglob('*'))
+             for run in (one, two)]
+    if names[0] != names[1]:
+        return f'files {sorted(set(names[0]) ^ set(names[1]))}'
+    tables = [name for name in ('metrics.csv', 'per_class.csv', 'train_log.csv', 'split.csv') if (one / name).is_file()]
+    for name in [*tables, *(name for name in names[0] if name.endswith('.png'))]:
+        if (one / name).read_bytes() != (two / name).read_bytes():
+            return name
+    for name in (name for name in names[0] if name.endswith('.ckpt')):
+        known = [torch.load(run / name, map_location='cpu', weights_only=True) for run in (one, two)]
+        for part in known[0].keys() | known[1].keys() - {'loops'}:
+            if part != 'loops' and not same(*(checkpoint.get(part) for checkpoint in known)):
+                return f'{name} {part}'
+    clocks = re.compile(r'^(# .*|\| (started|resumed|command|git commit) \|.*|cd .*|geoseg .*)$', re.M)  # and folders
+    if len({clocks.sub('', (run / 'summary.md').read_text()) for run in (one, two)}) > 1:
+        return 'summary.md'
+    return ''
+
+
+def same(one, two) -> bool:
+    'Whether plain values and tensors are equal, tensors to the bit.'
+    import torch
+    if isinstance(one, torch.Tensor):
+        return (isinstance(two, torch.Tensor) and one.shape == two.shape and one.dtype == two.dtype
+                and torch.equal(one.nan_to_num(), two.nan_to_num()))
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(same(value, two[key]) for key, value in one.items())
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(two) and all(map(same, one, two))
+    return one == two or one != one and two != two

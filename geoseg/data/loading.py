@@ -190,7 +190,7 @@ class ResumableLoader(DataLoader):
         return {'samples': self.done, 'batch': self.batch_sampler.whole}
 
     def load_state_dict(self, state: dict[str, int]):
-        self.batch_sampler.skip = samples_done(state, self.batch_sampler.whole)
+        self.done = self.batch_sampler.skip = samples_done(state, self.batch_sampler.whole)
 
 
 def samples_done(

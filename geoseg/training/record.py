@@ -19,8 +19,9 @@ from lightning.pytorch import callbacks
 from ..core.errors import ConfigError
 from ..core.files import draft_path, write_whole
 from ..core.pages import csv_text
+from ..core.signals import Stopped
 from ..models.checkpoints import keep_weights
-from .callbacks import ends_with_validation, saves_now
+from .callbacks import ends_epoch, ends_with_validation, saves_now
 from .run import WEIGHTS, epoch_of, log, rank_zero_info, weights_of_epochs
 
 # %% ../../nbs/training/record.ipynb #b7c01e5a
@@ -55,6 +56,7 @@ class RunRecord(callbacks.Checkpoint):
         self.best: dict | None = None  # {'epoch': …, 'score': …}
         self.kept: dict[str, float] = {}  # checkpoints by name -> score
         self.step = -1  # of the last checkpoint
+        self.unvalidated: Path | None = None  # a checkpoint of the last batch of an epoch, before its validation
         self.columns: Mapping[str, str] = {}  # of train_log.csv, for tasks that have one: name -> that of metrics.csv
 
     def state_dict(self):
@@ -110,11 +112,24 @@ class RunRecord(callbacks.Checkpoint):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         step = trainer.global_step
+        if ends_epoch(trainer):
+            if ends_with_validation(trainer):
+                self.unvalidated = self.write(trainer)
+            return
         due = self.every_n_steps and step % self.every_n_steps == 0 or saves_now(trainer, batch_idx)
-        if (due and step != self.step
-                and batch_idx + 1 < trainer.num_training_batches):
+        if due and step != self.step:
             self.step = step
             self.save(trainer, ['last.ckpt'])
+
+    def on_exception(self, trainer, pl_module, exception):
+        if self.unvalidated is not None and isinstance(exception, Stopped) and trainer.is_global_zero:
+            os.replace(self.unvalidated, self.checkpoints / 'last.ckpt')
+        self.drop_unvalidated(trainer)
+
+    def drop_unvalidated(self, trainer):
+        if self.unvalidated is not None and trainer.is_global_zero:
+            self.unvalidated.unlink(missing_ok=True)
+        self.unvalidated = None
 
     def on_train_epoch_end(self, trainer, pl_module):
         epoch, validated = trainer.current_epoch, self.validated(trainer)
@@ -140,6 +155,7 @@ class RunRecord(callbacks.Checkpoint):
                      f'{low:.3g}' if low == high else f'{low:.3g} to {high:.3g}', text,
                      ' (best)' if 'best.ckpt' in names else '')
         self.step = trainer.global_step
+        self.drop_unvalidated(trainer)
         self.save(trainer, names)
         if trainer.is_global_zero:
             self.prune()
@@ -173,10 +189,15 @@ class RunRecord(callbacks.Checkpoint):
             names += [name] * (name in self.kept)
         return names
 
-    def save(self, trainer, names: Sequence[str]):
-        'One checkpoint under several names, under that of weights these alone; `last.ckpt` is moved into place last.'
+    def write(self, trainer) -> Path:
+        'A checkpoint that has no name yet.'
         temporary = draft_path(self.checkpoints / 'new.ckpt')
         trainer.save_checkpoint(temporary)
+        return temporary
+
+    def save(self, trainer, names: Sequence[str]):
+        'One checkpoint under several names, under that of weights these alone; `last.ckpt` is moved into place last.'
+        temporary = self.write(trainer)
         if trainer.is_global_zero:
             for name in names[:-1]:
                 if name.startswith(WEIGHTS):

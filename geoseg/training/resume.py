@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NETWORK', 'DATA', 'SAME_DATA', 'RULES', 'NO_SETTINGS', 'Rule', 'resume_rule', 'differing', 'keep_pretrained',
-           'check_changes', 'check_groups', 'next_epoch', 'Change', 'read_changes', 'write_changes', 'batches_done',
-           'PlaceInEpoch']
+           'check_changes', 'check_groups', 'next_epoch', 'Change', 'read_changes', 'write_changes', 'validation_due',
+           'batches_done', 'PlaceInEpoch']
 
 # %% ../../nbs/training/resume.ipynb #69f8d8db
 import re
@@ -104,7 +104,8 @@ def differing(
     'The settings in which two configurations differ.'
     old, new = (dict(config.items(branches=False)) for config in (old, new))
     pairs = {key: (str(old.get(key, '-')), str(new.get(key, '-'))) for key in dict.fromkeys([*new, *old])}
-    return {key: values for key, values in pairs.items() if values[0] != values[1] and key not in NO_SETTINGS}
+    return {key: values for key, values in pairs.items() if key not in NO_SETTINGS and values[0] != values[1] and not (
+        key.endswith('.monitor') and values[0].lower() == values[1].lower())}  # scores go by their names in any case
 
 
 def keep_pretrained(
@@ -197,6 +198,13 @@ def write_changes(
     write_whole(folder / 'config.yaml', head + cli.parser.dump(cli.config, skip_unset=False))
 
 # %% ../../nbs/training/resume.ipynb #adeb2911
+def validation_due(
+    checkpoint: Mapping[str, Any],
+) -> bool:
+    'Whether a checkpoint was written after the last batch of an epoch and before its validation.'
+    return not epoch_ended(checkpoint) and checkpoint['loops']['fit_loop']['epoch_loop.batch_progress']['is_last_batch']
+
+
 def batches_done(
     checkpoint: Mapping[str, Any],
     sampler: SeededBatchSampler,
@@ -205,15 +213,16 @@ def batches_done(
     'How many batches of the size of now count as done, so that as many are left as the samples that are left fill.'
     if epoch_ended(checkpoint):
         return None
-    loop, whole = checkpoint['loops']['fit_loop'], sampler.whole
+    loop, whole, batches = checkpoint['loops']['fit_loop'], sampler.whole, sampler.longest
+    if limit is not None:
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    if validation_due(checkpoint):
+        return batches
     state = loop['state_dict']['combined_loader'][0]
     done, place = samples_done(state, whole), f'epoch {checkpoint["epoch"]}, step {checkpoint["global_step"]}'
     if sampler.fixed_batches and state.get('batch', whole) != whole:
         raise ConfigError(f'batch_size: the checkpoint of {place} was written within an epoch whose batches of '
                           f'{state["batch"]} exclude each other; go on with these, or from the end of an epoch')
-    batches = sampler.longest
-    if limit is not None:
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     rest = (sampler.size if batches == sampler.longest else batches * whole) - done
     if rest < whole:
         raise ConfigError(f'batch_size, limit_train_batches: the checkpoint of {place} leaves {max(0, rest)} samples '
@@ -222,12 +231,21 @@ def batches_done(
 
 
 class PlaceInEpoch(L.Callback):
-    'Count the batches of an epoch under way in those of now.'
+    'Count the batches of an epoch under way in those of now, and begin with a validation that is due.'
 
     def on_load_checkpoint(self, trainer, pl_module, checkpoint):
         if not epoch_ended(checkpoint):
             sampler = trainer.datamodule.train_dataloader().batch_sampler
             done = batches_done(checkpoint, sampler, trainer.limit_train_batches)
-            current = checkpoint['loops']['fit_loop']['epoch_loop.batch_progress']['current']
-            for name, shift in {name: done - current['ready'] for name in current}.items():
-                current[name] += shift
+            loop = checkpoint['loops']['fit_loop']
+            trained, validated = loop['epoch_loop.batch_progress'], loop['epoch_loop.val_loop.batch_progress']
+            shift = done - trained['current']['ready']
+            trained['current'] = {name: count + shift for name, count in trained['current'].items()}
+            if validation_due(checkpoint):
+                for counts in trained['total'], trained['current']:
+                    counts['completed'] = counts['processed']
+                validated['total'] = dict.fromkeys(validated['total'], 0) | {'ready': 1, 'started': 1}
+                validated['current'] = dict.fromkeys(validated['current'], 0)
+
+    def on_train_epoch_start(self, trainer, pl_module):  # not where an epoch is taken up again
+        trainer.train_dataloader.batch_sampler.skip = 0  # of an epoch that had no batch left

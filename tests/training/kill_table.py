@@ -9,7 +9,6 @@ ended. Everything is imported once: each run is a fork, which is killed with SIG
 import argparse
 import os
 import random
-import re
 import shutil
 import signal
 import sys
@@ -23,7 +22,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import lightning as L  # noqa: E402
 import pandas as pd  # noqa: E402
 import tiny  # noqa: E402
-import torch  # noqa: E402
 from forks import train_in_fork  # noqa: E402
 
 import geoseg  # noqa: E402
@@ -109,39 +107,6 @@ def run_in(out: Path) -> Path | None:
     return next((path.parent for path in out.glob('*/*/config.yaml')), None)
 
 
-def difference(one: Path, two: Path) -> str:
-    'What first differs between two runs; nothing where they are the same.'
-    names = [sorted(str(p.relative_to(run)) for part in ('checkpoints', 'figures') for p in (run / part).rglob('*'))
-             for run in (one, two)]
-    if names[0] != names[1]:
-        return f'files {sorted(set(names[0]) ^ set(names[1]))}'
-    tables = [name for name in ('metrics.csv', 'per_class.csv', 'train_log.csv', 'split.csv') if (one / name).is_file()]
-    for name in [*tables, *(name for name in names[0] if name.endswith('.png'))]:
-        if (one / name).read_bytes() != (two / name).read_bytes():
-            return name
-    for name in (name for name in names[0] if name.endswith('.ckpt')):
-        known = [torch.load(run / name, map_location='cpu', weights_only=True) for run in (one, two)]
-        for part in known[0].keys() | known[1].keys() - {'loops'}:
-            if part != 'loops' and not same(*(checkpoint.get(part) for checkpoint in known)):
-                return f'{name} {part}'
-    clocks = re.compile(r'^(# .*|\| (started|resumed|command|git commit) \|.*|cd .*|geoseg .*)$', re.M)  # and folders
-    if len({clocks.sub('', (run / 'summary.md').read_text()) for run in (one, two)}) > 1:
-        return 'summary.md'
-    return ''
-
-
-def same(one, two) -> bool:
-    'Whether plain values and tensors are equal, tensors to the bit.'
-    if isinstance(one, torch.Tensor):
-        return (isinstance(two, torch.Tensor) and one.shape == two.shape and one.dtype == two.dtype
-                and torch.equal(one.nan_to_num(), two.nan_to_num()))
-    if isinstance(one, dict):
-        return one.keys() == two.keys() and all(same(value, two[key]) for key, value in one.items())
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(two) and all(map(same, one, two))
-    return one == two or one != one and two != two
-
-
 class Table:
     'The rows of a file, and runs that were left alone to compare with.'
 
@@ -173,7 +138,7 @@ class Table:
             if (cut := run_in(out)) is not None:
                 given = {'resume': str(cut)}
         run(given)
-        different = difference(self.whole[case], run_in(out))
+        different = tiny.difference(self.whole[case], run_in(out))
         for row in struck:
             self.rows.loc[len(self.rows)] = [*row, not different, different]
         self.rows.to_csv(self.path, index=False)

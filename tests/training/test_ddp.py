@@ -3,15 +3,19 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
 import geoseg
+from geoseg import cli
 from geoseg.tasks.place import GeoSegmentationTask
 from geoseg.tasks.segmentation import SegmentationTask
 from geoseg.world.layouts import world_data
@@ -149,3 +153,65 @@ def test_two_processes_train_with_one_memory(tmp_path, monkeypatch, freshness):
     one, two = (torch.load(tmp_path / f'{rank}.pt') for rank in (0, 1))
     assert len(one['keys']) > 1000 and all(torch.equal(one[name], two[name]) for name in one)
     assert run.metrics['Recalled/val'].iloc[-1] > 0.5
+
+
+def two_processes(words: list[str], folder: Path) -> list[int]:
+    'The numbers of two processes that a launcher would have started with the same words, forked for speed.'
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        known = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(free.getsockname()[1]), 'WORLD_SIZE': '2',
+                 'NODE_RANK': '0', 'CUDA_VISIBLE_DEVICES': ''}
+    children = []
+    for rank in (0, 1):
+        children.append(os.fork())
+        if children[-1] == 0:
+            status = 99
+            try:
+                os.environ.update(known, LOCAL_RANK=str(rank))
+                rank_zero_only.rank = rank  # read when it was imported
+                sys.stdout = sys.stderr = (folder / f'said{rank}.txt').open('w', buffering=1)
+                torch.set_num_threads(1)
+                status = cli.main(words)
+            finally:
+                os._exit(status)
+    return children
+
+
+def codes(children: list[int], seconds: float = 60) -> list[int | None]:
+    'How processes ended; None and a kill where they did not in time.'
+    ended, end = {}, time.monotonic() + seconds
+    while len(ended) < len(children) and time.monotonic() < end:
+        for child in set(children) - set(ended):
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                ended[child] = os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    for child in set(children) - set(ended):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    return [ended.get(child) for child in children]
+
+
+@pytest.mark.long
+def test_two_processes_stop_after_the_same_step_and_go_on(data, tmp_path):
+    settings = TINY | {'trainer.limit_train_batches': 2, 'trainer.limit_val_batches': 1, 'trainer.devices': 2,
+                       'trainer.strategy': 'ddp', 'patience': 'null', 'draw_every_n_epochs': 0}
+    words = [f'data={data}', 'batch_size=2', f'out={tmp_path / "runs"}', *(f'{k}={v}' for k, v in settings.items())]
+    children = two_processes(['fit', '--recipe', 'unet', 'epochs=400', *words], tmp_path)
+    for _ in range(1200):
+        if [*tmp_path.rglob('last.ckpt')]:
+            break
+        time.sleep(0.05)
+    for child in children:
+        os.kill(child, signal.SIGTERM)
+    assert codes(children) == [143, 143], [(tmp_path / f'said{rank}.txt').read_text()[-2000:] for rank in (0, 1)]
+    [folder] = (path.parent for path in tmp_path.rglob('config.yaml'))
+    said = (tmp_path / 'said0.txt').read_text()
+    assert f'stopped by SIGTERM; to go on: geoseg fit resume={folder}' in said and 'Traceback' not in said
+    assert not [*folder.rglob('.*')]
+    before, done = torch.load(folder / 'checkpoints' / 'last.ckpt', weights_only=True), geoseg.Run(folder).metrics
+    assert before['global_step'] - done['step'].iloc[-1] in (0, 1, 2)
+    children = two_processes(['fit', f'resume={folder}', f'epochs={len(done) + 1}'], tmp_path)
+    assert codes(children) == [0, 0], [(tmp_path / f'said{rank}.txt').read_text()[-2000:] for rank in (0, 1)]
+    table = geoseg.Run(folder).metrics
+    assert table.iloc[:-1].equals(done) and table['step'].tolist() == [2 * (i + 1) for i in range(len(done) + 1)]

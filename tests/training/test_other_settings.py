@@ -14,7 +14,7 @@ import geoseg
 from geoseg.core.errors import ConfigError
 from geoseg.training.config import parse
 from geoseg.training.record import RunRecord
-from geoseg.training.resume import NO_SETTINGS, RULES, check_changes, read_changes, resume_rule
+from geoseg.training.resume import NO_SETTINGS, RULES, check_changes, differing, read_changes, resume_rule
 from geoseg.training.run import Run, find_resume
 from geoseg.training.train import prepare
 
@@ -59,6 +59,13 @@ def test_settings_that_are_honoured(own_run):
     assert '| epoch 2 | `model.init_args.optimizer.init_args.lr` | 0.003 | 0.01 |' in text
     assert geoseg.train(resume=folder, epochs=3, lr=1e-2).folder == folder  # as it is by now: nothing to do
     assert len(read_changes(folder)) == len(changes)
+
+
+@pytest.mark.parametrize(('one', 'two'), [('Loss/val', 'loss'), ('mIoU/val', 'miou'), ('mIoU/val', 'MIOU/val')])
+def test_a_score_in_another_case_is_no_change(one, two):
+    old, new = (parse(['unet'], {'monitor': name}).config for name in (one, two))
+    assert differing(old, new) == {}
+    assert differing(old, parse(['unet'], {'monitor': 'F1'}).config) == {'run.monitor': (one, 'F1/val')}
 
 
 def test_settings_that_are_refused(own_run, tmp_path):
