@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['FLAGS', 'VERBS', 'NOT_SHOWN', 'FOLDERS', 'Words', 'sort_words', 'mapping_or_text', 'from_yaml', 'Verb', 'verb',
-           'rank_zero_print', 'fit', 'validate', 'test', 'arguments_of', 'predict', 'localize', 'calibrate', 'inspect',
-           'profile', 'find_lr', 'prepare_data', 'prepare', 'halt_cal', 'efficiency', 'sweep', 'recipes', 'check_words',
-           'check_needs', 'check_checkpoint', 'paths_in', 'check_there', 'neighbour', 'usage', 'as_typed', 'verb_help',
-           'show_settings', 'show_help', 'check_verb', 'main', 'of_worker']
+           'shown', 'rank_zero_print', 'fit', 'validate', 'test', 'arguments_of', 'predict', 'localize', 'calibrate',
+           'inspect', 'profile', 'find_lr', 'prepare_data', 'prepare', 'halt_cal', 'efficiency', 'sweep', 'recipes',
+           'check_words', 'check_needs', 'check_checkpoint', 'paths_in', 'check_there', 'neighbour', 'usage',
+           'as_typed', 'verb_help', 'show_settings', 'show_help', 'check_verb', 'main', 'of_worker']
 
 # %% ../nbs/command_line.ipynb #b68593f1
 import ast
@@ -121,10 +121,18 @@ def verb(
     return register
 
 # %% ../nbs/command_line.ipynb #6aaf08fe
+def shown(
+    text: Any,
+) -> str:
+    'Text as a terminal shows it: what would move its cursor or ring its bell is written as its number.'
+    return ''.join(sign if sign.isprintable() or sign in '\n\t' else sign.encode('unicode_escape').decode()
+                   for sign in str(text))
+
+
 def rank_zero_print(text: Any):
     'Print once, however many processes there are.'
     from lightning.pytorch.utilities import rank_zero_only
-    rank_zero_only(print)(text)
+    rank_zero_only(print)(shown(text))
 
 
 @verb('geoseg.training.train.train', 'recipe')
@@ -208,8 +216,8 @@ def inspect(words: Words):
     from geoseg.evaluation.inspection import inspect
     ours, settings = arguments_of(inspect, words, 'out', 'force')
     found = inspect(words.recipe, settings, words.configs, **ours)
-    print(found.table.to_string(float_format='%.4f'))
-    print(*found.remarks, *found.notes, sep='\n')
+    print(shown(found.table.to_string(float_format='%.4f')))
+    print(*map(shown, (*found.remarks, *found.notes)), sep='\n')
     if 'out' in ours:
         print(ours['out'])
 
@@ -515,13 +523,16 @@ def main(
     except KeyboardInterrupt:
         print(f'geoseg {name}: {Stopped(signal.SIGINT)}', file=sys.stderr)
         return EXIT_CODES[signal.SIGINT]
-    except (ValueError, OSError, RuntimeError) as error:
-        worker = 'DataLoader worker' in str(error)
-        if os.environ.get('GEOSEG_TRACEBACK') or isinstance(error, RuntimeError) and not worker:
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        ours = 'DataLoader worker' in str(error) or not isinstance(error, RuntimeError)
+        if os.environ.get('GEOSEG_TRACEBACK') or not ours and not isinstance(error, RecursionError):
             raise
+        if isinstance(error, (MemoryError, RecursionError)):  # they name no file, and often nothing
+            error = MemoryError(f'{str(error) or "out of memory"}; a file or a setting asks for too much '
+                                '(GEOSEG_TRACEBACK=1 shows where)')
         if isinstance(error, UnknownKey) and name in VERBS:  # a setting of the verb may have been meant
             error = UnknownKey(error.name, [*(p.name for p in VERBS[name].signature.parameters), *error.valid])
-        print(f'geoseg {name}: {" ".join(of_worker(str(error)).split())}', file=sys.stderr)
+        print(shown(f'geoseg {name}: {" ".join(of_worker(str(error)).split())}'), file=sys.stderr)
         return 2
     return 0
 

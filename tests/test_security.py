@@ -1,6 +1,7 @@
 "What comes from strangers: names in pages and tables, code beside the data, folders of somebody else's run."
 import ast
 import copy
+import dataclasses
 import json
 import operator
 import os
@@ -142,6 +143,13 @@ def test_a_table_comes_back(tmp_path):
     turned = table.set_index('name')
     path.write_text(csv_text(turned), encoding='utf-8')
     assert read_csv(path, index_col=0, dtype={'name': str}).index.astype(str).tolist() == FORMULAS
+    awkward = ['a;=1', '\t=1', ' =1', '＝1', '-\u0661', 'a;;\t@b', "a;'b", "x\ty", 'line\n=2', 'plain']
+    other = pd.DataFrame({'name': awkward, 'n': 1})
+    path.write_text(text := csv_text(other, index=False), encoding='utf-8')
+    cells = re.split('[,;\t\n]', text.replace('"', ''))
+    assert not [cell for cell in cells if re.match('\\s*[=@＝-]', cell)]
+    pd.testing.assert_frame_equal(read_csv(path), other)
+    assert csv_text(pd.DataFrame({'name': ['a\rb']}), index=False) == 'name\n"a\rb"\n'
     plain = pd.DataFrame({'name': ['a', 'b'], 'loss': [-1, 1]})
     assert csv_text(plain, index=False) == plain.to_csv(index=False, lineterminator='\n')  # files look as they did
 
@@ -440,11 +448,64 @@ def test_a_summary_suggests_no_code_of_a_file(sent):
     run, _ = sent()
     about = json.loads((run / 'metadata.json').read_text())
     words = ['sweep', '--plugins=evil.py', '--trust', 'trust=true', 'force=true', '--config=evil.yaml', 'data=pictures']
-    (run / 'metadata.json').write_text(json.dumps(about | {'plugins': ['evil.py'], 'predict': words}))
+    (run / 'metadata.json').write_text(json.dumps(about | {'cwd': '/', 'plugins': ['evil.py'], 'predict': words}))
     write_summary(run)
     commands = (run / 'summary.md').read_text().partition('```sh')[2]
     assert 'data=pictures' in commands and 'geoseg predict' in commands
     assert not re.search('evil|trust|force|sweep', commands)
+
+
+@pytest.mark.parametrize('text', ['[]', '5', '{"ended": 5}', '{"ended": {}}', '{"git": []}', '{"resumed": [5]}',
+                                  '{"resumed": null}', '{"predict": 5}', '{"predict": [[]]}',
+                                  '{"parameters": {"all": "x"}}', '{"started": 5}', '{"cwd": []}',
+                                  '{"changed": {"a": 5}}', '{"seed": 1', '[' * 100_000,
+                                  f'{{"seed": {"9" * 5000}}}', '\x00'])
+def test_a_record_that_is_none(sent, text):
+    run, _ = sent()
+    (run / 'metadata.json').write_text(text)
+    for look in (Run(run).open, lambda: write_summary(run)):
+        assert str(run / 'metadata.json') in refused(look)
+
+
+def test_a_run_without_its_record_is_validated(sent, capsys):
+    run, _ = sent()
+    (run / 'metadata.json').unlink()
+    assert cli.main(['validate', '--checkpoint', str(run)]) == 0
+    assert 'not recorded' in (run / 'summary.md').read_text()
+    for text in ('[]', '{"a": "x"}', '{', '[' * 100_000):
+        (run / 'evaluation/val/scores.json').write_text(text)
+        assert str(run / 'evaluation/val/scores.json') in refused(write_summary, run)
+
+
+def test_a_summary_shows_no_picture_and_runs_nothing(sent):
+    run, _ = sent()
+    about = json.loads((run / 'metadata.json').read_text())
+    evil = 'a\n```\n![p](http://h/p.png) [a](javascript:1) <img src=x>\n```sh\nrm -r ~\n````'
+    (run / 'metadata.json').write_text(json.dumps(about | {
+        'cwd': evil, 'predict': ['predict', evil], 'device': evil, 'command': evil, 'started': evil,
+        'changed': {evil: [evil, evil]}, 'versions': {evil: evil}}))
+    write_summary(run)
+    text, _, commands = (run / 'summary.md').read_text().partition('## Commands')
+    assert '](' not in text and '<img' not in text and 'javascript' in text
+    lines = commands.strip().splitlines()
+    fence = lines[2].removesuffix('sh')
+    assert [line for line in lines[2:] if line.startswith(fence)] == [f'{fence}sh', fence] and lines[-1] == fence
+    assert len(lines) == 9 and {*fence} == {'`'} and len(fence) > 4
+    words = subprocess.run(['bash', '-c', f'echo () {{ printf %s "$2"; }}; cd () {{ printf %s "$1"; }}; {lines[3]}'],
+                           capture_output=True, text=True).stdout
+    assert words == evil
+
+
+@pytest.mark.parametrize('error, says', [(ValueError('a\x1b[2Jb\x07\u202ec'), r'a\x1b[2Jb\x07\u202ec'),
+                                         (RecursionError('too deep'), 'too deep'), (MemoryError(), 'out of memory')])
+def test_a_line_is_a_line(error, says, monkeypatch, capsys):
+    def fail(words):
+        raise error
+
+    monkeypatch.setattr(cli, 'VERBS', cli.VERBS | {'recipes': dataclasses.replace(cli.VERBS['recipes'], run=fail)})
+    assert cli.main(['recipes']) == 2
+    line, = capsys.readouterr().err.splitlines()
+    assert says in line and line.isprintable()
 
 
 # writing

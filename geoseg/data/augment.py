@@ -383,7 +383,13 @@ class Pipeline:
         compose = self.composed(image.dtype)
         if compose is not None:
             reseed(compose, seed)
-            out = compose(image=image, mask=mask, coords=coords)
+            try:
+                out = compose(image=image, mask=mask, coords=coords)
+            except cv2.error as error:
+                if 'emory' not in str(error):
+                    raise
+                size = self.settings.image_size or image.shape[:2]
+                raise MemoryError(f'image_size, crop: pictures of {tuple(size)} do not fit into memory') from error
             image, mask, coords = out['image'], out['mask'], out['coords']
             if coords is not None and (lost := np.isnan(coords)).any():
                 mask = np.where(lost[..., 0], np.uint8(IGNORE), mask)

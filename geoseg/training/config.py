@@ -6,7 +6,7 @@
 __all__ = ['TRAINER_DEFAULTS', 'ALIASES', 'TOGETHER', 'LINKED', 'SECTIONS', 'RunConfig', 'RecipeCLI', 'full_key', 'full_keys',
            'data_section', 'parse', 'arranged', 'image_sizes', 'crop_that_follows', 'require_sections',
            'allowed_imports', 'require_classes', 'parse_run', 'check_run', 'read_run', 'settled', 'unfolded',
-           'require_effect', 'require_agreement', 'choose_method']
+           'require_effect', 'require_numbers', 'require_agreement', 'choose_method']
 
 # %% ../../nbs/training/config.ipynb #72935445
 import contextlib
@@ -314,6 +314,7 @@ def parse(
         with _clear_errors(keys), allowed_imports():
             cli = RecipeCLI(arguments)
     require_classes(cli.config)
+    require_numbers(cli.config)
     require_agreement(cli.config)
     require_effect([*(key for key, _ in pairs), *(foreign.targets if foreign else ())], cli.config)
     cli.foreign = foreign
@@ -493,6 +494,16 @@ def require_effect(
     set_here = {key.rpartition('.')[2] for key in given}
     if peak is not None and 'lr' in set_here and 'max_lr' not in set_here:
         raise ConfigError(f'lr gives way to max_lr of the schedule, which is {peak:g}: set max_lr')
+
+
+def require_numbers(
+    config,  # parsed
+):
+    'An error for a number that is none: no setting has a use for it.'
+    for key, value in config.items(branches=False):
+        for part in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(part, float) and part != part:
+                raise ConfigError(f'{key} is {value}, expected numbers')
 
 
 def require_agreement(

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['DECIDED', 'save_figure', 'Pictures', 'draw_curves', 'changed_settings', 'run_facts', 'markdown_table',
-           'markdown_text', 'shell_commands', 'summary', 'data_rows', 'score_table', 'results_text', 'write_summary']
+           'markdown_text', 'shell_words', 'shell_commands', 'summary', 'data_rows', 'score_table', 'results_text',
+           'write_summary']
 
 # %% ../../nbs/training/summary.ipynb #c5a01f12
-import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from matplotlib.figure import Figure
 
 from ..core.files import write_figure, write_whole
+from ..core.inputs import SETTINGS, read_json
 from ..core.pages import read_csv
 from ..core.plugins import plugin_modules
 from ..data.splits import SPLITS
@@ -137,9 +138,22 @@ def markdown_table(
 def markdown_text(
     text: Any,
 ) -> str:
-    'Text in a line of Markdown, in which no tag of a page begins.'
+    'Text in a line of Markdown, in which no tag of a page begins, and no picture or link.'
     text = ' '.join(str(text).split())
-    return text if re.fullmatch('`[^`]*`', text) else text.replace('<', '&lt;')
+    return text if re.fullmatch('`[^`]*`', text) else text.replace('<', '&lt;').replace('](', ']\\(')
+
+
+def shell_words(
+    words: Sequence[str],
+) -> str:  # one line
+    'Words as a shell reads them; what cannot be seen is written as its number.'
+    def quoted(word):
+        if word.isprintable():
+            return shlex.quote(word)
+        plain = (c if c.isprintable() and c not in "'\\" else f'\\U{ord(c):08x}' for c in word)
+        return f"$'{''.join(plain)}'"
+
+    return ' '.join(map(quoted, words))
 
 
 def shell_commands(
@@ -159,7 +173,8 @@ def shell_commands(
     checkpoint = ['--checkpoint', str(folder)]
     lines = [['fit', *plugins, f'resume={resume}'], ['validate', *plugins, *checkpoint],
              ['test', *plugins, *checkpoint], [verb, *plugins, *checkpoint, *words, out]]
-    return [shlex.join(['cd', about['cwd']])] * ('cwd' in about) + [shlex.join(['geoseg', *line]) for line in lines]
+    start = [['cd', about['cwd']]] if about.get('cwd') else []
+    return [shell_words(words) for words in (*start, *(['geoseg', *line] for line in lines))]
 
 
 def summary(
@@ -168,21 +183,26 @@ def summary(
     'A run on a page, from the files of its folder.'
     config, about = run.config, read_metadata(run.folder)
     latest = (about.get('resumed') or [about])[-1]
-    metrics, ours, git = run.metrics, config['run'], latest['git']
-    state = f'{git["commit"]}{", with changes" if git.get("dirty") else ""}' if git.get('commit') else (
-        f'none ({git.get("why", "no repository")})')
-    parts = ['# ' + markdown_text(f'{ours["recipe"]}, {run.folder.name}')]
-    about_run = {'recipe': ours['recipe'] + (f', method {ours["method"]}' if ours.get('method') is not None else ''),
-                 'seed': latest['seed'], 'started': about['started'],
-                 'resumed': ', '.join(f'{r["started"]} at step {r["step"]}' for r in about.get('resumed', [])) or 'no',
-                 'command': f'`{latest["command"]}`', 'device': latest['device']}
+    metrics, ours, git, lost = run.metrics, config.get('run') or {}, latest.get('git'), 'not recorded'
+    state = lost if not git else f'{git["commit"]}{", with changes" if git.get("dirty") else ""}' if git.get(
+        'commit') else f'none ({git.get("why", "no repository")})'
+    recipe, method = ours.get('recipe', 'config'), ours.get('method')
+    parts = ['# ' + markdown_text(f'{recipe}, {run.folder.name}')]
+    about_run = {'recipe': f'{recipe}, method {method}' if method is not None else recipe,
+                 'seed': latest.get('seed', lost), 'started': about.get('started', lost),
+                 'resumed': ', '.join(f'{r.get("started", lost)} at step {r.get("step", lost)}'
+                                      for r in about.get('resumed') or ()) or 'no',
+                 'command': f'`{latest.get("command", lost)}`', 'device': latest.get('device', lost)}
     if parameters := latest.get('parameters'):
-        about_run['parameters'] = f'{parameters["all"]:,}, of which {parameters["trained"]:,} are trained'
+        about_run['parameters'] = f'{parameters.get("all", 0):,}, of which {parameters.get("trained", 0):,} are trained'
     parts += [markdown_table(*about_run.items()), '## Data', markdown_table(*data_rows(run, config, latest).items()),
               '## Results', results_text(run, metrics)]
-    changed = latest.get('changed')
+    changed, commands = latest.get('changed'), shell_commands(run, latest)
+    fence = '`' * max(3, *(len(ticks) + 1 for line in commands for ticks in re.findall('`*', line)))
     parts.append('## Settings that differ from the recipe')
-    if changed is None:
+    if not about:
+        parts.append('`metadata.json` is missing; all settings are in `config.yaml`.')
+    elif changed is None:
         parts.append('The recipe is not found; all settings are in `config.yaml`.')
     elif changed:
         parts.append(markdown_table(*((f'`{key}`', *values) for key, values in changed.items()),
@@ -192,18 +212,18 @@ def summary(
     if changes := read_changes(run.folder):
         parts += ['## Settings that were changed when it was resumed', markdown_table(
             *((c.place, f'`{c.key}`', c.old, c.new) for c in changes), head=('from', 'key', 'before', 'now'))]
-    versions = {'git commit': state, 'python': latest['python'], **latest['versions'],
-                **latest.get('deterministic', {})}
+    versions = {'git commit': state, 'python': latest.get('python', lost), **(latest.get('versions') or {}),
+                **(latest.get('deterministic') or {})}
     parts += ['## Versions', markdown_table(*versions.items()), '## Commands',
               'To go on (with `epochs=N` beyond the end), validate, test and predict:',
-              '\n'.join(['```sh', *shell_commands(run, latest), '```'])]
+              '\n'.join([f'{fence}sh', *commands, fence])]
     return '\n\n'.join(parts) + '\n'
 
 
 def data_rows(run: Run, config: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
     'Class and folder of the data, and how much there is of it.'
-    data, file = config['data'], run.folder / 'split.csv'
-    rows = {'class': f'`{data["class_path"]}`', 'root': data['init_args'].get('root')}
+    data, file = config.get('data') or {}, run.folder / 'split.csv'
+    rows = {'class': f'`{data.get("class_path")}`', 'root': (data.get('init_args') or {}).get('root')}
     if file.is_file():
         counts = read_csv(file, dtype=str)['split'].value_counts()
         rows['split.csv'] = ', '.join(f'{counts[s]} {s}' for s in SPLITS if s in counts)
@@ -228,7 +248,10 @@ def results_text(run: Run, metrics: pd.DataFrame) -> str:
     text = [f'{count} epochs, counted from 0; the best by {markdown_text(run.monitor)} is epoch {best}:',
             score_table(scores)]
     for path in sorted(run.folder.glob('evaluation/*/scores.json')):
-        text += [f'`evaluation/{path.parent.name}`:', score_table(json.loads(path.read_text()))]
+        scores = read_json(path, 'table of scores', SETTINGS, dict)
+        if not all(isinstance(score, (float, int, type(None))) for score in scores.values()):
+            raise ValueError(f'{path}: not the scores of an evaluation: remove the file, or evaluate again')
+        text += [markdown_text(f'`evaluation/{path.parent.name}`') + ':', score_table(scores)]
     return '\n\n'.join(text)
 
 

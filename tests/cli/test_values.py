@@ -13,6 +13,7 @@ import yaml
 
 import geoseg
 from geoseg import cli
+from geoseg.core.errors import ConfigError
 from geoseg.data.loading import ResumableLoader, usable_workers
 from geoseg.training.config import parse
 from geoseg.world.layouts import world_data
@@ -51,6 +52,13 @@ def test_one_range_is_the_range_of_all_bands(tmp_path):
     scheme = LabelScheme.load('water')
     assert Reader(scheme, value_range=(0, 1)).value_range == [(0, 1)]
     assert Reader(scheme, value_range=[(0, 1), (0, 2)]).value_range == [(0, 1), (0, 2)]
+
+
+@pytest.mark.parametrize('key, value', [('trainer.gradient_clip_val', '.nan'), ('warmup_epochs', '.nan'),
+                                        ('lr', '.nan'), ('ratios', '[.nan, 1, 1]')])
+def test_no_number_is_no_setting(key, value):
+    with pytest.raises(ConfigError, match=rf'{key.rpartition(".")[2]} is .*nan.*expected numbers'):
+        parse(['unet'], {key: value})
 
 
 @pytest.mark.parametrize('monitor', ['loss', 'miou', 'Loss/VAL', 'f1/train'])
