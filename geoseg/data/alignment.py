@@ -126,6 +126,8 @@ class Alignment:
     @property
     def best(self) -> tuple[int, int]:  # pixels down, right
         'The move under which the edges are strongest; none if that is not 5 % better, or may be chance.'
+        if not self.count:
+            return 0, 0
         down, right = (int(v) - self.reach for v in np.unravel_index(self.moved.argmax(), self.moved.shape))
         ours, other = self.each[:, self.reach, self.reach], self.each[:, down + self.reach, right + self.reach]
         return (down, right) if other.mean() > 1.05 * ours.mean() and self.differs(ours, other) else (0, 0)

@@ -6,6 +6,7 @@ import pytest
 
 import geoseg
 from geoseg import cli
+from geoseg.world.layouts import world_data
 
 WRONG = {'recipe': ['--recipe', 'unet', 'data=nowhere'], 'checkpoint': ['--checkpoint', 'nowhere', 'data=nowhere'],
          'data': ['data=nowhere'], 'either': ['--recipe', 'unet', 'data=nowhere'], 'nothing': ['data=nowhere']}
@@ -100,3 +101,14 @@ def test_a_misspelt_setting_suggests_one_of_the_verb(tiny_run, tmp_path, capsys,
     assert capsys.readouterr().err == (f"geoseg {name}: unknown key '{wanted[:-1]}{wanted[-1] * 2}'; "
                                        f'nearest: {wanted}\n')
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('layout, recipe', [('geotagged', 'unet'), ('mesh', 'nomeformer'),
+                                            ('gta', 'game4loc-cross-area')])
+def test_inspect_needs_no_recipe(tmp_path, capsys, layout, recipe):
+    out = tmp_path / 'out'
+    assert cli.main(['inspect', f'data={world_data(layout, size="tiny")}', f'out={out}']) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert f'with the settings of {recipe}; --recipe names another' in shown and shown[-1] == str(out)
+    assert (f'{out / "overlay.png"} shows a picture with its mask over it' in shown) == (layout == 'geotagged')
+    assert (out / 'overlay.png').exists() == (layout == 'geotagged')
