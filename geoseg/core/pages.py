@@ -118,7 +118,9 @@ def read_csv(
     try:
         table = pd.read_csv(io.StringIO(text), **kwargs)
     except ValueError as error:
-        raise ValueError(f'{path}: not a table ({error})') from error
+        raise ValueError(f'{path}: not a table ({str(error).strip()})') from error
+    if len(table) and 'index_col' not in kwargs and not isinstance(table.index, pd.RangeIndex):
+        raise ValueError(f'{path}: not a table (its lines have more cells than the {len(table.columns)} of the first)')
     return each_text(table, unguard_cell) if is_guarded(text) else table
 
 

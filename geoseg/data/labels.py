@@ -333,8 +333,9 @@ def _scheme_of_rows(rows, file):
 
 
 def _integer(text, high, what, where):
-    if not (text or '').strip().isdecimal() or int(text) > high:
-        raise ValueError(f'{where}: {what} is {text!r}, expected a whole number of 0 to {high}')
+    digits = (text or '').strip()
+    if not digits.isdecimal() or len(digits) > 99 or int(digits) > high:
+        raise ValueError(f'{where}: {what} is {text!r:.80}, expected a whole number of 0 to {high}')
     return int(text)
 
 

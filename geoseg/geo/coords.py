@@ -31,8 +31,8 @@ _geod = Geod(ellps='WGS84')
 def _crs_name(text):
     try:
         crs = CRS.from_user_input(text)
-    except CRSError as e:
-        raise ValueError(f'crs: {text!r} is no coordinate reference system that PROJ knows') from e
+    except (CRSError, RecursionError, UnicodeError) as e:
+        raise ValueError(f'crs: {text!r:.500} is no coordinate reference system that PROJ knows') from e
     if crs.is_compound:
         crs = crs.sub_crs_list[0]  # heights are not used
     code = crs.to_epsg()

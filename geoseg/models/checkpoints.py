@@ -247,7 +247,10 @@ def load_weights(
         raise ValueError(f'{name}: weights of another network{of}: '
                          f'{len(differ)} of {len(own)} entries differ (first: {differ[0]})')
     check_values(weights, own, name)
-    network.load_state_dict(weights)
+    try:
+        network.load_state_dict(weights)
+    except (ValueError, RuntimeError) as error:  # of a memory
+        raise ValueError(f'{name}: {reason(error)}') from error
 
 # %% ../../nbs/models/checkpoints.ipynb #69e8f08d
 def write_checkpoint(

@@ -1,5 +1,10 @@
-"The memory in several processes."
+"The memory in several processes, and one that comes from somebody else."
+import json
+import math
+
+import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from geoseg.geo.memory import GeoMemory
 
@@ -33,3 +38,35 @@ def test_every_process_holds_the_same_memory(tmp_path):
     assert len(alone) > 20
     for name, value in alone.state().items():
         assert torch.equal(value, one[name]) and torch.equal(value, two[name]), name
+
+
+def stored(folder, about=None, tables=None):
+    "A small memory that was saved, then changed; its name."
+    memory = GeoMemory(4, classes=2)
+    memory.write(torch.rand(9, 2) * 50, torch.rand(9, 4), torch.arange(9), torch.arange(9, dtype=torch.float64),
+                 torch.rand(9, 2))
+    memory.save(folder / 'a')
+    known = json.loads((folder / 'a.json').read_text())
+    (folder / 'a.json').write_text(about if isinstance(about, str) else json.dumps(known | (about or {})))
+    kept = load_file(folder / 'a.safetensors')
+    kept |= {name: change(kept[name]).contiguous() for name, change in (tables or {}).items()}
+    save_file({name: value for name, value in kept.items() if value.numel()}, folder / 'a.safetensors')
+    return folder / 'a'
+
+
+@pytest.mark.parametrize('about', ['{}', '[]', '5', '{', '[' * 100_000, *({key: value} for key, value in [
+    ('slots', 10**12), ('slots', 7), ('dim', 'a'), ('dim', 5), ('dtype', 'load'), ('radius', -1), ('radius', math.nan),
+    ('evil', 1), ('classes', [1])])], ids=lambda about: str(about)[:30])
+def test_a_memory_of_a_stranger(tmp_path, about):
+    with pytest.raises(ValueError, match=r'a\.(json|safetensors)'):
+        GeoMemory.load(stored(tmp_path, about))
+
+
+@pytest.mark.parametrize('name, change', [
+    ('about', lambda x: x[:3]), ('about', lambda x: x * 0), ('rows', lambda x: x + 1000), ('rows', lambda x: x * 0),
+    ('keys', lambda x: x.float()), ('keys', lambda x: x[:0]), ('xy', lambda x: x[:1]), ('xy', lambda x: x[..., :1]),
+    ('features', lambda x: x[..., 0]), ('features', lambda x: x * math.nan), ('stamp', lambda x: x[:, :3])])
+def test_tables_of_a_memory_fit_together(tmp_path, name, change):
+    assert len(GeoMemory.load(stored(tmp_path))) == 9
+    with pytest.raises(ValueError, match=r'a\.safetensors'):
+        GeoMemory.load(stored(tmp_path, tables={name: change}))
