@@ -343,12 +343,13 @@ def read_frame(
     try:
         root = ElementTree.fromstring(read_text(file, most=SETTINGS))
         crs, words = ' '.join(root.findtext('SRS').split()), root.findtext('SRSOrigin').split(',')
+        offset = read_offset(words, file)
         if crs.startswith('ENU:'):
             lat, lon = (float(v) for v in crs[4:].split(','))
             crs = f'+proj=aeqd +lat_0={lat} +lon_0={lon} +datum=WGS84 +units=m +no_defs +type=crs'
     except (ElementTree.ParseError, AttributeError, ValueError) as error:
         raise ValueError(f'{file}: expected <SRS>EPSG:…</SRS> and <SRSOrigin>x,y,z</SRSOrigin> ({error})') from error
-    return {'crs': crs, 'offset': read_offset(words, file)}
+    return {'crs': crs, 'offset': offset}
 
 
 def labels_expected(
