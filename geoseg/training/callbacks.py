@@ -10,6 +10,7 @@ __all__ = ['SeedBatches', 'EMA', 'FreezeEncoder', 'StopBetweenSteps', 'saves_now
 import random
 import signal
 import sys
+import threading
 import time
 
 import lightning as L
@@ -147,6 +148,16 @@ class StopBetweenSteps(L.Callback):
 
     def __init__(self):
         self.agreed = False  # all processes know that the step that has just been made is the last
+        self.handler = None
+
+    def setup(self, trainer, pl_module, stage):
+        self.handler = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer, pl_module):  # Lightning's own, by now, would end a step that is not saved
+        if threading.current_thread() is threading.main_thread() and self.handler is not None:
+            signal.signal(signal.SIGTERM, self.handler)
+
+    on_sanity_check_start = on_train_start
 
     @staticmethod
     def between(trainer: L.Trainer, batches: int) -> bool:
