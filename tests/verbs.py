@@ -80,6 +80,7 @@ JOBS = {
     'calibrate meshes': Job('calibrate', 'nomeformer'),
     'halt-cal': Job('halt-cal', 'deepglobe-trm'),
     'sweep': Job('sweep', 'unet'),
+    'find-lr': Job('find-lr', 'unet'),
     'inspect pictures': Job('inspect', 'unet'),
     'inspect places': Job('inspect', 'game4loc-same-area'),
     'inspect meshes': Job('inspect', 'nomeformer'),

@@ -515,7 +515,7 @@ REFINER = {
     'sweep': Row(lambda b: f'{default_of(sweep, "seeds")} seeds', default=(sweep, 'seeds')),
     'log columns': shown('tests/tasks/test_refinement.py::test_a_run_leaves_the_published_table'),
     'dataset.root': shown('tests/cli/test_command_line.py::test_settings', 'data'),
-    'dataset.train_split': setting(lambda b: {split: name for name, split in b.data.split_dirs.items()}['train'],
+    'dataset.train_split': setting(lambda b: next(n for n, split in b.data.split_dirs.items() if split == 'train'),
                                    'train_dir', 'training'),
     'dataset.val_split': shown(TRAINER + 'test_splits_have_the_names_of_the_file', 'val_dir'),
     'prepare --force': shown('tests/evaluation/test_halting.py::test_the_verbs', 'force'),

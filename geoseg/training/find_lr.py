@@ -6,7 +6,7 @@
 __all__ = ['BETA', 'RateSearch', 'steepest', 'find_lr']
 
 # %% ../../nbs/training/find_lr.ipynb #ffac2177
-import tempfile
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,10 @@ from lightning.pytorch.tuner import Tuner
 from matplotlib.figure import Figure
 
 from ..core.errors import ConfigError
-from ..core.files import make_folder, write_whole
+from ..core.files import draft_path, make_folder, write_whole
 from ..core.locks import lock_output, releases_locks
 from ..core.notebooks import text_paths
+from ..core.outputs import check_outputs
 from ..core.pages import csv_text
 from ..core.trust import refuse_links
 from .config import parse
@@ -85,24 +86,30 @@ def find_lr(
     if not 0 < lr_min < lr_max:
         raise ConfigError(f'lr_min is {lr_min:g}, lr_max {lr_max:g}: expected 0 < lr_min < lr_max')
     cli = parse([*([recipe] if recipe else []), *configs], overrides)
-    refuse_links(out)
-    lock_output(out, force)
-    make_folder(Path(out).expanduser())
     cli.build()
     cli.datamodule.setup('fit')
+    folder = Path(out).expanduser()
+    ours = (folder / 'lr.csv').is_file()
+    check_outputs(folder, cli.datamodule.inputs(), [(folder / name, name) for name in ('lr.csv', 'lr.png')], ours)
+    refuse_links(folder)
+    lock_output(folder, force)
+    make_folder(folder)
     if getattr(cli.model, 'class_weights', None) is not None:
         cli.model.weigh_classes(cli.datamodule)
-    with tempfile.TemporaryDirectory() as folder:  # of the weights before, which the tuner puts back
-        short = dict(max_epochs=-1, limit_val_batches=0, limit_train_batches=None, accumulate_grad_batches=1,
-                     logger=False, enable_checkpointing=False, enable_progress_bar=False, default_root_dir=folder)
-        cli.config_init['trainer'] = dict(cli.config_init['trainer']) | short
-        trainer = make_trainer(cli, [], loggers=False)
+    before = draft_path(folder / 'weights')  # the weights before, which the tuner puts back
+    short = dict(max_epochs=-1, limit_val_batches=0, limit_train_batches=None, accumulate_grad_batches=1,
+                 logger=False, enable_checkpointing=False, enable_progress_bar=False, default_root_dir=str(before))
+    cli.config_init['trainer'] = dict(cli.config_init['trainer']) | short
+    trainer = make_trainer(cli, [], loggers=False)
+    try:
         found = Tuner(trainer).lr_find(cli.model, datamodule=cli.datamodule, min_lr=lr_min, max_lr=lr_max,
                                        num_training=steps, update_attr=False)
+    finally:
+        shutil.rmtree(before, ignore_errors=True)
     # Lightning corrects its running mean for its start by one step too many, so that the first losses are too low
     losses = [x * (1 - BETA**(i + 2)) / (1 - BETA**(i + 1)) for i, x in enumerate(found.results['loss'])]
     table = pd.DataFrame({'lr': found.results['lr'], 'loss': losses})
     search = RateSearch(table, steepest(table, min(10, steps // 10)))
-    write_whole(Path(out).expanduser() / 'lr.csv', csv_text(search.table, index=False))
-    save_figure(search.plot(), Path(out).expanduser() / 'lr.png')
+    write_whole(folder / 'lr.csv', csv_text(search.table, index=False))
+    save_figure(search.plot(), folder / 'lr.png')
     return search

@@ -227,7 +227,7 @@ def test_inspect_and_profile_say_what_a_run_would_meet(tmp_path, capsys):
     assert cli.main(['inspect', '--recipe', 'unet', *settings, f'out={tmp_path}']) == 0
     said = capsys.readouterr().out
     assert 'building' in said and 'masks lie on their pictures' in said
-    assert {p.name for p in tmp_path.iterdir()} == {'classes.csv', 'classes.png', 'split.csv'}
+    assert {p.name for p in tmp_path.iterdir()} == {'classes.csv', 'classes.png', 'overlay.png', 'split.csv'}
     settings = ['data=world:tiny', *tiny.words(TINY | {'batch_size': 2})]
     assert cli.main(['profile', '--recipe', 'unet', *settings, 'steps=1']) == 0
     said = capsys.readouterr().out

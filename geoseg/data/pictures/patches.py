@@ -250,8 +250,9 @@ class DeepGlobeData(ImageData):
     def files(self, root: Path, split: str | None = None) -> pd.DataFrame:
         found = [p for p in sorted(root.iterdir()) if p.is_dir() and p.name in self.split_dirs]
         folders = {self.split_dirs[p.name]: p for p in found}
-        if len(folders) < len(found):
-            raise ValueError(f'{root}: {", ".join(p.name for p in found)}: two of one split; expected one of them')
+        splits = [self.split_dirs[p.name] for p in found]
+        if twice := [p.name for p, split in zip(found, splits, strict=True) if splits.count(split) > 1]:
+            raise ValueError(f'{root}: both {" and ".join(twice)}; expected one of them')
         if split is None:
             require_folders(root, self.split_dirs, folders)
             if 'train' not in folders:
