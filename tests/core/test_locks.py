@@ -147,7 +147,8 @@ def test_a_prediction_of_changed_data_is_another(name, own_run, tmp_path, caplog
     words = [word for word in job.words(own_run(job.recipe), out) if not word.startswith(other_data)] + [f'data={data}']
     caplog.set_level('INFO', 'geoseg')
     assert cli.main(words) == 0, capsys.readouterr().err
-    first = next(path for path in sorted(data.rglob('*')) if path.suffix in ('.png', '.tif', '.ply', '.obj'))
+    files = [data] if data.is_file() else sorted(data.rglob('*'))
+    first = next(path for path in files if path.suffix in ('.png', '.tif', '.ply', '.obj'))
     for touched in (True, False):
         if touched:
             os.utime(first)

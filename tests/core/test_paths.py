@@ -7,6 +7,7 @@ from pathlib import Path
 import papermill.cli
 import pytest
 import yaml
+from PIL import Image
 
 from geoseg import cli
 from geoseg.core.errors import ConfigError
@@ -67,6 +68,7 @@ def test_the_folder_of_a_number_is_read(data, tmp_path, monkeypatch):
     for name in ('2020', '2020-05-01'):
         for folder in ('images', 'masks'):
             (tmp_path / name / folder).mkdir(parents=True)
+            Image.new('L', (8, 8)).save(tmp_path / name / folder / 'a.png')
     monkeypatch.chdir(tmp_path)
     root = parse(['unet'], {'data': data}).config.data.init_args.root
     assert root == ({'train': '2020', 'val': '2020'} if isinstance(data, dict) else str(data))

@@ -27,7 +27,7 @@ from ...core.notebooks import text_paths
 from ...data.pairs.crossview import CrossViewData, PairAugment, PairPipeline
 from ...data.pictures.files import read_image
 from ...geo.coords import Frame
-from ..answer import Answer, Trained, file_states, finishing, is_finished
+from ..answer import FINISHED, Answer, Trained, file_states, finishing, is_finished
 from ..pictures import picture_files
 from .gallery import Gallery, MapTiles
 from .registration import register_places
@@ -179,7 +179,8 @@ def localize(
     files, trained = photo_files(photos), Trained(checkpoint)
     named = [Path(path).expanduser() for path in (tiles, gallery) if isinstance(path, (str, Path))]
     tables = [(Path(out) / f'{name}.csv', name) for name in ('places', 'gps')]
-    check_outputs(out, [*files.values(), *(path for path in named if path.exists())], tables, tables[0][0].is_file())
+    ours = any((Path(out) / name).is_file() for name in ('places.csv', FINISHED))
+    check_outputs(out, [*files.values(), *(path for path in named if path.exists())], tables, ours)
     lock_output(out, force)
     if gallery is not None and tiles is not None:
         lock_output(gallery, force, file=True)  # it is written, too
