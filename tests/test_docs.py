@@ -134,10 +134,17 @@ def test_a_broken_link_is_found(tmp_path):
 
 
 def test_the_sidebar_lists_each_page_once():
-    shown, pages = docs.listed(docs.config()['website']['sidebar']['contents']), docs.pages()
+    shown, pages = docs.listed(docs.config()['website']['sidebar']), docs.pages()
     assert not set(pages) - set(shown), 'pages that the sidebar in _quarto.yml lacks'
     assert not set(shown) - set(pages), 'in the sidebar, but no such notebook'
     assert len(shown) == len(set(shown))
+
+
+def test_each_entry_of_the_navbar_opens_a_sidebar():
+    website = docs.config()['website']
+    first = [docs.listed(sidebar['contents'])[0] for sidebar in website['sidebar']]
+    assert [entry['href'] for entry in website['navbar']['left']] == first
+    assert len({sidebar['id'] for sidebar in website['sidebar']}) == len(first)
 
 
 def test_quarto_yml_agrees_with_files_and_settings():
