@@ -143,10 +143,13 @@ def write_polygons(
         for table in class_polygons(mask, names):
             ground = cut_at_antimeridian(table.geometry.to_numpy(), table.crs)
             parts, rows = shapely.get_parts(ground, return_index=True)
+            several = (np.bincount(rows) > 1)[rows]
+            ground = np.where(several, polygon_areas(parts, WGS84), np.inf)
+            keep = ground > 1e-6  # m²: along a pole a part may have a width in degrees, and none on the ground
+            parts, rows, ground = parts[keep], rows[keep], ground[keep]
             table = table.iloc[rows]  # a row a part
-            for i in np.flatnonzero(np.bincount(rows) > 1):
-                shares = polygon_areas(parts[rows == i], WGS84)
-                table.loc[i, 'area_m2'] *= shares / shares.sum()
+            for i in np.unique(rows[np.isfinite(ground)]):
+                table.loc[i, 'area_m2'] *= ground[rows == i] / ground[rows == i].sum()
             drawn = shapely.to_geojson(shapely.orient_polygons(parts))
             for i, (polygon, row) in enumerate(zip(drawn, table.itertuples(), strict=True)):
                 properties = {'class_id': row.class_id, 'class': row[2], 'area_m2': row.area_m2}

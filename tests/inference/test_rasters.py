@@ -20,6 +20,7 @@ from geoseg.data.labels import LabelScheme
 from geoseg.data.rasters.chips import RasterChips
 from geoseg.data.rasters.reader import Reader
 from geoseg.data.rasters.regions import Area
+from geoseg.inference.answer import FINISHED
 from geoseg.inference.rasters import stream
 from geoseg.inference.rasters.rasters import find_rasters, predict_raster
 from geoseg.inference.rasters.windows import RasterWindows, ValidReader, middle_frame
@@ -35,7 +36,7 @@ def read(path):
 def test_from_the_command_line_to_rasters_and_polygons(trained, scene, tmp_path, capsys):
     words = [f'data={scene}', f'out={tmp_path}', 'window=128', 'write=[probabilities,uncertainty,polygons,geojson]']
     assert cli.main(['predict', '--checkpoint', str(trained), *words]) == 0
-    assert not [p.name for p in tmp_path.iterdir() if p.name.startswith('.')]
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith('.')] == [FINISHED]
     classes, empty = read(tmp_path / 'scene_classes.tif')[0], (read(scene) == 0).all(0)
     assert ((classes == 255) == empty).all()
     with rasterio.open(scene) as image:
@@ -198,7 +199,7 @@ def test_a_network_with_place_and_memory(tmp_path):
 
 
 @pytest.mark.parametrize('options, says', [
-    ({'write': ['overlay']}, 'for GeoTIFFs'), ({'write': 'polygons'}, 'for GeoTIFFs'),
+    ({'write': ['overlay']}, 'for GeoTIFFs'), ({'write': 'steep'}, 'for GeoTIFFs'),
     ({'write': ['steps']}, 'has none'),
     ({'overrides': {'bands': [1, 2]}}, '2 bands are read, the network takes 3: set bands'),
     ({'overrides': {'bands': [1, 2, 7]}}, r'bands \(1, 2, 7\) asked for, it has 1 to 3'),
