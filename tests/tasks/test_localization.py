@@ -127,9 +127,11 @@ def test_a_run_starts_from_the_weights_of_a_file(run, root, tmp_path, monkeypatc
              for name in trained}
     torch.save({names[name]: value for name, value in trained.items()}, 'weights_e2_0.5000.pth')
     known = run.metrics.set_index('epoch').loc[run.best_epoch].filter(like='/val')
-    for path in ('weights_e2_0.5000.pth', str(run.best)):
+    given = {'augment.mean': [0.485, 0.456, 0.406], 'augment.std': [0.229, 0.224, 0.225]}  # a checkpoint says so itself
+    for path, normalisation in ('weights_e2_0.5000.pth', given), (str(run.best), {}):
         again = train('game4loc-same-area', 'world:tiny', lr=1e-30, out='runs',
-                      overrides=TINY | {'epochs': 1, 'checkpoint_start': path, 'pretrained': True})  # downloads nothing
+                      overrides=TINY | normalisation | {
+                          'epochs': 1, 'checkpoint_start': path, 'pretrained': True})  # downloads nothing
         weights = torch.load(again.last, weights_only=True)['state_dict']
         assert all(torch.equal(weights[name], value) for name, value in trained.items())
         before = again.metrics.set_index('epoch').loc[-1].filter(like='/val')
