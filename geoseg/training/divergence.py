@@ -102,7 +102,8 @@ class StopAtDivergence(L.Callback):
             if wrong.any():
                 everyone = [''] * trainer.world_size
                 torch.distributed.all_gather_object(everyone, where)
-                where = next(filter(None, everyone))
+                # a process whose own losses are finite sees the weights alone
+                where = min(filter(None, everyone), key=lambda reason: reason.startswith('the weights'))
         if where:
             self.stop(where)
 
