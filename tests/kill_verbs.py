@@ -22,12 +22,11 @@ from pathlib import Path
 
 os.environ['CUDA_VISIBLE_DEVICES'] = ''
 os.environ['MPLBACKEND'] = 'agg'
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent / 'training')]
+sys.path[:0] = [str(Path(__file__).resolve().parent)]
 
 import pandas as pd  # noqa: E402
 import tiny  # noqa: E402
 import torch  # noqa: E402
-from kill_table import same  # noqa: E402
 from test_table import in_process  # noqa: E402
 from verbs import INTO_THE_RUN, JOBS, Job, contents, copy_of, look, own_cache, read  # noqa: E402
 
@@ -203,7 +202,7 @@ def difference(one: Work, two: Work) -> str:
         known = [read(end[name]) for end in ends]
         known = [text.replace(str(work.out.parent), '') if isinstance(text, str) else text
                  for text, work in zip(known, (one, two), strict=True)]
-        if not same(*known):
+        if not tiny.same(*known):
             return name
     return ''
 
