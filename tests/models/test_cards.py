@@ -5,12 +5,13 @@ import math
 import os
 import pickle
 import resource
+import time
 import zipfile
 
 import pytest
 import torch
 
-from geoseg.models.checkpoints import write_checkpoint
+from geoseg.models.checkpoints import read_checkpoint, write_checkpoint
 from geoseg.models.predictor import Predictor
 from geoseg.models.weights import read_weights
 from geoseg.training.run import Run
@@ -107,11 +108,34 @@ class Call:
         return bytearray, (self.size,)
 
 
+def legacy(text: bytes) -> bytes:
+    'What torch saved before 1.6, around a pickle.'
+    return b''.join([*(pickle.dumps(value, 2) for value in (torch.serialization.MAGIC_NUMBER, 1001, {})), text,
+                     pickle.dumps([], 2)])
+
+
+def test_what_torch_saved_before_1_6(best, tmp_path):
+    known, path = torch.load(best, weights_only=True), tmp_path / 'a.ckpt'
+    torch.save(known, path, _use_new_zipfile_serialization=False)
+    assert read_checkpoint(path)['state_dict'].keys() == known['state_dict'].keys()
+
+
+@pytest.mark.parametrize('head', [b'', b'\0', b'c' * 3, legacy(b''), legacy(b'X\xff\xff\xff\x7f'),
+                                  legacy(b'(' * 1000), pickle.dumps({}, 2), pickle.dumps({}, 5)])
+def test_a_legacy_file_of_a_terabyte_is_refused_at_its_head(tmp_path, head):
+    path = tmp_path / 'a.ckpt'
+    path.write_bytes(head)
+    os.truncate(path, 1 << 40)
+    before = time.process_time()
+    assert f'{path}: not a readable checkpoint' in one_line(read_checkpoint, path, memory=200)
+    assert time.process_time() - before < 5
+
+
 @pytest.mark.parametrize('size', [5 * 10**8, 10**13])
-@pytest.mark.parametrize('form', ['zip', 'pickle'])
+@pytest.mark.parametrize('form', ['zip', 'pickle', 'legacy'])
 def test_a_small_file_makes_no_large_value(tmp_path, size, form):
     path, text = tmp_path / 'a.ckpt', pickle.dumps([Call(size)] * 2, 2)
-    path.write_bytes(text)
+    path.write_bytes(text if form == 'pickle' else legacy(text))
     if form == 'zip':
         torch.save({}, path)
         with zipfile.ZipFile(path) as archive:
