@@ -25,12 +25,13 @@ from ...core.listing import note_left_out
 from ..augment import IGNORE, Augment, Pipeline, cell_centres, pixel_grid
 from ..grids import cover
 from ..labels import LabelScheme
-from ..masks import raster_parts, settle
-from ..loading import Key, SegmentationData, key_of, mix
+from ..masks import settle
+from ..loading import CLASS_LISTS, Key, SegmentationData, key_of, mix
 from ..pictures.images import PARTS, plot_sample
 from .files import DRIVERS, Acquisition, find_acquisitions, holds_rasters
+from .labels import LabelSettings, is_label_file, label_acquisitions, labels_of, open_labels
 from .reader import Blocks, Reader, overview
-from .regions import Area, corner_xy, deal_blocks, region_window
+from .regions import Area, check_apart, corner_xy, deal_blocks, region_window
 from ..splits import SPLITS
 from ...geo.coords import WGS84, Frame, pixel_xy
 
@@ -213,13 +214,13 @@ class RasterData(SegmentationData):
     def __init__(
         self,
         root: str | Path | dict[str, str],  # one folder, or {train: …, val: …, test: …, predict: …}
-        labels: str | Path | LabelScheme | None = None,  # scheme, its file or built-in name; None: in `root`
+        labels: str | Path | LabelScheme | None = None,  # classes: a file, a built-in name; None: in `root`
         augment: Augment | None = None,
         batch_size: int = 8,
         num_workers: int = 0,
         seed: int = 0,  # of splits, order, positions and augmentation
         unknown: str = 'error',  # label values that the scheme does not know: 'error' or 'ignore'
-        pattern: str = '{date}_image.tif',  # of image files; {date}, and {tile} where a date has several
+        pattern: str = '{date}_image.tif',  # of image files; {date}, {tile} where a date has several, or a name alone
         mask_pattern: str = '{date}_mask.tif',
         masks: str = 'required',  # an image without mask: 'required' is an error, 'optional' goes to predict
         chip: int = 128,  # side of a chip, pixels; a multiple of 4
@@ -239,7 +240,11 @@ class RasterData(SegmentationData):
         allow_outside: bool = False,  # sources of virtual rasters outside of the root, too
         value_255: str = 'auto',  # of index masks: 'class' 1 of two, 'ignore'; 'auto': see `decide_masks`
         palette: str = 'auto',  # of masks with one: read by 'colors' or 'index'; 'auto': see `decide_masks`
+        label_file: str | Path | None = None,  # labels of all images: a raster, or polygons, lines, points
     ):
+        if label_file is None and is_label_file(labels):
+            labels, label_file = None, labels
+        self.label_source = None if label_file is None else open_labels(label_file, LabelSettings(), allow_outside)
         dates = remember == 'all' or isinstance(remember, list)
         super().__init__(root, labels, augment, batch_size, num_workers, seed, unknown, None if dates else remember,
                          allow_outside, value_255, palette)
@@ -269,6 +274,8 @@ class RasterData(SegmentationData):
             raise ValueError('remember: each split has a root of its own: name a folder, not dates')
         blocks = Blocks(cache_mb << 20)
         self.reader = Reader(self.scheme, bands, value_range, self.augment.mean, unknown, blocks)
+        if self.label_source is not None:
+            self.label_source = self.label_source.following(self.scheme, unknown)
         self.acquisitions = self._find()
         self.channels = self._channels()
 
@@ -277,14 +284,24 @@ class RasterData(SegmentationData):
         self.reader.mean = self.augment.mean
         return followed
 
+    def _find_labels(self) -> LabelScheme:
+        'The class list of the folder, else the classes that the file of labels knows.'
+        folder = next(iter(self.roots.values()))
+        if self.label_source is not None and not any((folder / name).is_file() for name in CLASS_LISTS):
+            return self.label_source.classes()
+        return super()._find_labels()
+
     def _find(self) -> dict[str, list[Acquisition]]:
         'Acquisitions of each root.'
         by_root = {}
         for split, root in self.roots.items():
             if root not in by_root:
-                masks = 'optional' if split == 'predict' else self.masks
-                by_root[root] = find_acquisitions(root, self.pattern, self.mask_pattern, masks,
-                                                  self.allow_outside)
+                source = self.label_source if split != 'predict' else None
+                masks = 'optional' if split == 'predict' or source is not None else self.masks
+                by_root[root] = find_acquisitions(root, self.pattern, self.mask_pattern, masks, self.allow_outside,
+                                                  self.label_source and self.label_source.file)
+                if source is not None:
+                    by_root[root] = label_acquisitions(by_root[root], source, self.masks)
         if self.remember is not None and self.remember not in by_root:
             by_root[self.remember] = find_acquisitions(self.remember, self.pattern, self.mask_pattern,
                                                        'optional', self.allow_outside)
@@ -330,10 +347,16 @@ class RasterData(SegmentationData):
             chosen[split] = list(given) if given is not None else rest[-1:]
         if both := sorted(set(chosen['val']) & set(chosen['test'])):
             raise ValueError(f'{both[0]} both validates and tests')
-        chosen['train'] = [d for d in dates if d not in chosen['val'] + chosen['test']]
+        if len(dates) == 1 and {'train', 'test'} <= set(self.regions):  # the ground alone tells the splits apart
+            chosen = {split: dates if split in self.regions else [] for split in SPLITS}
+            check_apart([region_window(a, self.regions[split]) for a in labelled for split in SPLITS
+                         if split in self.regions])
+        else:
+            chosen['train'] = [d for d in dates if d not in chosen['val'] + chosen['test']]
         if not chosen['train']:
             raise ValueError(f'{root}: {len(dates)} labelled acquisitions ({", ".join(dates)}), none is left to '
-                             "train; name val_acquisitions and test_acquisitions, or use split: block")
+                             "train; name val_acquisitions and test_acquisitions, use split: block, or give train, val "
+                             'and test regions')
         parts = {split: [a for a in labelled if a.date in chosen[split]] for split in SPLITS}
         return parts | {'predict': [a for a in acquisitions if not a.mask]}
 
@@ -362,8 +385,8 @@ class RasterData(SegmentationData):
         self.note_unread()
         areas = {split: part for split, part in self.areas().items() if part}
         labelled = [a for part in areas.values() for a in part if a.acquisition.mask]
-        settle(self, [(a.acquisition.mask, partial(raster_parts, a.acquisition.mask, a.acquisition.within,
-                                                   (a.row, a.col, a.height, a.width)))
+        settle(self, [(a.acquisition.mask, partial(labels_of(a.acquisition).parts, a.acquisition,
+                                                   (a.row, a.col, a.height, a.width), self.reader.blocks))
                       for a in areas.get('train') or labelled if a.acquisition.mask])
         self.reader.scheme = self.scheme
         if self.frame is None:

@@ -5,9 +5,11 @@
 # %% auto #0
 __all__ = ['DATE_FORMATS', 'DRIVERS', 'LARGE', 'BLOCK', 'SPARSE', 'MOSAIC', 'VRT_PARTS', 'unix_day', 'match_pattern',
            'Acquisition', 'open_raster', 'check_promise', 'check_beside', 'check_vrt', 'color_table', 'read_bands',
-           'is_georeferenced', 'holds_rasters', 'read_acquisition', 'find_acquisitions', 'check_blocks']
+           'is_georeferenced', 'holds_rasters', 'read_acquisition', 'bounds_in', 'touches', 'extents', 'is_on_grid',
+           'on_grid', 'note_warped', 'find_acquisitions', 'check_blocks']
 
 # %% ../../../nbs/data/rasters/files.ipynb #fac08187
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -15,15 +17,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import rasterio
-from rasterio.enums import ColorInterp, MaskFlags
+from affine import Affine
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from ...core.inputs import SETTINGS, DataFolder, check_file, read_text
+from ...core.listing import note
 from ..loading import source_id
 from ..pictures.files import count_and_first
 from ...geo.coords import crs_name
@@ -49,12 +56,13 @@ def unix_day(
 
 def match_pattern(
     root: str | Path,
-    pattern: str,  # '{date}_image.tif', '{date}/{tile}.tif', …
-) -> dict[tuple[str, str], Path]:  # (date, tile) to file; tile is '' where the pattern has none
+    pattern: str,  # '{date}_image.tif', '{date}/{tile}.tif', 'mosaic.tif', …
+) -> dict[tuple[str, str], Path]:  # (date, tile) to file; '' for what the pattern does not have
     'The files of a folder that follow a pattern, their suffix in upper or lower case; hidden ones do not.'
     root = Path(root)
-    if '{date}' not in pattern or set(re.findall(r'{(.*?)}', pattern)) - {'date', 'tile'}:
-        raise ValueError(f'pattern {pattern!r}: expected {{date}} in it, and nothing in braces but {{tile}}')
+    names = re.findall(r'{(.*?)}', pattern)
+    if set(names) - {'date', 'tile'} or len(names) > len(set(names)):
+        raise ValueError(f'pattern {pattern!r}: expected {{date}} and {{tile}} in braces, each once, and nothing else')
     pattern, suffix = pattern.removesuffix(Path(pattern).suffix), Path(pattern).suffix
     parts = re.split(r'{(date|tile)}', pattern)
     regex = ''.join(f'(?P<{p}>[^/]+?)' if i % 2 else re.escape(p) for i, p in enumerate(parts))
@@ -63,7 +71,7 @@ def match_pattern(
         match = re.fullmatch(f'{regex}(?i:{re.escape(suffix)})', path.relative_to(root).as_posix())
         if not match or any(part.startswith('.') for part in path.relative_to(root).parts):
             continue
-        key = match['date'], match.groupdict().get('tile', '')
+        key = tuple(match.groupdict().get(name, '') for name in ('date', 'tile'))
         if key in files:
             raise ValueError(f'{root}: two files of one name: {files[key].name}, {path.name}')
         files[key] = path
@@ -74,8 +82,8 @@ def match_pattern(
 class Acquisition:
     'One raster of a place at a time, with its mask where there is one.'
     image: Path
-    mask: Path | None  # None: unlabelled
-    date: str  # as in the file name
+    mask: Path | None  # the file of its labels; None: unlabelled
+    date: str  # as in the file name; '' where the pattern has none
     tile: str  # '' where the pattern has none
     time: float  # UNIX seconds
     source: int  # number of the acquisition: the same for all tiles of a date
@@ -88,10 +96,18 @@ class Acquisition:
     block: tuple[int, int]  # (height, width) in which the file stores its pixels
     masked: bool  # whether some pixels may have no data
     within: DataFolder = DataFolder()  # where the sources of a virtual raster may lie
+    labels: Any = None  # how `mask` is read, a `Labels`; None: as a raster
 
     @property
     def name(self) -> str:
-        return f'{self.date}_{self.tile}' if self.tile else self.date
+        return '_'.join(part for part in (self.date, self.tile) if part) or self.image.stem
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:  # west, south, east, north in its CRS
+        a, b, c, d, e, f = self.transform
+        x, y = ([o + p * col + q * row for col in (0, self.width) for row in (0, self.height)]
+                for o, p, q in ((c, a, b), (f, d, e)))
+        return min(x), min(y), max(x), max(y)
 
 
 DRIVERS = {'.tif': 'GTiff', '.tiff': 'GTiff', '.vrt': 'VRT', '.jp2': 'JP2OpenJPEG', '.png': 'PNG'}
@@ -212,7 +228,8 @@ def color_table(
     f: rasterio.DatasetReader,
 ) -> np.ndarray | None:  # uint8 [n, 4]: red, green, blue, opacity of each value; None: the values are no colours
     'The colours of a raster of one band that is a colour table.'
-    if f.count != 1 or f.colorinterp[0] != ColorInterp.palette:
+    alpha = f.count == 2 and f.colorinterp[1] == ColorInterp.alpha
+    if f.count != 1 + alpha or f.colorinterp[0] != ColorInterp.palette:
         return None
     table = np.zeros((256 if f.dtypes[0] == 'uint8' else 65536, 4), np.uint8)
     entries = f.colormap(1)
@@ -280,7 +297,7 @@ def read_acquisition(
     place: str = '',  # name of the place, for the source
     within: DataFolder = DataFolder(),  # noqa: B008 (frozen): where the sources of a virtual raster may lie
 ) -> Acquisition:
-    'Read the headers; raises `ValueError` for a raster without CRS, or a mask on another grid.'
+    'Read the headers; raises `ValueError` for a raster without CRS, or a mask that lies elsewhere.'
     with open_raster(image, within) as f:
         try:
             crs = crs_name(f.crs)
@@ -293,21 +310,99 @@ def read_acquisition(
             dtypes, count, masked = {'uint8'}, 3, masked or bool((table[:, 3] == 0).any())
     if len(dtypes) > 1:
         raise ValueError(f'{image}: bands of several types {sorted(dtypes)}, expected one')
+    a = Acquisition(image=image, mask=mask, date=date, tile=tile, source=source_id(f'{place}/{date}'),
+                    time=unix_day(date, image) if date else np.nan, height=grid[0], width=grid[1],
+                    transform=grid[2], crs=crs, dtype=dtypes.pop(), count=count, block=block, masked=masked,
+                    within=within)
     if mask is not None:
         with open_raster(mask, within) as f:
-            if (f.height, f.width) != grid[:2]:
-                raise ValueError(f'{mask}: {f.width} x {f.height} pixels, '
-                                 f'its image has {grid[1]} x {grid[0]}')
-            if f.crs is None or crs_name(f.crs) != crs:
-                raise ValueError(f'{mask}: CRS {f.crs}, its image has {crs}')
-            pixel = abs(grid[2][0]) + abs(grid[2][1])
-            if np.abs(np.subtract(tuple(f.transform)[:6], grid[2])).max() > 1e-3 * pixel:
-                raise ValueError(f'{mask}: another grid than its image: '
-                                 f'{tuple(f.transform)[:6]}, not {grid[2]}')
-    return Acquisition(image=image, mask=mask, date=date, tile=tile, source=source_id(f'{place}/{date}'),
-                       time=unix_day(date, image) if date else np.nan, height=grid[0], width=grid[1],
-                       transform=grid[2], crs=crs, dtype=dtypes.pop(), count=count, block=block, masked=masked,
-                       within=within)
+            if not touches(a, f.bounds, f.crs, mask):
+                raise ValueError(f'{mask}: does not touch {image}: {extents(a, f.bounds, f.crs)}')
+    return a
+
+
+def bounds_in(
+    a: Acquisition,
+    bounds: tuple[float, float, float, float],  # west, south, east, north
+    crs: Any,  # theirs
+    file: str | Path = '',  # named in the error
+) -> tuple[float, float, float, float]:  # in the CRS of the acquisition; infinite where they have no place in it
+    'The extent of a file in the CRS of an acquisition; `ValueError` for a file without CRS.'
+    if crs is None or crs_name(crs) == a.crs:
+        if crs is None:
+            raise ValueError(f'{file}: has no CRS, its image has {a.crs}: write it with its own (gdal_translate '
+                             '-a_srs, ogr2ogr -a_srs)')
+        return tuple(bounds)
+    try:
+        return transform_bounds(crs, a.crs, *bounds)
+    except RasterioError:
+        return (math.inf,) * 4
+
+
+def touches(
+    a: Acquisition,
+    bounds: tuple[float, float, float, float],
+    crs: Any,
+    file: str | Path = '',
+) -> bool:
+    'Whether a file, by its extent, and an acquisition have ground in common.'
+    west, south, east, north = bounds_in(a, bounds, crs, file)
+    left, bottom, right, top = a.bounds
+    return west < right and left < east and south < top and bottom < north
+
+
+def extents(
+    a: Acquisition,
+    bounds: tuple[float, float, float, float],
+    crs: Any,
+) -> str:
+    'Where labels and image lie, for an error.'
+    def text(values):
+        return '[' + ', '.join(f'{v:.7g}' for v in values) + ']'
+    own = '' if crs_name(crs) == a.crs else f', {text(bounds)} in {crs_name(crs)}'
+    return (f'the labels cover {text(bounds_in(a, bounds, crs))} (west, south, east, north{own}), '
+            f'the image {text(a.bounds)} in {a.crs}')
+
+
+def is_on_grid(
+    f: rasterio.DatasetReader,
+    a: Acquisition,
+) -> bool:
+    'Whether the pixels of a raster are those of an acquisition.'
+    if (f.height, f.width) != (a.height, a.width) or f.crs is None or crs_name(f.crs) != a.crs:
+        return False
+    pixel = abs(a.transform[0]) + abs(a.transform[1])
+    return bool(np.abs(np.subtract(tuple(f.transform)[:6], a.transform)).max() <= 1e-3 * pixel)
+
+
+def on_grid(
+    f: rasterio.DatasetReader,
+    a: Acquisition,
+    resampling: Resampling = Resampling.nearest,
+) -> rasterio.DatasetReader | WarpedVRT:
+    'A raster on the grid of an acquisition, warped window by window where it has another; no data beyond it.'
+    if is_on_grid(f, a):
+        return f
+    alpha = f.count in (2, 4) and f.colorinterp[-1] == ColorInterp.alpha
+    # each pixel is transformed by itself: a coarser approximation would depend on the window
+    return WarpedVRT(f, crs=a.crs, transform=Affine(*a.transform), width=a.width, height=a.height,
+                     resampling=resampling, tolerance=1e-6, add_alpha=f.nodata is None and not alpha)
+
+
+def note_warped(
+    acquisitions: Sequence[Acquisition],  # their masks rasters
+):
+    'Say which label rasters lie on another grid than their images.'
+    files = {}
+    for a in acquisitions:
+        if a.mask is not None and a.labels is None and a.mask not in files:
+            with open_raster(a.mask, a.within) as f:
+                if not is_on_grid(f, a):
+                    files[a.mask] = f'{crs_name(f.crs)}, pixels of {math.hypot(f.transform.a, f.transform.d):.5g}'
+    for file, grid in list(files.items())[:1]:
+        more = f' and {len(files) - 1} more label rasters' if len(files) > 1 else ''
+        note(f'{file} ({grid}){more}: on another grid than the images, warped to it (nearest); ground beyond is '
+             'ignored')
 
 
 def find_acquisitions(
@@ -316,11 +411,13 @@ def find_acquisitions(
     mask_pattern: str = '{date}_mask.tif',
     masks: str = 'required',  # an image without mask: 'required' is an error, 'optional' is unlabelled
     allow_outside: bool = False,  # sources of virtual rasters outside of the folder, too
+    labels_of_all: Path | None = None,  # a file with the labels of all images, which is none of them
 ) -> list[Acquisition]:  # in order of time
     'The acquisitions of a folder.'
     labels = match_pattern(root, mask_pattern)
     masks_too = set(labels.values())  # the pattern '{date}.tif' would take '2020_mask.tif' for an image
-    images = {k: path for k, path in match_pattern(root, pattern).items() if path not in masks_too}
+    images = {k: path for k, path in match_pattern(root, pattern).items() if path not in masks_too and not (
+        labels_of_all is not None and os.path.realpath(path) == os.path.realpath(labels_of_all))}
     if not images:
         raise ValueError(f'{root}: no file follows the pattern {pattern!r}')
     if lost := [images[k].name for k in images if k not in labels]:
@@ -332,7 +429,8 @@ def find_acquisitions(
     place = Path(root).resolve().name
     within = DataFolder(Path(root), allow_outside)
     acquisitions = [read_acquisition(path, labels.get(key), *key, place, within) for key, path in images.items()]
-    return sorted(acquisitions, key=lambda a: (a.time, a.tile))
+    note_warped(acquisitions)
+    return sorted(acquisitions, key=lambda a: (a.time if a.date else -math.inf, a.tile))
 
 # %% ../../../nbs/data/rasters/files.ipynb #ecacb1c6
 def check_blocks(

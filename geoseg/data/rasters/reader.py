@@ -14,14 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from ...core.inputs import DataFolder
 from ..augment import IGNORE, IMAGENET_MEAN, band_values
 from ..labels import LabelScheme
-from ..masks import raster_pixels, train_ids
-from .files import Acquisition, open_raster, read_bands
+from ..masks import train_ids
+from .files import Acquisition, on_grid, open_raster, read_bands
+from .labels import labels_of
 
 # %% ../../../nbs/data/rasters/reader.ipynb #5a4e9606
 class Blocks:
@@ -56,11 +58,16 @@ class Blocks:
         self,
         path: Path,
         within: DataFolder,  # where the sources of a virtual raster may lie
+        a: Acquisition | None = None,  # whose grid it is brought to, see `on_grid`; None: it stays on its own
+        resampling: Resampling = Resampling.nearest,
     ) -> rasterio.DatasetReader:  # for this thread alone
         'An open file.'
-        key = threading.get_ident(), path
+        key = threading.get_ident(), path, a and (a.crs, a.transform, a.height, a.width, resampling)
         with self._here():
-            handle = self.open.pop(key, None) or open_raster(path, within)
+            handle = self.open.pop(key, None)
+            if handle is None:
+                handle = open_raster(path, within)
+                handle = handle if a is None else on_grid(handle, a, resampling)
             self.open[key] = handle
             while len(self.open) > self.handles:
                 self.open.popitem(last=False)  # closed when nobody reads from it any more
@@ -147,7 +154,7 @@ class Reader:
         try:
             image = self.blocks.handle(a.image, a.within)
             values, valid = read_bands(image, self.bands, window)
-            labels = raster_pixels(self.blocks.handle(a.mask, a.within), window) if a.mask else None
+            labels = labels_of(a).read(a, window, self.blocks) if a.mask else None
         except RasterioError as e:
             raise ValueError(f'{a.image}: the block at row {window.row_off}, column {window.col_off} cannot be '
                              f'read, or that of its mask ({e.__cause__ or e})') from e
@@ -197,7 +204,7 @@ class Reader:
             y0, y1 = max(row, r * h), min(bottom, (r + 1) * h)
             for c in range(max(col, 0) // w, -(-right // w)):
                 x0, x1 = max(col, c * w), min(right, (c + 1) * w)
-                values, ids = self.blocks.get((str(a.image), a.mask and str(a.mask), r, c),
+                values, ids = self.blocks.get((str(a.image), a.mask and str(a.mask), a.labels, r, c),
                                              lambda at=(a, r, c): self._read(*at))
                 there = slice(y0 - r * h, y1 - r * h), slice(x0 - c * w, x1 - c * w)
                 here = slice(y0 - row, y1 - row), slice(x0 - col, x1 - col)
