@@ -34,6 +34,7 @@ from ..data.balance import class_table, plot_classes
 from ..data.batches import network_reads
 from ..data.labels import LabelScheme
 from ..data.loading import SegmentationData
+from ..data.rasters.labels import is_label_file
 from ..data.splits import SPLITS, write_split
 from .evaluate_places import LocalizationKind  # noqa: F401  imported to be known
 from .kinds import Kind, Result, kind_of
@@ -287,7 +288,8 @@ class SegmentationKind(Kind):
 
     def shape(self, settings: Mapping[str, Any]) -> dict[str, int]:
         labels, bands = settings.get('labels'), settings.get('bands')
-        classes = {'num_classes': LabelScheme.load(labels).num_classes} if labels is not None else {}
+        listed = labels is not None and not is_label_file(labels)
+        classes = {'num_classes': LabelScheme.load(labels).num_classes} if listed else {}
         return classes | {'channels': len(bands) if bands else 3}
 
     def example(self, network: nn.Module, settings, channels: int, size: int, batch: int) -> dict[str, Tensor]:

@@ -385,7 +385,7 @@ def skip_download(
         network.init_args.pretrained = False
 
 
-NOT_OF_THE_CARD = ('root', 'remember', 'labels', 'augment', 'seed', 'cache', 'index_dir',
+NOT_OF_THE_CARD = ('root', 'remember', 'labels', 'label_file', 'augment', 'seed', 'cache', 'index_dir',
                    'allow_outside')  # of this machine, or told
 
 
