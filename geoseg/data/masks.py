@@ -263,15 +263,16 @@ def decide_masks(
         raise ConfigError('value_255=class: 255 is class 1 of two classes that are numbered 0 and 1; '
                           f'{scheme.name!r} has {scheme.num_classes}')
     if value_255 == 'auto':
-        value_255, binary = 'ignore', index[0] and index[255] and not index[1] and not scheme.ignore_declared
+        value_255, undeclared = 'ignore', scheme.ignore_index == 255 and not scheme.ignore_declared
+        binary = undeclared and index[0] and index[255] and not index[1]
         if binary and two:
             value_255 = 'class'
             said.append(f'{n} training masks hold 0 and 255, and no 1: 255 is read as {scheme.names[1]}; '
                         'value_255=ignore leaves it out')
-        elif binary and not set(index) - {0, 255} and scheme.num_classes > 1:
-            raise ConfigError(f'{files[255]}: the {n} training masks hold 0 and 255 alone, and {scheme.name!r} has '
-                              f'{scheme.num_classes} classes: '
-                              'list two classes, or set value_255=ignore if 255 is not labelled')
+        elif binary and scheme.num_classes > 1:
+            raise ConfigError(f'{files[255]}: {n} training masks hold 0 and 255, and no 1, and {scheme.name!r} has '
+                              f'{scheme.num_classes} classes: is 255 a class, or not labelled? Not labelled: '
+                              'value_255=ignore, or a line "255 ignore" in classes.txt; a class: list two, 0 and 1')
     scheme = scheme.reading(value_255, palette)
     if unknown == 'error' and (lost := sorted(value for value in index if value not in scheme.ids)):
         listed = ', '.join(f'{v:g} ({index[v]} px)' for v in lost[:5])
