@@ -16,6 +16,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from .pages import line_of
+
 # %% ../../nbs/core/listing.ipynb #a1f00006
 def stem(
     path: str | Path,  # of a file
@@ -53,11 +55,12 @@ def match_rows(
         several = Counter(n for numbers in fits.values() for n in numbers)
         for file, numbers in fits.items():
             if len(numbers) > 1:
-                raise ValueError(f'{source}: lines {numbers[0] + 2} and {numbers[1] + 2}: {rows[numbers[0]]} and '
+                first, second = (line_of(source, n) for n in numbers[:2])
+                raise ValueError(f'{source}: lines {first} and {second}: {rows[numbers[0]]} and '
                                  f'{rows[numbers[1]]} both fit {file}')
             if numbers and several[numbers[0]] > 1:
                 both = ' and '.join([other for other, its in fits.items() if numbers[0] in its][:2])
-                raise ValueError(f'{source}: line {numbers[0] + 2}: {rows[numbers[0]]} fits '
+                raise ValueError(f'{source}: line {line_of(source, numbers[0])}: {rows[numbers[0]]} fits '
                                  f'{several[numbers[0]]} files, {both}: write the path of each')
             if numbers:
                 found[file] = numbers[0]
@@ -155,7 +158,8 @@ def by_stem(
     named = {}
     for key, path in files.items():
         if (name := stem(key)) in named:
-            raise ValueError(f'{folder}: two {what} of one name: {named[name].name}, {path.name}')
+            raise ValueError(f'{folder}: two {what} of one name: {named[name].name}, {path.name}; rename one, or move '
+                             'it away')
         named[name] = path
     return dict(sorted(named.items()))
 
@@ -170,16 +174,21 @@ def collect_notes() -> Iterator[list[str]]:
     token = _notes.set(notes)
     try:
         yield notes
+    except Exception:
+        for text in notes:  # there will be no report
+            log.info('%s', text)
+        raise
     finally:
         _notes.reset(token)
 
 
 def note(text: str):
-    'Say in the log, and in the report that is being made, what became of data.'
-    if text:
+    'Say in the report that is being made, else in the log, what became of data.'
+    notes = _notes.get()
+    if text and notes is None:
         log.info('%s', text)
-        if (notes := _notes.get()) is not None and text not in notes:
-            notes.append(text)
+    elif text and text not in notes:
+        notes.append(text)
 
 
 def note_left_out(
@@ -187,11 +196,13 @@ def note_left_out(
     suffixes: Collection[str],  # of what is looked for
     used: Iterable[str | Path],  # files that are read
     what: str,  # that is looked for, in plural
+    unused: str = 'not read',  # why those that are looked for are not among the used ones
 ):
     'Note what of some folders is not read, and why.'
     used = {os.path.realpath(path) for path in used}
     for folder in dict.fromkeys(map(Path, folders)):
         listing = list_files(folder, suffixes)
-        unused = (key for key, path in listing.files.items() if os.path.realpath(path) not in used)
-        listing.leave_out('not read', *unused)
+        others = listing.left_out.pop(OTHER, [])  # which are read where a file names them
+        listing.leave_out(OTHER, *(key for key in others if os.path.realpath(folder / key) not in used))
+        listing.leave_out(unused, *(k for k, path in listing.files.items() if os.path.realpath(path) not in used))
         note(listing.words(what))

@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['SIGNS', 'BEGINS', 'FORMULA', 'GUARD', 'NUMBER', 'LARGEST', 'page_text', 'page_json', 'guard_cell', 'unguard_cell',
-           'each_text', 'csv_text', 'is_guarded', 'read_csv', 'separator', 'show_page']
+           'each_text', 'csv_text', 'is_guarded', 'read_csv', 'line_of', 'separator', 'show_page']
 
 # %% ../../nbs/core/pages.ipynb #4453b866
+import contextlib
+import csv
 import html
 import io
 import json
@@ -124,11 +126,29 @@ def read_csv(
     return each_text(table, unguard_cell) if is_guarded(text) else table
 
 
+def line_of(
+    path: str | Path,  # of a table; maybe not there, for one that was never written
+    row: int,  # from 0, without the names of the columns
+) -> int:
+    'The line on which a row begins; blank lines are no rows, and a cell may hold several lines.'
+    if not Path(path).is_file():
+        return row + 2
+    text = read_text(path, 'table')
+    reader, first, number = csv.reader(io.StringIO(text), delimiter=separator(text)), 1, -2
+    with contextlib.suppress(csv.Error):  # a cell that is longer than a table's
+        for cells in reader:
+            number += len(cells) > 1 or any(cell.strip() for cell in cells)
+            if number == row:
+                return first
+            first = reader.line_num + 1
+    return row + 2
+
+
 def separator(
     text: str,  # of a table
 ) -> str:
     'What stands between the cells of its first line: commas, else semicolons or tabs.'
-    first = text.partition('\n')[0]
+    first = text.lstrip().partition('\n')[0]
     return next((sign for sign in ',;\t' if sign in first), ',')
 
 # %% ../../nbs/core/pages.ipynb #a20g0002

@@ -345,14 +345,17 @@ def read_category_csv(
     'The scheme of a `category.csv`; raises `ValueError` naming the line at fault'
     path, rows, merged = Path(path), [], {}
     text = read_text(path, 'category.csv', SETTINGS)
+    body = text.lstrip('\n')  # a reader takes the first line for the names, though it is blank
     with naming_csv(path):
-        reader = csv.DictReader(io.StringIO(text), skipinitialspace=True, delimiter=separator(text))
+        reader = csv.DictReader(io.StringIO(body), skipinitialspace=True, delimiter=separator(text))
         if missing := [c for c in ('id', 'name', 'r', 'g', 'b') if c not in (reader.fieldnames or [])]:
             raise ValueError(f'{path}: no column {", ".join(missing)}, expected id,name,abbr,r,g,b')
         ours = is_guarded(text)
         for row in reader:
+            if not ''.join(cell for cell in row.values() if isinstance(cell, str)).strip():
+                continue  # a line of blanks, or of commas alone
             row = {key: unguard_cell(cell) for key, cell in row.items()} if ours else row
-            where = f'{path}: line {reader.line_num}'
+            where = f'{path}: line {len(text) - len(body) + reader.line_num}'
             if not (row['name'] or '').strip():
                 raise ValueError(f'{where}: no name')
             color = tuple(_integer(row[c], 255, c, where) for c in 'rgb')

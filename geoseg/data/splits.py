@@ -18,7 +18,7 @@ import pandas as pd
 from scipy.spatial import cKDTree
 
 from ..core.files import write_whole
-from ..core.pages import csv_text, read_csv
+from ..core.pages import csv_text, line_of, read_csv
 from ..core.inputs import TEXT, check_file
 from ..core.listing import stem
 
@@ -217,7 +217,7 @@ def write_split(
 ) -> Path:
     'Write `name,split`.'
     path = Path(path)
-    _check_split(split, path)
+    _check_split(split, path, lambda path, row: row + 2)
     write_whole(path, csv_text(split[['name', 'split']], index=False))
     return path
 
@@ -243,10 +243,10 @@ def read_split(
     lost = split.name[~split.name.isin(known)]
     if len(lost):
         raise ValueError(f'{path}: {len(lost)} of {len(split)} names are not among the {len(found)} {where} '
-                                   f'(first: {lost.iloc[0]}, row {lost.index[0] + 2})')
+                                   f'(first: {lost.iloc[0]}, row {line_of(path, lost.index[0])})')
     return split[['name', 'split']]
 
-def _check_split(split, path):
+def _check_split(split, path, line=line_of):
     missing = [column for column in ('name', 'split') if column not in split]
     if missing:
         raise ValueError(f'{path}: no column {", ".join(missing)}; '
@@ -256,13 +256,13 @@ def _check_split(split, path):
     wrong = split.index[~split.split.isin(SPLITS)]
     if len(wrong):
         row = split.index.get_loc(wrong[0])
-        raise ValueError(f'{path}: row {row + 2}: split {split.split[wrong[0]]!r} ({len(wrong)} such rows); '
+        raise ValueError(f'{path}: row {line(path, row)}: split {split.split[wrong[0]]!r} ({len(wrong)} such rows); '
                          f'expected {", ".join(SPLITS)}')
     twice = np.flatnonzero(split.name.duplicated())
     if len(twice):
         name = split.name.iloc[twice[0]]
         first = np.flatnonzero(split.name == name)[0]
-        raise ValueError(f'{path}: row {twice[0] + 2}: {name} was in row {first + 2} already '
+        raise ValueError(f'{path}: row {line(path, twice[0])}: {name} was in row {line(path, first)} already '
                          f'({len(twice)} such rows)')
 
 # %% ../../nbs/data/splits.ipynb #81437051

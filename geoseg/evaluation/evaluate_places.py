@@ -115,8 +115,8 @@ class PairInspection:
     @property
     def remarks(self) -> list[str]:
         'What a person should know, a sentence each.'
-        said = [f'{split}: {count} photos have no tile that counts as found, and are left out'
-                for split, count in self.data.left_out.items() if count]
+        said = [f'{split}: {len(photos)} photos have no tile that counts as found, and are left out '
+                f'(first: {photos[0].name})' for split, photos in self.data.left_out.items() if photos]
         for split in ('val', 'test'):
             pairs = self.data.pairs[split]
             right = len(pairs.pairs) / max(1, pairs.pairs['photo'].nunique())

@@ -87,13 +87,14 @@ def as_float(
 # %% ../../nbs/inference/pictures.ipynb #2b8f00af
 def picture_files(
     data: Any,  # a picture, several, or a folder
+    rasters: bool = False,  # whether a GeoTIFF is a picture, too
 ) -> dict[str, Path] | None:  # by name: the path from their common folder, without suffix; None: something else
     'The pictures that are named; a folder with a layout is none.'
     paths = paths_of(data)
     if paths is None:
         return None
     if len(paths) > 1 or paths[0].is_file():
-        if any(path.suffix.lower() not in EXTENSIONS or is_georeferenced(path) for path in paths):
+        if any(path.suffix.lower() not in EXTENSIONS or not rasters and is_georeferenced(path) for path in paths):
             return None
         common = paths[0].parent if len(paths) == 1 else Path(*_shared([path.resolve().parts[:-1] for path in paths]))
         files = {}
@@ -111,7 +112,7 @@ def picture_files(
     if not listing.files and not chosen:
         return None
     files = without_masks(list_images(folder))
-    return None if all(map(is_georeferenced, files.values())) else files
+    return None if not rasters and all(map(is_georeferenced, files.values())) else files
 
 
 def _shared(rows: Sequence[tuple[str, ...]]) -> list[str]:

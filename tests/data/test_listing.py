@@ -1,4 +1,5 @@
 "What lies in a folder is used, or counted with its reason, by every reader; names lose their last suffix alone."
+import json
 import logging
 import os
 import re
@@ -12,12 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from geoseg.core.listing import AGAIN, HIDDEN, NOWHERE, OTHER, TABLES, collect_notes, list_files, match_rows, stem
+from geoseg.core.listing import AGAIN, HIDDEN, NOWHERE, OTHER, TABLES, collect_notes, list_files, match_rows, note, stem
+from geoseg.core.pages import line_of
+from geoseg.data.labels import LabelScheme
 from geoseg.data.layouts import layout_of
 from geoseg.data.loading import LAYOUTS
-from geoseg.data.meshes.clusters import meshes_in
+from geoseg.data.meshes.clusters import MeshData, meshes_in
+from geoseg.data.meshes.files import read_mesh, write_obj
 from geoseg.data.pictures.files import EXTENSIONS, list_images, pair_files, read_image
+from geoseg.data.pictures.geotags import read_gps, read_poses
 from geoseg.data.rasters.files import match_pattern
+from geoseg.data.splits import read_split
 from geoseg.inference.pictures import picture_files
 from geoseg.inference.rasters.rasters import find_rasters
 from geoseg.world.layouts import world_data
@@ -225,12 +231,93 @@ def test_a_damaged_photo_does_not_stop_the_rest(how, tmp_path):
         GeotaggedData(str(tmp_path), split='random').setup()
 
 
-def test_inspect_says_what_is_left_out(tmp_path, caplog):
-    from geoseg.evaluation.inspection import inspect
-    root = tmp_path / 'data'
-    shutil.copytree(world_data('folders', size='tiny'), root)
-    (root / 'images' / 'train' / 'readme.pdf').touch()
+LEFT_OUT = {  # what is laid into a folder of a layout, what is said of it
+    'folders': (['images/train/readme.pdf'], '1 of another kind (first: images/train/readme.pdf)'),
+    'geotagged': (['mask.gif', 'before.jpg'], '1 of another kind (first: mask.gif), 1 not read (first: before.jpg)'),
+    'wildscenes': (['before.jpg'], '1 not read (first: before.jpg)'),
+    'deepglobe': (['before.jpg'], '1 not read (first: before.jpg)'),
+    'raster': (['before.jpg'], '2 of another kind (first: before.jpg)'),  # a JPEG beside GeoTIFFs
+    'gta': (['drone/images/zz.png', 'satellite/._2_0_0_0.png', 'drone/images/a.JPG'],
+            'in none of cross-area-drone2sate-train.json and cross-area-drone2sate-test.json (first: drone/images/'),
+    'mesh': (['train/a.stl'], '1 of another kind (first: train/a.stl)')}
+
+
+@pytest.mark.parametrize('layout', [*LAYOUTS])
+def test_inspect_says_once_what_is_left_out(layout, tmp_path, capsys, cache):
+    from geoseg.cli import main
+    root, (names, said) = tmp_path / 'data', LEFT_OUT[layout]
+    shutil.copytree(world_data(layout, size='tiny'), root)
+    for name in names:
+        picture(root / name, seed=1) if name.lower().endswith(('.png', '.jpg')) else (root / name).touch()
+    assert main(['inspect', f'data={root}', 'num_workers=0']) == 0
+    shown = capsys.readouterr()
+    assert (shown.out + shown.err).count(said) == 1, shown
+    if layout == 'gta':  # two of these and the photos of the other area's split
+        photos = {entry['drone_img_name'] for part in ('train', 'test')
+                  for entry in json.loads((root / f'cross-area-drone2sate-{part}.json').read_text())}
+        unused = [path for path in (root / 'drone/images').iterdir() if path.name not in photos]
+        assert f'1 hidden (first: satellite/._2_0_0_0.png), {len(unused)} in none of' in shown.out
+
+
+def test_what_is_noted_is_logged_where_no_report_is_made(caplog):
     with caplog.at_level(logging.INFO, 'geoseg'):
-        found = inspect('unet', {'data': str(root), 'num_workers': 0})
-    assert any('1 of another kind (first: images/train/readme.pdf)' in text for text in found.notes)
-    assert 'readme.pdf' in caplog.text
+        note('one')
+        with pytest.raises(ValueError), collect_notes():
+            note('two')
+            raise ValueError
+        with collect_notes() as notes:
+            note('three')
+            note('three')
+    assert [record.getMessage() for record in caplog.records] == ['one', 'two'] and notes == ['three']
+
+
+TABLE_FILES = {  # a reader, its first lines, a line at fault
+    'gps.csv': (read_gps, 'filename,lat,long', 'a{}.jpg,1,2', 'x.jpg,99,2'),
+    'gps.csv of times': (read_gps, 'filename,lat,long,time', 'a{}.jpg,1,2,20170621', 'x.jpg,9,2,now'),
+    'gps.csv of twins': (read_gps, 'filename,lat,long', 'a{}.jpg,1,2', 'a0.jpg,1,2'),
+    'split.csv': (read_split, 'name,split', 'a{},train', 'x,tran'),
+    'split.csv of twins': (read_split, 'name,split', 'a{},train', 'a0,val'),
+    'poses2d.csv': (read_poses, 'timestamp x y', '162337883{}.5 1 2', '1623378999.5 1 none'),
+    'poses2d.csv of times': (read_poses, 'timestamp,x,y', '162337883{}.5,1,2', 'now,1,2'),
+    'poses2d.csv of twins': (read_poses, 'ts,x,y', '162337883{}.5,1,2', '1623378830.5,1,2'),
+    'category.csv': (LabelScheme.load, 'id,name,r,g,b', '{0},a{0},1,2,{0}', 'one,x,1,2,3'),
+    'classes.txt': (LabelScheme.load, '0 first', '1{0} a{0}', '70000 x'),
+}
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(blank=st.lists(st.sampled_from(['', ' ', '  ']), max_size=3), before=st.integers(1, 4), ahead=st.integers(0, 2),
+       end=st.sampled_from(['\n', '\r\n', '\r']))
+@pytest.mark.parametrize('case', TABLE_FILES)
+def test_an_error_names_the_line_of_the_file(case, tmp_path_factory, blank, before, ahead, end):
+    read, head, good, bad = TABLE_FILES[case]
+    lines = [*[''] * ahead, head]
+    for number in range(before):
+        lines += [*(blank if number == before - 1 else ['']), good.format(number)]
+    path = tmp_path_factory.mktemp('t') / case.split()[0]
+    path.write_bytes(end.join([*lines, bad, good.format(9), '']).encode())
+    with pytest.raises(ValueError, match=f'(line|row) {len(lines) + 1}[: ]'):
+        read(path)
+
+
+def test_a_row_of_several_lines_is_counted_by_its_first(tmp_path):
+    path = tmp_path / 'gps.csv'
+    path.write_text('filename,lat,long,note\n\na.jpg,1,2,"two\n\nlines"\nb.jpg,1,99x,""\n')
+    with pytest.raises(ValueError, match='line 6: long is'):
+        read_gps(path)
+    assert line_of(path, 0) == 3 and line_of(tmp_path / 'none.csv', 5) == 7
+    path.write_text('filename,lat,long\n\n\nDJI_1.png,1,2\n')
+    with pytest.raises(ValueError, match=r'gps.csv: line 4: DJI_1.png fits 2 files'):
+        match_rows(read_gps(path).index, ['f1/DJI_1.png', 'f2/DJI_1.png'], path)
+
+
+@pytest.mark.parametrize('split', [True, False])
+def test_two_meshes_of_one_name_share_no_labels(split, tmp_path):
+    shutil.copytree(world_data('mesh', size='tiny'), tmp_path, dirs_exist_ok=True)
+    mesh = min((tmp_path / 'train').glob('*.ply'))
+    write_obj(mesh.with_suffix('.OBJ'), read_mesh(mesh))
+    root = tmp_path if split else tmp_path / 'train'
+    data = MeshData({'train': str(root), 'val': str(tmp_path / 'val')} if split else str(root),
+                    labels=str(tmp_path / 'category.csv'))
+    with pytest.raises(ValueError, match=f'train: two meshes of one name: {mesh.stem}.OBJ, {mesh.stem}.ply; rename'):
+        data.files()

@@ -197,6 +197,7 @@ def test_the_decision_is_stored_and_holds_for_later_data(tmp_path):
     from geoseg.training.run import Run
     from geoseg.training.train import train
     root = folder(tmp_path / 'data', [square(0, 255, side=64)] * 10)
+    Image.new('RGB', (64, 64)).save(root / 'before.jpg')
     words = {'image_size': [64, 64], 'crop': None, 'crop_padding': 0, 'num_workers': 0, 'batch_size': 4,
              'encoder': 'tu-resnet10t', 'decoder_channels': [16, 8, 8, 8, 8], 'trainer.accelerator': 'cpu',
              'warmup_epochs': 0, 'trainer.enable_progress_bar': False, 'trainer.limit_train_batches': 1}
@@ -205,7 +206,8 @@ def test_the_decision_is_stored_and_holds_for_later_data(tmp_path):
     card = torch.load(run.best, weights_only=True)['geoseg']
     assert stored['value_255'] == 'class' == card['data']['init_args']['value_255']
     assert [255, 1] in card['labels']['ids']
-    assert '255 is read as fg' in (run.folder / 'log.txt').read_text()
+    logged = (run.folder / 'log.txt').read_text()
+    assert '255 is read as fg' in logged and 'pictures left out: 1 not read (first: before.jpg)' in logged
     assert 'value_255' not in (run.folder / 'summary.md').read_text()
     other = folder(tmp_path / 'other', [square(0, 1, 255, side=64)] * 10)  # by itself, 255 would be ignored here
     data = Run(run.folder).data(data=str(other))

@@ -19,11 +19,11 @@ from torch.utils.data import Dataset, default_collate
 
 from ...core.files import cache_folder
 from ...core.inputs import DataFolder
-from ...core.listing import list_files, match_rows, note_left_out
+from ...core.listing import by_stem, list_files, match_rows, note_left_out
 from ..labels import LabelScheme
 from ..loading import Key, SegmentationData, key_of, source_id, split_roots
 from .features import NORMAL, face_features, points_in_triangle
-from .files import SUFFIXES, labels_expected, unique_rows
+from .files import SUFFIXES, labels_expected, mesh_files, unique_rows
 from .prepared import Preparation, PreparedMesh, prepare_all
 from ..splits import read_split
 from ...geo.coords import Frame
@@ -243,7 +243,7 @@ class MeshData(SegmentationData):
             if folder is root and list(self.roots.values()).count(root) > 1:
                 meshes[split] = self._listed(root, split)
             else:
-                meshes[split] = meshes_in(folder)
+                meshes[split] = _named_meshes(folder)
             if not meshes[split] and folder is not root:
                 raise ValueError(f'{folder}: no {" or ".join(SUFFIXES)} in it')
         if not any(meshes.values()):
@@ -254,7 +254,7 @@ class MeshData(SegmentationData):
     @staticmethod
     def _listed(root, split):
         'Meshes of one folder whose split is told by a table.'
-        files = meshes_in(root)
+        files = _named_meshes(root)
         if not files:
             return []
         if not (root / 'split.csv').is_file():
@@ -273,7 +273,8 @@ class MeshData(SegmentationData):
 
     def make_datasets(self) -> dict[str, Dataset]:
         files = self.files()
-        note_left_out(self.roots.values(), SUFFIXES, [f for part in files.values() for f in part], 'meshes')
+        read = [file for mesh, within in self.within(files).items() for file in mesh_files(mesh, within)]
+        note_left_out(self.roots.values(), SUFFIXES, read, 'meshes')
         prepared = prepare_all([f for part in files.values() for f in part], self.scheme, self.settings, self.cache,
                                self.num_workers, within=self.within(files))
         meshes = {split: [prepared[f] for f in part] for split, part in files.items()}
@@ -337,6 +338,13 @@ class MeshData(SegmentationData):
         'What was found in each mesh: faces, duplicates, degenerate ones, …'
         self.setup()
         return {m.path.name: m.meta['counts'] for part in self.prepared.values() for m in part}
+
+
+def _named_meshes(folder: Path) -> list[Path]:
+    'Those of `meshes_in`, no two of one name: they would share their labels and their answer.'
+    files = list_files(folder, SUFFIXES).files
+    by_stem(files, folder, 'meshes')
+    return [*files.values()]
 
 
 def meshes_in(folder: Path) -> list[Path]:

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from ...core.listing import note_left_out
 from ..augment import Normalize, reseed
 from ..loading import Key, LayoutData, ResumableLoader, SeededBatchSampler, key_of, mix
 from .pairs import Pairs, read_pairs
 from ..splits import SPLITS
-from ..pictures.files import read_image
+from ..pictures.files import EXTENSIONS, read_image
 
 # %% ../../../nbs/data/pairs/crossview.ipynb #d1c1e173
 @dataclass
@@ -278,7 +279,7 @@ class CrossViewData(LayoutData):
         self.allow_outside = allow_outside
         self.pairs: dict[str, Pairs] = {}
         self.datasets: dict[str, Dataset] = {}
-        self.left_out: dict[str, int] = {}  # photos that no tile is right for
+        self.left_out: dict[str, list[Path]] = {}  # photos that no tile is right for
 
     @classmethod
     def recognises(cls, root: Path) -> bool:
@@ -295,9 +296,13 @@ class CrossViewData(LayoutData):
         if self.datasets:
             return
         train = self._read('train', self.mode)
+        read = [*train.photos, *train.tiles]
         if self.frame is not None:  # a checkpoint's
             self.frame.require_same(train.frame, str(self.root))
         evaluated = {'test': self._read('test', self.test_mode)}
+        read += [*evaluated['test'].photos, *evaluated['test'].tiles]
+        note_left_out([self.root], EXTENSIONS, read, 'pictures',
+                      f'in none of {" and ".join(file.name for file in self.files.values())}')
         self.frame = train.frame
         if self.val_share:
             order = np.random.default_rng(mix(self.seed, 11)).permutation(len(train.photos))
@@ -310,7 +315,7 @@ class CrossViewData(LayoutData):
         self.datasets['train'].xy = torch.from_numpy(train.photo_xy[train.pairs['photo'].to_numpy()])
         for split, pairs in evaluated.items():
             matched = np.unique(pairs.pairs.photo)
-            self.left_out[split] = len(pairs.photos) - len(matched)
+            self.left_out[split] = [pairs.photos[i] for i in np.setdiff1d(range(len(pairs.photos)), matched)]
             if not len(matched):
                 raise ValueError(f'{self.root}: no photo of {split} has a tile that counts as found '
                                  f'(test_mode {self.test_mode})')

@@ -23,6 +23,7 @@ from rasterio.errors import RasterioError
 
 from ...core.files import write_whole
 from ...core.inputs import DataFolder, read_json
+from ..pictures.files import EXTENSIONS
 from ..rasters.files import color_table, open_raster, read_bands
 from ...geo.coords import Frame, crs_name
 
@@ -198,7 +199,8 @@ def read_pairs(
     names = set(known)
     if gallery == 'all':
         folders = {e['sate_img_dir'] for e in entries}
-        names |= {f'{folder}/{p.name}' for folder in folders for p in within.path(path, folder).glob('*_0_*.*')}
+        names |= {f'{folder}/{p.name}' for folder in folders for p in within.path(path, folder).glob('*_0_*.*')
+                  if p.name[0] != '.' and p.suffix.lower() in EXTENSIONS}
     names = sorted(names)
     photos = [within.path(path, f'{e["drone_img_dir"]}/{e["drone_img_name"]}') for e in entries]
     tiles = {name: within.path(path, name) for name in names}

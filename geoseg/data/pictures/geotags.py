@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ...core.pages import read_csv
+from ...core.pages import line_of, read_csv
 from ...core.inputs import read_text
 from ..splits import stamp_times
 
@@ -62,14 +62,14 @@ def unix_time(
 
 def unix_times(
     texts: pd.Series,  # of str, each as `unix_time` reads it, by the number of its row
-    path: str | Path,  # their file, whose row 0 is line 2
+    path: str | Path,  # their file
 ) -> np.ndarray:  # float64 [N] UNIX seconds; NaN for ''
     'The times of a table.'
     texts = texts.str.strip()
     times = [read_time(text) if text else np.nan for text in texts]
     for row, text, time in zip(texts.index, texts, times, strict=True):
         if time is None:
-            unix_time(text, f'{path}: line {row + 2}')
+            unix_time(text, f'{path}: line {line_of(path, row)}')
     return np.array(times, np.float64)
 
 
@@ -77,7 +77,7 @@ def read_poses(
     path: str | Path,  # poses2d.csv: a time, x, y, and what else there is, separated by spaces or commas
 ) -> pd.DataFrame:  # time (UNIX seconds), x, y (metres), in the order of time
     'The poses of a traverse; raises `ValueError` naming the line at fault.'
-    comma = ',' in read_text(path, 'table of poses').partition('\n')[0]
+    comma = ',' in read_text(path, 'table of poses').lstrip().partition('\n')[0]
     table = read_csv(path, sep=',' if comma else r'\s+', dtype=str, keep_default_na=False)
     named = {str(c).strip().lower(): c for c in table}
     clock = next((named[c] for c in ('timestamp', 'ts', 'time') if c in named), None)
@@ -87,16 +87,17 @@ def read_poses(
     for axis in 'xy':
         poses[axis] = pd.to_numeric(table[named[axis]], errors='coerce').to_numpy(np.float64)
         if len(bad := poses[~np.isfinite(poses[axis])]):
-            raise ValueError(f'{path}: line {bad.index[0] + 2}: {axis} is {table[named[axis]].iloc[bad.index[0]]!r}, '
-                             f'expected metres ({len(bad)} such lines)')
+            raise ValueError(f'{path}: line {line_of(path, bad.index[0])}: {axis} is '
+                             f'{table[named[axis]].iloc[bad.index[0]]!r}, expected metres ({len(bad)} such lines)')
     if len(twice := poses[poses['time'].duplicated()]):
-        raise ValueError(f'{path}: line {twice.index[0] + 2}: time {table[clock].iloc[twice.index[0]]} a second time')
+        raise ValueError(f'{path}: line {line_of(path, twice.index[0])}: time {table[clock].iloc[twice.index[0]]} a '
+                         'second time')
     return poses.sort_values('time', ignore_index=True)
 
 
 def pose_times(
     texts: pd.Series,  # '1623378835.623811943', '1623378835-623811943', nanoseconds, or '2021-06-11 02:33:55.623811'
-    path: str | Path,  # their file, whose first row is line 2
+    path: str | Path,  # their file
 ) -> np.ndarray:  # float64 [N] UNIX seconds
     'The times of poses.'
     texts = texts.reset_index(drop=True)
@@ -107,7 +108,8 @@ def pose_times(
     dates = np.isnan(times)
     times[dates] = unix_times(texts[dates], path)
     if len(bad := np.flatnonzero(~np.isfinite(times))):
-        raise ValueError(f'{path}: line {bad[0] + 2}: time is {texts[bad[0]]!r}, expected UNIX seconds or a date')
+        raise ValueError(f'{path}: line {line_of(path, bad[0])}: time is {texts[bad[0]]!r}, expected UNIX seconds or a '
+                         'date')
     return times
 
 # %% ../../../nbs/data/pictures/geotags.ipynb #bfa3ab4b
@@ -119,11 +121,11 @@ def read_gps(
     if missing := [c for c in ('filename', 'lat', 'long') if c not in table]:
         raise ValueError(f'{path}: no column {", ".join(missing)}, expected filename,lat,long[,time,source]')
     if len(twice := table['filename'][table['filename'].duplicated()]):
-        raise ValueError(f'{path}: line {twice.index[0] + 2}: {twice.iloc[0]} a second time')
+        raise ValueError(f'{path}: line {line_of(path, twice.index[0])}: {twice.iloc[0]} a second time')
     for column, limit in ('lat', 90), ('long', 180):
         values = pd.to_numeric(table[column], errors='coerce')
         if len(bad := table[~(values.abs() <= limit)]):
-            raise ValueError(f'{path}: line {bad.index[0] + 2}: {column} is {bad[column].iloc[0]!r}, '
+            raise ValueError(f'{path}: line {line_of(path, bad.index[0])}: {column} is {bad[column].iloc[0]!r}, '
                              f'expected degrees from -{limit} to {limit} ({len(bad)} such lines)')
         table[column] = values
     if 'time' in table:

@@ -6,17 +6,21 @@
 __all__ = ['patch_corners', 'unknown_shares', 'file_states', 'PixelStore', 'PatchSegmentation', 'sat_pairs', 'DeepGlobeData']
 
 # %% ../../../nbs/data/pictures/patches.ipynb #06606491
+import contextlib
+import inspect
 import json
 import shutil
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ...core.files import allocate, cache_folder, fill_folder, fingerprint, write_whole
+from ...core.listing import note
 from ...core.pages import csv_text
 from ..augment import Augment, Pipeline
 from ..balance import class_counts, repeat_factors
@@ -24,7 +28,7 @@ from ..grids import cover
 from ..labels import LabelScheme
 from ..masks import read_mask, settle_pictures
 from ..loading import usable_workers
-from .files import check_sizes, list_images, read_image, count_and_first
+from .files import check_sizes, count_and_first, image_size, list_images, read_image
 from .images import ImageData, ImageSegmentation, require_folders, split_folders
 from ..splits import SPLITS, by_random, samples_table
 
@@ -176,6 +180,7 @@ class PatchSegmentation(ImageSegmentation):
 def sat_pairs(
     folder: Path,  # with ID_sat.jpg, ID_mask.png
     split: str,  # of SPLITS, or 'predict'
+    missing: str = 'required',  # a picture without mask: 'required' is an error, 'optional' is unlabelled
 ) -> pd.DataFrame:  # name, image, mask (None where unlabelled), split ('predict' where unlabelled)
     'The images of one folder with their masks.'
     files = list_images(folder)
@@ -187,12 +192,13 @@ def sat_pairs(
     lost = [n for n in images if n not in masks]
     if split == 'predict' or len(lost) == len(images) and split != 'train':
         split, masks = 'predict', dict.fromkeys(images)
-    elif lost:
-        raise ValueError(f'{folder}: no mask for {count_and_first(lost, len(images), "images")}')
+    elif lost and (missing == 'required' or len(lost) == len(images)):
+        raise ValueError(f'{folder}: no mask for {count_and_first(lost, len(images), "images")}'
+                         + ('; masks=optional takes them as unlabelled' if len(lost) < len(images) else ''))
     if extra := [n for n in masks if n not in images]:
         raise ValueError(f'{folder}: no image for {count_and_first(extra, len(masks), "masks")}')
     return pd.DataFrame({'name': list(images), 'image': list(images.values()),
-                         'mask': [masks[n] for n in images], 'split': split})
+                         'mask': [masks.get(n) for n in images], 'split': split})
 
 
 class DeepGlobeData(ImageData):
@@ -220,9 +226,10 @@ class DeepGlobeData(ImageData):
         allow_outside: bool = False,  # as of other layouts: no file of pictures names others
         value_255: str = 'auto',  # of index masks: 'class' 1 of two, 'ignore'; 'auto': see `decide_masks`
         palette: str = 'auto',  # of masks with one: read by 'colors' or 'index'; 'auto': see `decide_masks`
+        masks: str = 'required',  # an image without mask: 'required' is an error, 'optional' goes to predict
     ):
-        super().__init__(root, labels, augment, batch_size, num_workers, seed, unknown, oversample=oversample,
-                         allow_outside=allow_outside, value_255=value_255, palette=palette)
+        super().__init__(root, labels, augment, batch_size, num_workers, seed, unknown, masks=masks,
+                         oversample=oversample, allow_outside=allow_outside, value_255=value_255, palette=palette)
         stride = stride or patch
         if not 1 <= stride <= patch:
             raise ValueError(f'stride is {stride} for patches of {patch} pixels, expected 1 to {patch}')
@@ -242,6 +249,19 @@ class DeepGlobeData(ImageData):
         return any(root.glob('*_sat.*'))
 
     @classmethod
+    def adapt(cls, root: Path, settings: dict[str, Any], own: bool) -> dict[str, Any]:
+        'Patches that fit into the smallest image, where the recipe is for another layout and knows of no patch.'
+        known = inspect.signature(cls.__init__).parameters['patch'].default
+        sides = [known]
+        for path in [] if own or 'patch' in settings else [*root.glob('*_sat.*'), *root.glob('*/*_sat.*')]:
+            with contextlib.suppress(ValueError, OSError):  # who reads it says what is wrong
+                sides += image_size(path)
+        if min(sides) == known:
+            return settings
+        note(f'{root}: patch={min(sides)}, the side of the smallest image')
+        return settings | {'patch': min(sides)}
+
+    @classmethod
     def masks_among(cls, names: Collection[str]) -> set[str]:
         'All ID_mask of a folder that holds some ID_sat.'
         folders = {name.rpartition('/')[0] for name in names if name.endswith('_sat')}
@@ -257,11 +277,11 @@ class DeepGlobeData(ImageData):
             require_folders(root, self.split_dirs, folders)
             if 'train' not in folders:
                 raise ValueError(f'{root}: no folder train, expected train/ID_sat.jpg, train/ID_mask.png')
-            parts = [sat_pairs(p, s).assign(folder=p.name) for s, p in folders.items()]
+            parts = [sat_pairs(p, s, self.masks).assign(folder=p.name) for s, p in folders.items()]
             table = pd.concat(parts, ignore_index=True)
             table['name'] = table.pop('folder') + '/' + table['name']
         else:
-            table = sat_pairs(folders.get(split, root), split)
+            table = sat_pairs(folders.get(split, root), split, self.masks)
         return table.assign(drive='', time=np.nan)
 
     def with_validation(self, table: pd.DataFrame, root: Path) -> pd.DataFrame:
@@ -276,8 +296,9 @@ class DeepGlobeData(ImageData):
             labelled, train = table['mask'].notna(), table['split'] == 'train'
             if small := [n for n, h, w in zip(table['name'][labelled], table['height'][labelled],
                                               table['width'][labelled], strict=True) if min(h, w) < self.patch]:
+                least = table.loc[labelled, ['height', 'width']].to_numpy().min()
                 raise ValueError(f'patch is {self.patch} pixels, larger than '
-                                 + count_and_first(small, len(table), 'images'))
+                                 f'{count_and_first(small, len(table), "images")}; set patch={least} or less')
             if self.val_share and train.any() and not (labelled & (table['split'] == 'val')).any():
                 names = samples_table(table['name'][train])
                 dealt = by_random(names, (1 - self.val_share, self.val_share, 0), self.seed)

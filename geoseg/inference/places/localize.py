@@ -144,7 +144,7 @@ def photo_files(
     photos: str | Path | Sequence[str | Path],  # a folder of pictures, one, or several
 ) -> dict[str, Path]:  # by name: the path from their common folder
     'The photos that are named.'
-    files = picture_files({'predict': photos})
+    files = picture_files({'predict': photos}, rasters=True)
     if files is None:
         raise FileNotFoundError(f'{photos}: no such photo or folder of photos')
     return {Path(name).with_name(path.name).as_posix(): path for name, path in files.items()}
@@ -226,7 +226,7 @@ class PlaceAnswer(Answer):
 
     @classmethod
     def files(cls, data: Any, trained: Trained | None = None) -> dict[str, Path] | None:
-        return picture_files(data)
+        return picture_files(data, rasters=True)
 
     @classmethod
     def serves(cls, module) -> bool:
