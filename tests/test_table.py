@@ -63,12 +63,13 @@ def given(tmp_path, own_run, monkeypatch) -> Callable:
 
 
 def inputs_of(given: dict) -> dict[Path, tuple]:
-    "What a verb reads: the files of the run by their contents, those of the worlds by size and time."
+    "What a verb reads: checkpoints and the files of the worlds by size and time, others of the run by their contents."
     from geoseg.core.files import cache_folder
     worlds = (path for path in (cache_folder() / 'world').glob('tiny-*/[!.]*/**/*') if path.is_file())
-    run = (path for path in given['run'].rglob('*') if path.is_file())
-    return ({path: (hashlib.blake2b(path.read_bytes()).digest(),) for path in run}
-            | {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in worlds})
+    run = [path for path in given['run'].rglob('*') if path.is_file()]
+    large = [path for path in run if path.suffix == '.ckpt']
+    return ({path: (hashlib.blake2b(path.read_bytes()).digest(),) for path in run if path not in large}
+            | {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in (*large, *worlds)})
 
 
 def command(verb: str, recipe: str, given: dict) -> list[str]:

@@ -10,13 +10,14 @@ __all__ = ['TRAINER_DEFAULTS', 'ALIASES', 'TOGETHER', 'LINKED', 'SECTIONS', 'Run
 
 # %% ../../nbs/training/config.ipynb #72935445
 import contextlib
+import copy
 import inspect
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import numpy as np
@@ -70,6 +71,7 @@ class RecipeCLI(LightningCLI):
 
     foreign: Foreign | None = None  # what was read of another tool's configuration
     _parser = None
+    _parsed: ClassVar[dict[tuple, Any]] = {}  # arguments, and what may be imported -> configuration
 
     def __init__(self, args: list[str]):
         super().__init__(L.LightningModule, L.LightningDataModule, subclass_mode_model=True, subclass_mode_data=True,
@@ -93,7 +95,13 @@ class RecipeCLI(LightningCLI):
                                   compute_fn=_attribute(name))
 
     def parse_arguments(self, parser, args):
-        self.config = parser.parse_args(args)
+        'What was parsed before is copied: verbs read the same settings more than once, and each time costs .3 s.'
+        key, known = (*args, is_trusted(), *plugin_modules()), RecipeCLI._parsed
+        if key not in known:
+            known[key] = parser.parse_args(args)
+            while len(known) > 32:
+                del known[next(iter(known))]
+        self.config = copy.deepcopy(known[key])
 
     def instantiate_classes(self):
         'Nothing yet: a configuration is read more often than it is built.'
@@ -246,7 +254,7 @@ def parse(
     overrides: Mapping[str, Any] | None = None,  # dotted keys or bare names; `data` may be a path
 ) -> RecipeCLI:  # with `.config`; `.build()` makes the objects
     'Read recipes and overrides; every key and type is checked, nothing is built.'
-    merged, recipe, valid, others, place = [], '', (), [], 0
+    merged, recipe, others, place = [], '', [], 0
     for config in configs:
         path = None
         if not isinstance(config, Mapping):
@@ -292,9 +300,10 @@ def parse(
     for config in merged:
         check_classes(config)
     arguments = [f'--config={json.dumps(config, default=str)}' for config in merged]
-    if len(arguments) > 1:
+
+    def valid():  # keys; an error alone asks for them
         with _clear_errors(), allowed_imports():
-            valid = [key for key, _ in RecipeCLI(arguments[:1]).config.items(branches=False)]
+            return [key for key, _ in RecipeCLI(arguments[:1]).config.items(branches=False)]
     with _clear_errors(valid), allowed_imports():
         cli = RecipeCLI(arguments)
         values = dict(cli.config.items(branches=False))
@@ -311,7 +320,7 @@ def parse(
             raise ConfigError(f'{key} cannot be set: it follows {LINKED[key]}')
         arguments.append(_argument(key, value))
     if len(arguments) > len(merged):
-        with _clear_errors(keys), allowed_imports():
+        with _clear_errors(lambda: keys), allowed_imports():
             cli = RecipeCLI(arguments)
     require_classes(cli.config)
     require_numbers(cli.config)
@@ -566,7 +575,7 @@ SECTIONS = ('seed_everything', 'trainer', 'model', 'data', 'run')
 
 
 @contextlib.contextmanager
-def _clear_errors(keys: Sequence[str] = ()):
+def _clear_errors(keys: Callable[[], Sequence[str]] = list):
     'Turn what the parser says into one message that names the key, the value and the nearest valid key.'
     try:
         yield
@@ -579,7 +588,7 @@ def _clear_errors(keys: Sequence[str] = ()):
         group = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text)
         name = f'{group[1]}.{group[2]}' if group else found and found[1]
         if name:
-            raise UnknownKey(name, keys) from error
+            raise UnknownKey(name, keys()) from error
         raise ConfigError(_shorten(text)) from error
 
 
