@@ -19,8 +19,8 @@ from ..data.pictures.files import read_image
 from ..data.pairs.pairs import Pairs
 from ..geo.coords import near_longitude
 from ..metrics.retrieval import Retrieval, recall_curve
-from ..core.files import writing
 from ..core.pages import page_text
+from .web_maps import WebMap
 
 # %% ../../nbs/visualization/localization.ipynb #d558898f
 def plot_first_tiles(
@@ -95,27 +95,22 @@ def write_flight(
         raise ValueError('the gallery has no place on the globe, there is nothing to put on a map')
     at = best[['refined_lat', 'refined_long']].to_numpy(copy=True)
     at[:, 1] = near_longitude(at[:, 1], at[0, 1])
-    page = folium.Map(location=at.mean(0).tolist(), tiles=tiles, zoom_start=15, control_scale=True)
-    track = folium.FeatureGroup(name='estimated')
+    bounds, layers = at, [track := folium.FeatureGroup(name='estimated')]
     folium.PolyLine(at.tolist(), color='#c44e52', weight=2).add_to(track)
     for row, place in zip(best.itertuples(), at.tolist(), strict=True):
         folium.CircleMarker(place, radius=5, color='#c44e52', fill=True, fill_opacity=float(row.confidence),
                             popup=page_text(f'{row.photo}: {row.tile}, confidence {row.confidence:.2f}')).add_to(track)
-    track.add_to(page)
-    bounds = at
     if gps is not None:
         if missing := [photo for photo in best.photo if photo not in gps.index]:
             raise ValueError(f'gps: no row for {len(missing)} of {len(best)} photos (first: {missing[0]})')
         true = gps.loc[best.photo, ['lat', 'long']].to_numpy(copy=True)
         true[:, 1] = near_longitude(true[:, 1], at[0, 1])
-        layer = folium.FeatureGroup(name='true')
+        layers.append(layer := folium.FeatureGroup(name='true'))
         folium.PolyLine(true.tolist(), color='#4878a8', weight=3).add_to(layer)
         for there, here in zip(at.tolist(), true.tolist(), strict=True):
             folium.PolyLine([there, here], color='#777777', weight=1, dash_array='4').add_to(layer)
-        layer.add_to(page)
         bounds = np.concatenate([at, true])
-    folium.LayerControl(collapsed=False).add_to(page)
-    page.fit_bounds([bounds.min(0).tolist(), bounds.max(0).tolist()])
-    with writing(path) as draft:
-        page.save(str(draft))
-    return Path(path)
+    page = WebMap(bounds, tiles)
+    for layer in layers:
+        layer.add_to(page)
+    return page.write(path)

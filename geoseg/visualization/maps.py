@@ -23,9 +23,9 @@ from ..data.rasters.chips import RasterData
 from ..data.rasters.files import Acquisition
 from ..data.rasters.reader import overview
 from ..geo.coords import WGS84, Frame, near_longitude
-from ..core.files import writing
 from ..core.pages import page_text
 from .samples import sample_place
+from .web_maps import WebMap
 
 # %% ../../nbs/visualization/maps.ipynb #5ce715fe
 SPLIT_COLORS = {'train': '#4878a8', 'val': '#e1a23c', 'test': '#c44e52', 'predict': '#777777', 'remember': '#6aa56a'}
@@ -163,7 +163,7 @@ def write_page(
     if not len(gps):
         raise ValueError(f'{data.layout}: none of its samples has a known place')
     gps[:, 1] = near_longitude(gps[:, 1], gps[0, 1])
-    page = folium.Map(location=gps.mean(0).tolist(), tiles=tiles, zoom_start=14, control_scale=True)
+    page = WebMap(gps, tiles)
     if isinstance(data, RasterData):
         acquisitions = sorted({a for part in data.acquisitions.values() for a in part}, key=lambda a: a.time)
         for a in acquisitions:
@@ -182,8 +182,4 @@ def write_page(
             folium.CircleMarker(at, radius=4, color=SPLIT_COLORS[split.partition('_')[0]], fill=True, weight=1,
                                 popup=page_text(f'{split}: {lat:.6f}, {lon:.6f}')).add_to(layer)
         layer.add_to(page)
-    folium.LayerControl(collapsed=False).add_to(page)
-    page.fit_bounds([gps.min(0).tolist(), gps.max(0).tolist()])
-    with writing(path) as draft:
-        page.save(str(draft))
-    return Path(path)
+    return page.write(path)

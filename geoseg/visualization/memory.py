@@ -21,10 +21,10 @@ from torch.utils.data import Dataset, default_collate
 from ..geo.coords import near_longitude
 from ..geo.memory import GeoMemory
 from ..geo.recall import YEAR
-from ..core.files import writing
 from ..core.pages import page_text
 from ..models.predictor import Predictor
 from .maps import principal_colors, to_mercator
+from .web_maps import WebMap
 
 # %% ../../nbs/visualization/memory.ipynb #8ba9fa2e
 def memory_maps(
@@ -89,7 +89,7 @@ def write_memory_page(
     known = np.isfinite(maps['entries'])
     gps = memory.frame.to_gps(np.array([[west, south], [east, north]]))
     gps[:, 1] = near_longitude(gps[:, 1], gps[0, 1])
-    page = folium.Map(location=gps.mean(0).tolist(), tiles=tiles, zoom_start=14, control_scale=True)
+    page = WebMap(gps, tiles)
 
     def shades(values: np.ndarray, name: str) -> np.ndarray:
         low, high = np.nanmin(values, initial=np.inf), np.nanmax(values, initial=-np.inf)
@@ -103,11 +103,7 @@ def write_memory_page(
         image, bounds = to_mercator((255 * picture).astype(np.uint8), grid, memory.frame.crs, known)
         folium.raster_layers.ImageOverlay(image, bounds, name=page_text(title), opacity=0.7,
                                             show=title == 'features').add_to(page)
-    folium.LayerControl(collapsed=False).add_to(page)
-    page.fit_bounds(gps.tolist())
-    with writing(path) as draft:
-        page.save(str(draft))
-    return Path(path)
+    return page.write(path)
 
 # %% ../../nbs/visualization/memory.ipynb #eabd1e36
 def ask_memory(

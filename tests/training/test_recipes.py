@@ -193,3 +193,10 @@ def test_unknown_settings_of_place_are_named():
         cli = parse(['geosegformer'], {'data': 'world:tiny', key: value})
         with pytest.raises(ValueError, match=says):
             cli.build()
+
+
+def test_what_was_parsed_before_is_a_copy():
+    first = parse(['unet'])
+    first.config.run.monitor, first.config.model.init_args.labels = 'changed', 'changed'
+    first.config.data.init_args.augment['image_size'] = 'changed'
+    assert 'changed' not in parse(['unet']).parser.dump(parse(['unet']).config)
