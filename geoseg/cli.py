@@ -26,6 +26,7 @@ from typing import Any
 import yaml
 
 from .core.errors import ConfigError, UnknownKey, nearest
+from .core.listing import check_utf8
 from .core.signals import EXIT_CODES, Stopped, ends_on_sigterm
 from .core.signatures import Parameter, Signature, read_signature
 from . import __version__, leave_working_folder
@@ -507,16 +508,16 @@ def main(
     try:
         if (status := show_help(argv)) is not None:
             return status
+        for word in argv:
+            check_utf8(word)
         check_verb(name)
         known = sort_words(argv[1:])
         trust = from_yaml('trust', known.overrides.pop('trust', 'false'))
         check_words(name, known)
-        from geoseg.core.plugins import load_plugins
+        from geoseg.core.plugins import letting_in
         from geoseg.core.trust import trusted
-        with trusted(trust):
-            load_plugins([path for given in known.plugins for path in given.split(',')])
-            with ends_on_sigterm():
-                VERBS[name].run(known)
+        with trusted(trust), letting_in(','.join(known.plugins)), ends_on_sigterm():
+            VERBS[name].run(known)
     except Stopped as stopped:
         print(f'geoseg {name}: {stopped}', file=sys.stderr)
         return stopped.code

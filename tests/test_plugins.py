@@ -10,10 +10,15 @@ import yaml
 from PIL import Image
 
 from geoseg import cli
-from geoseg.core.plugins import load_plugins
+from geoseg.core.plugins import letting_in, plugin_modules
+from geoseg.core.trust import trusted
 from geoseg.data.loading import LAYOUTS
+from geoseg.evaluation.evaluate import evaluate
 from geoseg.inference.answer import ANSWERS
+from geoseg.inference.predict import predict
+from geoseg.models.predictor import Predictor
 from geoseg.training.config import parse
+from geoseg.training.run import Run
 
 PLUGIN = Path(__file__).with_name('a_plugin.py')
 RECIPE = {'model': {'class_path': 'a_plugin.OwnTask', 'init_args': {
@@ -39,9 +44,6 @@ def place(tmp_path_factory):
     (folder / 'own.yaml').write_text(yaml.safe_dump(RECIPE))
     say(folder, 'fit', '--recipe', 'own.yaml', f'out={folder}/runs')
     yield folder
-    LAYOUTS.pop('beside')  # other tests do not know it
-    ANSWERS[:] = [answer for answer in ANSWERS if answer.__module__ != 'a_plugin']
-    del sys.modules['a_plugin']
 
 
 def say(folder, verb, *words, plugin=True):
@@ -62,15 +64,17 @@ def run(place):
 
 
 def test_its_classes_are_known(place, run):
-    assert LAYOUTS['beside'].__name__ == 'BesideData' and 'ArrayAnswer' in {a.__name__ for a in ANSWERS}
+    with letting_in(PLUGIN):
+        assert LAYOUTS['beside'].__name__ == 'BesideData'
+        assert ANSWERS['segmentation', 'arrays'].__name__ == 'ArrayAnswer'
     config = yaml.safe_load((run / 'config.yaml').read_text())
     assert config['model']['class_path'] == 'a_plugin.OwnTask'
     assert config['data']['class_path'] == 'a_plugin.BesideData'
 
 
 def test_its_folders_are_recognised_by_other_recipes(place):
-    load_plugins(PLUGIN)
-    assert parse(['unet'], {'data': str(place / 'pictures')}).config.data.class_path == 'a_plugin.BesideData'
+    with letting_in(PLUGIN):
+        assert parse(['unet'], {'data': str(place / 'pictures')}).config.data.class_path == 'a_plugin.BesideData'
 
 
 @pytest.mark.parametrize('verb', ['validate', 'test', 'predict', 'calibrate', 'efficiency'])
@@ -82,6 +86,85 @@ def test_verbs_of_a_run(place, run, tmp_path, verb):
 def test_verbs_of_a_recipe(place):
     say(place, 'inspect', '--recipe', 'own.yaml')
     say(place, 'profile', '--recipe', 'own.yaml', 'steps=1')
+
+
+@pytest.mark.parametrize('verb', ['fit', 'inspect', 'profile', 'sweep', 'validate', 'test', 'predict', 'localize',
+                                  'calibrate', 'efficiency', 'resume', 'from_pretrained', 'load_predictor', 'Run.open'])
+def test_a_later_call_lets_nothing_in(place, run, tmp_path, capsys, verb):
+    'Every way to a class that an earlier call brought: the module is still loaded, and neither file may name it.'
+    assert 'a_plugin' in sys.modules and 'a_plugin' not in plugin_modules()
+    assert 'beside' not in LAYOUTS and ('segmentation', 'arrays') not in ANSWERS
+    say(place, 'inspect', '--recipe', 'own.yaml')  # the call before
+    if verb in ('from_pretrained', 'load_predictor', 'Run.open'):
+        calls = {'from_pretrained': Predictor.from_pretrained, 'load_predictor': Predictor.load,
+                 'Run.open': lambda path: Run(run).open(str(place / 'pictures'))}
+        shared = tmp_path / 'shared'
+        with letting_in(PLUGIN):
+            Predictor.load(run / 'checkpoints/best.ckpt').save_pretrained(shared)
+        path = {'from_pretrained': shared}.get(verb, run / 'checkpoints/best.ckpt')
+        with pytest.raises(ValueError, match='a_plugin.*plugins'):
+            calls[verb](path)
+        with trusted():
+            calls[verb](path)
+        return
+    words = {'fit': ['fit', '--recipe', place / 'own.yaml', f'data={place / "pictures"}', f'out={tmp_path}'],
+             'resume': ['fit', f'resume={run}', 'epochs=9'],
+             'inspect': ['inspect', '--recipe', place / 'own.yaml', f'data={place / "pictures"}'],
+             'profile': ['profile', '--recipe', place / 'own.yaml', f'data={place / "pictures"}'],
+             'sweep': ['sweep', '--recipe', place / 'own.yaml', f'data={place / "pictures"}', f'out={tmp_path}',
+                       'lr=1e-3']}
+    given = words.get(verb, [verb, '--checkpoint', run, f'out={tmp_path / "out"}',
+                             *[f'{key}={place / "pictures"}' for key in ('photos', 'tiles') if verb == 'localize']])
+    given = [word for word in given if verb != 'efficiency' or not str(word).startswith('out=')]
+    capsys.readouterr()
+    assert cli.main([str(word) for word in given]) == 2
+    said = capsys.readouterr().err
+    assert said.count('\n') == 1 and 'a_plugin' in said and 'plugins' in said, said
+
+
+def test_its_folders_and_bare_names_are_not_known_later(place):
+    'A registry and the parser, which knows loaded classes by their bare names, forget it as well.'
+    assert parse(['unet'], {'data': str(place / 'pictures')}).config.data.class_path.startswith('geoseg.')
+    bare = {**RECIPE, 'data': {**RECIPE['data'], 'class_path': 'BesideData'}}
+    (place / 'bare.yaml').write_text(yaml.safe_dump(bare).replace('a_plugin.', ''))
+    with pytest.raises(ValueError):
+        parse([str(place / 'bare.yaml')])
+    with letting_in(PLUGIN):
+        assert parse([str(place / 'bare.yaml')]).config.data.class_path == 'a_plugin.BesideData'
+
+
+def test_a_run_carries_what_it_was_opened_with(place, run):
+    with letting_in(PLUGIN):
+        opened = Run(run)
+    assert opened.kind == 'segmentation' and type(opened.predictor().network).__name__ == 'ColourNet'
+    data = str(place / 'pictures')
+    assert type(opened.open(data).datamodule).__name__ == type(opened.data(data=data)).__name__ == 'BesideData'
+    result = evaluate(run, data, 'val', plugins=PLUGIN, out=place / 'evaluated')
+    assert [name for name, _ in result.figures()][-1] == 'worst'
+    assert plugin_modules() == ()
+
+
+def test_what_ends_with_an_error_lets_nothing_in_either(place, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        predict(tmp_path / 'no.ckpt', plugins=PLUGIN)
+    (tmp_path / 'half_a_plugin.py').write_text('from geoseg.data.pictures.images import ImageData\n\n\n'
+                                               'class Half(ImageData):\n    layout = "half"\n\n\n1 / 0\n')
+    with pytest.raises(ValueError, match='half_a_plugin.py: ZeroDivisionError'):
+        with letting_in(tmp_path / 'half_a_plugin.py'):
+            pass
+    assert plugin_modules() == () and not {'half', 'beside'} & {*LAYOUTS}
+
+
+def test_two_of_one_name(place, tmp_path):
+    'Two plugins with one layout are an error together, and none one after the other; what is replaced comes back.'
+    other = tmp_path / 'another_plugin.py'
+    other.write_text(PLUGIN.read_text())
+    for plugin in (PLUGIN, other):
+        with letting_in(plugin):
+            assert LAYOUTS['beside'].__module__ == plugin.stem
+    with letting_in([PLUGIN, other]):
+        with pytest.raises(ValueError, match='another_plugin.BesideData: the layout .* a_plugin.BesideData already'):
+            parse(['unet'], {'data': str(place / 'pictures')})
 
 
 def test_its_answer_is_asked(place, run, tmp_path):

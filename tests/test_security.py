@@ -25,8 +25,9 @@ import yaml
 import geoseg
 from geoseg import cli
 from geoseg.core.pages import csv_text, guard_cell, read_csv
-from geoseg.core.trust import is_trusted
+from geoseg.core.trust import is_trusted, trusted
 from geoseg.data.labels import LabelScheme
+from geoseg.inference.answer import Trained
 from geoseg.models.predictor import Predictor
 from geoseg.training.config import parse
 from geoseg.training.run import Run
@@ -149,7 +150,15 @@ def test_a_table_comes_back(tmp_path):
     cells = re.split('[,;\t\n]', text.replace('"', ''))
     assert not [cell for cell in cells if re.match('\\s*[=@＝-]', cell)]
     pd.testing.assert_frame_equal(read_csv(path), other)
-    assert csv_text(pd.DataFrame({'name': ['a\rb']}), index=False) == 'name\n"a\rb"\n'
+    ends = pd.DataFrame({'name': ['a\rb', 'a\r\nb', 'a\nb', '\r', '=a\r', 'a"\r"b', '"\r\n"', 'a,\r,b', 'b'], 'n': 1})
+    for part, sep in ((ends, ','), (ends[:1], ','), (ends, ' ')):
+        path.write_bytes(csv_text(part, index=False, sep=sep).encode())
+        pd.testing.assert_frame_equal(read_csv(path, sep=sep), part)
+    assert csv_text(ends[:1], index=False) == 'name,n\n"a\rb",1\n'
+    for end in ('\n', '\r\n', '\r'):  # of a person's file
+        for text in ('name,n\na,1\nb,1\n', '"name","n"\n"a","1"\n"b",1'):
+            path.write_bytes(text.replace('\n', end).encode())
+            assert read_csv(path).to_dict('list') == {'name': ['a', 'b'], 'n': [1, 1]}
     plain = pd.DataFrame({'name': ['a', 'b'], 'loss': [-1, 1]})
     assert csv_text(plain, index=False) == plain.to_csv(index=False, lineterminator='\n')  # files look as they did
 
@@ -372,6 +381,36 @@ def test_no_spelling_gets_round_a_rule(sent, key, value, says, spelled):
         put(clean, key, value)
         (run / 'config.yaml').write_text(yaml.safe_dump(clean))
         assert Run(run).open(overrides={'allow_outside': True}).datamodule
+
+
+@pytest.mark.parametrize('recipe, name, made', [('deepglobe-trm', 'index_dir', 'patches/index-a/index.json'),
+                                                ('nomeformer', 'cache', 'meshes/a/meta.json')])
+def test_no_file_says_where_prepared_data_are_written(sent, tmp_path, recipe, name, made):
+    'All settings of `data` that name a folder of output: it was used before, or a person types it, or trusts.'
+    run, write = sent(recipe)
+    clean, key = yaml.safe_load((run / 'config.yaml').read_text()), f'data.init_args.{name}'
+    before = {path for path in tmp_path.rglob('*')}
+    for place in (str(tmp_path), 'prepared', '~/prepared'):  # relative to where one stands
+        for spell in (put, as_keyword, as_dotted):
+            settings = copy.deepcopy(clean)
+            settings['data']['init_args'].pop(name, None)
+            spell(settings, key, place)
+            (run / 'config.yaml').write_text(yaml.safe_dump(settings))
+            message = refused(Run(run).open)
+            assert f'{place} would be written to' in message and f'type {name}={place}' in message, spell
+    assert not [path for path in tmp_path.rglob('*') if path not in before and not path.is_relative_to(run)]
+    write(key, str(tmp_path / 'prepared'))
+    assert Run(run).open(overrides={name: str(tmp_path / 'typed')}).datamodule
+    with trusted():
+        assert Run(run).open().datamodule
+    (tmp_path / 'prepared' / made).parent.mkdir(parents=True)
+    (tmp_path / 'prepared' / made).touch()
+    assert Run(run).open().datamodule
+    # a card has no such setting
+    known = torch.load(run / 'checkpoints/best.ckpt', weights_only=True)
+    known['geoseg']['data']['init_args'] |= {name: str(tmp_path), 'allow_outside': True, 'root': '/etc'}
+    torch.save(known, tmp_path / 'alone.ckpt')
+    assert not {name, 'allow_outside', 'root'} & {*Trained(tmp_path / 'alone.ckpt').settings()}
 
 
 @pytest.mark.parametrize('recipe', geoseg.recipes())

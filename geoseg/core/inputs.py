@@ -24,6 +24,8 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from .listing import check_utf8
+
 # %% ../../nbs/core/inputs.ipynb #feab1474
 ADDRESS = re.compile(r'/vsi|[A-Za-z][A-Za-z0-9+.-]+:/')  # of GDAL's file systems, or of the net
 KINDS = {stat.S_IFIFO: 'a pipe', stat.S_IFCHR: 'a device', stat.S_IFBLK: 'a device', stat.S_IFSOCK: 'a socket',
@@ -38,6 +40,7 @@ def check_file(
     most: int | None = None,  # bytes
 ) -> Path:
     'The path of a file; `FileNotFoundError` for none and for an address, `ValueError` for a pipe or a device.'
+    check_utf8(path)
     if ADDRESS.match(str(path)):
         raise FileNotFoundError(f'{path}: an address; only files on this machine are opened')
     try:
@@ -69,6 +72,7 @@ MARKS = {codecs.BOM_UTF8: 'utf-8', codecs.BOM_UTF32_LE: 'utf-32-le', codecs.BOM_
 def decode_text(
     content: bytes,
     path: str | Path,  # named in errors
+    ends: bool = True,  # lines end with a line feed, whatever they end with in the file
 ) -> str:
     'Text by its byte-order mark, else UTF-8, else Windows-1252 (Latin-1); `ValueError` for what is no text.'
     mark = next((mark for mark in MARKS if content.startswith(mark)), b'')
@@ -80,7 +84,7 @@ def decode_text(
         except UnicodeDecodeError:
             continue
         if not re.search(r'[\0-\x08\x0e-\x1f]', text):
-            return text.replace('\r\n', '\n').replace('\r', '\n')
+            return text.replace('\r\n', '\n').replace('\r', '\n') if ends else text
     raise ValueError(f'{path}: not a text: save it as UTF-8')
 
 

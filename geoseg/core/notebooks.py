@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import wraps
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError, nearest
+from .listing import check_utf8
 
 # %% ../../nbs/core/notebooks.ipynb #524b5ffa
 def in_notebook() -> bool:
@@ -46,6 +48,8 @@ def as_path(
     if isinstance(value, (bool, float)):
         raise ConfigError(f'{name} is {value!r}, no path; where a file or folder has such a name, write ./NAME, or '
                           f'give it as text: -r {name} NAME with papermill, in quotes in YAML')
+    if isinstance(value, (str, Path)):
+        check_utf8(value)
     return str(value) if type(value) in (int, date) else value
 
 

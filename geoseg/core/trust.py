@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError
-from .plugins import find_class, plugin_modules
+from .plugins import find_class, letting_in, plugin_modules
 from .renames import current_path
 
 # %% ../../nbs/core/trust.ipynb #09e49b6a
@@ -48,14 +48,15 @@ def is_trusted() -> bool:
 
 
 def takes_trust(
-    function: Callable,  # with a parameter `trust`
+    function: Callable,  # with a parameter `trust`, and perhaps `plugins`
 ) -> Callable:
-    'A function whose `trust` holds while it runs.'
+    'A function whose `trust` and `plugins` hold while it runs.'
     known = inspect.signature(function)
 
     @wraps(function)
     def wrapped(*args, **kwargs):
-        with trusted(known.bind(*args, **kwargs).arguments.get('trust', False)):
+        given = known.bind(*args, **kwargs).arguments
+        with trusted(given.get('trust', False)), letting_in(given.get('plugins')):
             return function(*args, **kwargs)
 
     return wrapped

@@ -26,6 +26,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..core.errors import ConfigError
+from ..core.plugins import Registry, register
 from .augment import Augment, band_values
 from .balance import class_counts
 from .labels import LabelScheme, missing_labels
@@ -203,7 +204,7 @@ def samples_done(
 # %% ../../nbs/data/loading.ipynb #f741c0c1
 log = logging.getLogger('geoseg')
 CLASS_LISTS = ('category.csv', 'classes.txt')  # in the folder of a data set, in this order
-LAYOUTS: dict[str, type['LayoutData']] = {}  # by the name of the layout; filled as data modules are imported
+LAYOUTS = Registry('layout')  # classes of `LayoutData` by the name of the layout; filled as they are imported
 
 
 class LayoutData(L.LightningDataModule):
@@ -219,13 +220,7 @@ class LayoutData(L.LightningDataModule):
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        name, known = cls.__dict__.get('layout'), LAYOUTS.get(cls.__dict__.get('layout'))
-        if not name or known is not None and cls.__module__ == '__main__':  # a notebook that defines it again
-            return
-        if known is not None and (known.__qualname__, known.__module__) != (cls.__qualname__, cls.__module__):
-            raise ValueError(f'{cls.__module__}.{cls.__qualname__}: the layout {name!r} has the data module '
-                             f'{known.__module__}.{known.__qualname__} already; choose another name')
-        LAYOUTS[name] = cls
+        register(LAYOUTS, cls.__dict__.get('layout'), cls)
 
     @classmethod
     def recognises(

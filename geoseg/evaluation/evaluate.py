@@ -28,7 +28,7 @@ from ..core.locks import lock_output, releases_locks
 from ..core.pages import csv_text
 from ..core.trust import refuse_links, takes_trust
 from ..core.notebooks import text_paths
-from ..core.plugins import load_plugins
+from ..core.plugins import plugin_modules, with_own_plugins
 from ..data.alignment import Alignment
 from ..data.balance import class_table, plot_classes
 from ..data.batches import network_reads
@@ -133,7 +133,11 @@ class Evaluation(Result):
         yield 'samples', figure
         worst = np.argsort(each)[:4]  # NaN, a sample without a label, sorts last
         titles = [f'{self.names[i]}: {each[i]:.2f}' for i in worst]
-        yield 'worst', drawing_of(self.data.kind).predictions(self.predictor, self.data, self.split, worst, titles)
+        yield 'worst', self._drawn(worst, titles)
+
+    @with_own_plugins
+    def _drawn(self, indices: Sequence[int], titles: Sequence[str]) -> Figure:
+        return drawing_of(self.data.kind).predictions(self.predictor, self.data, self.split, indices, titles)
 
     def compare(self, others: Mapping[str, Result], block: int = 1) -> pd.DataFrame:
         return compare({'this': self, **others}, block)
@@ -154,7 +158,6 @@ def evaluate(
     trust: bool = False,  # whatever the files name: see SECURITY.md
 ) -> Result:
     'Run a checkpoint over a split; every sample counts once, whatever the number of processes.'
-    load_plugins(plugins)
     run = Run.of(checkpoint)
     kind = kind_of(run.kind)
     refuse_links(run.folder if out is None else out)
@@ -169,7 +172,7 @@ def evaluate(
     check_outputs(folder, cli.datamodule.inputs())
     lock_output(folder, force)
     result = kind.evaluate(run, cli, split, folder)
-    result.note = note
+    result.note, result.plugins = note, plugin_modules()
     if rank_zero_only.rank == 0:
         scores = {name: None if np.isnan(value) else float(value) for name, value in result.scores.items()}
         write_whole(folder / 'scores.json', json.dumps(scores, indent=1) + '\n')  # the same for each kind

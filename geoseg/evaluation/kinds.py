@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from ..core.errors import ConfigError
-from ..core.plugins import register
+from ..core.plugins import Registry, register
 from ..models.predictor import Predictor
 from ..training.config import RecipeCLI
 from ..training.run import Run
@@ -31,6 +31,7 @@ class Result:
     data: L.LightningDataModule  # on this
     split: str
     note = ''  # what a reader must know of them
+    plugins: tuple[str, ...] = ()  # modules that were let in for it
 
     def save(self):
         'Write the tables.'
@@ -64,7 +65,7 @@ class Result:
         raise NotImplementedError
 
 # %% ../../nbs/evaluation/kinds.ipynb #1953ae8c
-KINDS: dict[str, type['Kind']] = {}  # by `Task.kind`
+KINDS = Registry()  # classes of `Kind` by `Task.kind`
 
 
 class Kind:

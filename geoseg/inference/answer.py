@@ -24,6 +24,7 @@ from ..core.files import fingerprint, write_whole, written_files
 from ..core.inputs import read_json
 from ..core.listing import note
 from ..core.outputs import check_outputs
+from ..core.plugins import Registry, register
 from ..core.trust import refuse_links
 from ..data.labels import LabelScheme
 from ..geo.coords import Frame
@@ -225,7 +226,7 @@ def finishing(
     write_whole(folder / FINISHED, json.dumps({'job': job, 'files': files}, indent=1))
 
 # %% ../../nbs/inference/answer.ipynb #9164aff4
-ANSWERS: list[type['Answer']] = []  # filled as classes are imported
+ANSWERS = Registry()  # classes of `Answer` by kind and name; filled as they are imported
 
 
 class Answer:
@@ -239,10 +240,7 @@ class Answer:
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        same = [i for i, other in enumerate(ANSWERS) if (other.kind, other.name) == (cls.kind, cls.name)]
-        if same and cls.__module__ == '__main__':  # a notebook that defines it again
-            return
-        ANSWERS[slice(same[0], same[0] + 1) if same else slice(len(ANSWERS), None)] = [cls]
+        register(ANSWERS, (cls.kind, cls.name), cls)
 
     @classmethod
     def files(
@@ -406,7 +404,8 @@ def find_answer(
     request: Request,
 ) -> Answer:
     'The answer to a request, checked; `ConfigError` where nobody has one.'
-    fitting, data = sorted((a for a in ANSWERS if a.kind == trained.kind), key=lambda a: a.last), request.data
+    known, data = [*ANSWERS.values()], request.data
+    fitting = sorted((a for a in known if a.kind == trained.kind), key=lambda a: a.last)
     if not fitting:
         raise ConfigError(f'{trained.path}: no answer is known for {trained.kind!r}; give its class with --plugins')
     named = paths_of(data)
@@ -416,7 +415,7 @@ def find_answer(
         for kind in fitting:
             if (files := kind.files(data, trained)) is not None:
                 return kind(trained, request, files)
-        if others := [a.name for a in ANSWERS if a not in fitting and a.files(data) is not None]:
+        if others := [a.name for a in known if a not in fitting and a.files(data) is not None]:
             raise ConfigError(f'{data}: {others[0]}, and this checkpoint (recipe {trained.recipe}) answers '
                               + ' and '.join(a.name for a in fitting))
         if isinstance(data, Mapping) or not named[0].is_dir():

@@ -13,7 +13,6 @@ from typing import Any
 from ..core.locks import lock_output, releases_locks
 from ..core.mappings import as_list
 from ..core.notebooks import text_paths
-from ..core.plugins import load_plugins
 from ..core.trust import takes_trust
 from .answer import Request, Trained, find_answer
 # imported to be known
@@ -50,7 +49,6 @@ def predict(
     trust: bool = False,  # whatever the files name: see SECURITY.md
 ) -> Path:  # the folder
     'Answer for data with a checkpoint: a class for each pixel or face, a place for each photo.'
-    load_plugins(plugins)
     request = Request(data, out, memory, update, window, overlap, stride, tuple(as_list(tta)),
                       Postprocess.of(postprocess), as_list(write), tiles, as_list(sides), gallery, k, register)
     answer = find_answer(Trained(checkpoint, overrides), request)

@@ -17,7 +17,7 @@ import re
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
@@ -32,8 +32,9 @@ from ..core.errors import ConfigError
 from ..core.files import make_folder, write_whole
 from ..core.inputs import SETTINGS, check_file, read_json
 from ..core.pages import read_csv
+from ..core.plugins import plugin_modules, with_own_plugins
 from ..geo.coords import Frame
-from ..models.checkpoints import card_kind, load_weights, read_checkpoint
+from ..models.checkpoints import OF_THE_MACHINE, card_kind, load_weights, read_checkpoint
 from ..models.predictor import Predictor
 from .config import RecipeCLI, parse_run
 from .recipes import read_config
@@ -179,6 +180,7 @@ class Run:
 
     folder: Path
     checkpoint: Path | None = None  # None: its best
+    plugins: tuple[str, ...] = field(default_factory=plugin_modules, repr=False, compare=False)  # modules let in
 
     def __post_init__(self):
         self.folder = Path(self.folder).expanduser()
@@ -240,14 +242,17 @@ class Run:
         path.mkdir(exist_ok=True)
         return path
 
+    @with_own_plugins
     def predictor(self, device=None) -> Predictor:
         'The network, at its best where no other checkpoint is meant.'
         return Predictor.load(self.checkpoint, device)
 
     @property
+    @with_own_plugins
     def kind(self) -> str:  # as `Task.kind`
         return card_kind(read_checkpoint(self.checkpoint)['geoseg'])
 
+    @with_own_plugins
     def open(
         self,
         data: str | Mapping[str, str] | None = None,  # other data than the run's
@@ -261,7 +266,7 @@ class Run:
         settings = cli.config.model.init_args.network.get('init_args') or {}
         if 'tau' in settings and 'tau' not in chosen_settings(cli.config, given):
             settings.tau = known['geoseg']['network']['init_args']['tau']  # `calibrate_halting` may have changed it
-        cli.build()
+        cli.build(self.checkpoint)
         labels, scheme = known['geoseg']['labels'], getattr(cli.datamodule, 'scheme', None)
         ours, theirs = labels and labels['names'], scheme and scheme.names
         if ours != theirs:
@@ -274,10 +279,11 @@ class Run:
             cli.datamodule.extent = known['geoseg'].get('extent')
         return cli
 
+    @with_own_plugins
     def data(self, **overrides: Any) -> L.LightningDataModule:
         "The run's data module, set up; overrides as in `train`."
         cli = parse_run(self.folder, overrides)
-        cli.build()
+        cli.build(self.checkpoint if self.checkpoint.is_file() else None)
         cli.datamodule.setup()
         return cli.datamodule
 
@@ -385,8 +391,7 @@ def skip_download(
         network.init_args.pretrained = False
 
 
-NOT_OF_THE_CARD = ('root', 'remember', 'labels', 'label_file', 'augment', 'seed', 'cache', 'index_dir',
-                   'allow_outside')  # of this machine, or told
+NOT_OF_THE_CARD = (*OF_THE_MACHINE, 'remember', 'labels', 'label_file', 'augment', 'seed')  # or they are told otherwise
 
 
 def checkpoint_card(

@@ -30,7 +30,6 @@ from ..core.errors import ConfigError, nearest
 from ..core.files import write_whole
 from ..core.locks import lock_output, releases_locks
 from ..core.notebooks import in_notebook, text_paths
-from ..core.plugins import load_plugins
 from ..core.signals import after_the_step
 from ..models.checkpoints import WholeCheckpoints, load_weights, read_checkpoint
 from ..models.weights import published_weights, start_from
@@ -68,7 +67,6 @@ def train(
     trust: bool = False,  # whatever the files name: see SECURITY.md
 ) -> Run:
     'Train a recipe from its configuration to its folder; what is None keeps the value of the recipe.'
-    load_plugins(plugins)
     configs = [configs] if isinstance(configs, (str, Path)) else list(configs or ())
     plugins = [str(name) for name in (str(plugins).split(',') if isinstance(plugins, (str, Path)) else plugins or ())]
     given = {'data': data, 'epochs': epochs, 'batch_size': batch_size, 'lr': lr, 'seed': seed,
@@ -139,7 +137,7 @@ def fit(
     try:
         if checkpoint is not None or config.checkpoint_start is not None:
             skip_download(cli)
-        cli.build()
+        cli.build(checkpoint)
         if checkpoint is not None:
             keep_pretrained(before, cli.config)
         if checkpoint is None and config.checkpoint_start is not None:

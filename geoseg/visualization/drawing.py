@@ -14,7 +14,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ..core.errors import ConfigError
-from ..core.plugins import register
+from ..core.plugins import Registry, register
 from ..metrics.retrieval import Retrieval, retrieve
 from ..models.predictor import Predictor
 from .localization import plot_first_tiles
@@ -22,7 +22,7 @@ from .meshes import plot_mesh_predictions
 from .results import plot_predictions
 
 # %% ../../nbs/visualization/drawing.ipynb #2790c7d9
-DRAWINGS: dict[str, type['Drawing']] = {}  # by `Task.kind`
+DRAWINGS = Registry()  # classes of `Drawing` by `Task.kind`
 
 
 class Drawing:

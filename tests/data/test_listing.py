@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from geoseg import cli
 from geoseg.core.listing import AGAIN, HIDDEN, NOWHERE, OTHER, TABLES, collect_notes, list_files, match_rows, note, stem
 from geoseg.core.pages import line_of
 from geoseg.data.labels import LabelScheme
@@ -129,6 +130,35 @@ def test_every_layout_says_what_it_does_not_read(layout, tmp_path):
     (root / 'letter.docx').touch()
     after = left_out(module, root, tmp_path)
     assert after == {reason: before.get(reason, 0) + 1 for reason in ('hidden', 'of another kind', 'not read')}
+
+
+UNDECODABLE = os.fsdecode(b'caf\xe9')  # Latin-1, as older disks have it
+
+
+@pytest.mark.parametrize('layout', ['folders', 'geotagged', 'wildscenes', 'deepglobe', 'raster', 'mesh', 'gta'])
+def test_a_name_that_is_no_text_is_one_line(layout, tmp_path, capsys):
+    "In a file that is read, in a folder above it, and in a name that is typed: named before any work, by every layout."
+    root = shutil.copytree(world_data(layout, size='tiny'), tmp_path / 'data')
+    file = next(path for path in sorted(root.rglob('*')) if 'mask' not in str(path)
+                and path.suffix in ('.tif', '.ply', '.png', '.jpg'))
+    file.rename(file.with_name(f'{UNDECODABLE}_image.tif' if layout == 'raster' else f'{UNDECODABLE}_{file.name}'))
+    out = tmp_path / 'out'
+    words = ['inspect', f'data={root}', f'out={out}', *([f'index_dir={out}'] if layout == 'deepglobe' else [])]
+    assert cli.main(words) == 2 and not out.exists()
+    said = capsys.readouterr().err
+    assert layout == 'gta' or said.count('\n') == 1 and 'caf\\udce9' in said and 'rename' in said, said
+    typed = root.rename(tmp_path / UNDECODABLE)
+    assert cli.main(['inspect', f'data={typed}', f'out={out}']) == 2 and not out.exists()
+    assert 'not UTF-8' in capsys.readouterr().err
+    with pytest.raises(ValueError, match='not UTF-8'):
+        layout_of(typed)(typed).setup()
+
+
+def test_a_name_that_is_no_text_and_is_not_read_is_told_as_its_bytes(tmp_path, caplog):
+    picture(tmp_path / 'a.png')
+    (tmp_path / f'{UNDECODABLE}.docx').touch()
+    words = list_files(tmp_path, ('.png',)).words()
+    assert words.encode() and 'caf\\udce9.docx' in words
 
 
 def test_upper_case_suffixes_are_read(tmp_path):

@@ -10,11 +10,14 @@ import zipfile
 
 import pytest
 import torch
+import yaml
 
+from geoseg.inference.places.localize import Localizer
 from geoseg.models.checkpoints import read_checkpoint, write_checkpoint
 from geoseg.models.predictor import Predictor
 from geoseg.models.weights import read_weights
 from geoseg.training.run import Run
+from geoseg.training.train import train
 
 
 @pytest.fixture
@@ -55,6 +58,7 @@ CHANGES = [  # where, what, what the line says
     (('geoseg', 'labels', 'evil'), 1, 'labels'), (('geoseg', 'labels', 'ids'), 5, 'labels'),
     (('geoseg', 'labels', 'colors'), [['a']], 'labels'), (('geoseg', 'labels', 'names'), None, 'labels'),
     (('geoseg', 'augment'), 5, 'augment'), (('geoseg', 'kind'), ['a'], 'kind'), (('geoseg', 'data'), [], 'data'),
+    (('geoseg', 'data', 'init_args'), [1], 'init_args'),
     (('geoseg', 'data'), {'a': nested(300)}, DEEP), ((*SETTINGS, 'evil'), nested(300), DEEP),
     ((*NETWORK, 'class_path'), 5, 'class'), (NETWORK, 'text', 'network'), (NETWORK, LINEAR, 'larger'),
     ((*SETTINGS, 'evil'), 1, 'evil'), *((DECODER, [n] * 5, 'larger') for n in (10**4, 10**6, 10**12)),
@@ -72,6 +76,26 @@ def test_a_card_is_checked(best, tmp_path, where, value, says):
     torch.save(known, tmp_path / 'a.ckpt')
     message = one_line(Predictor.load, tmp_path / 'a.ckpt')
     assert str(tmp_path / 'a.ckpt') in message and says in message
+
+
+@pytest.mark.parametrize('read', ['Localizer.load', 'Predictor.load', 'Run.open', 'Run.data', 'fit'])
+def test_a_network_is_no_larger_than_its_weights(own_run, tmp_path, read):
+    'Whoever builds the network of a file: its card, or the configuration beside it, asks for a tebibyte.'
+    run, large = own_run('game4loc-same-area' if read == 'Localizer.load' else 'unet'), [10**6] * 5
+    if read.endswith('.load'):
+        known = torch.load(Run(run).best, weights_only=True)
+        known['geoseg']['network'] = LINEAR
+        torch.save(known, tmp_path / 'a.ckpt')
+        message = one_line({'Localizer.load': Localizer.load, 'Predictor.load': Predictor.load}[read],
+                           tmp_path / 'a.ckpt')
+        assert str(tmp_path / 'a.ckpt') in message and 'larger' in message
+        return
+    settings = yaml.safe_load((run / 'config.yaml').read_text())
+    settings['model']['init_args']['network']['init_args']['decoder_channels'] = large
+    (run / 'config.yaml').write_text(yaml.safe_dump(settings))
+    message = one_line({'Run.open': lambda: Run(run).open(), 'Run.data': lambda: Run(run).data(),
+                        'fit': lambda: train(resume=str(run), epochs=9)}[read])
+    assert '.ckpt' in message and 'UNet of the configuration is far larger' in message
 
 
 def test_a_card_says_its_labels(best, tmp_path):

@@ -30,7 +30,7 @@ from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from ...core.inputs import SETTINGS, DataFolder, check_file, read_text
-from ...core.listing import note
+from ...core.listing import check_utf8, note
 from ..loading import source_id
 from ..pictures.files import count_and_first
 from ...geo.coords import crs_name
@@ -71,6 +71,7 @@ def match_pattern(
         match = re.fullmatch(f'{regex}(?i:{re.escape(suffix)})', path.relative_to(root).as_posix())
         if not match or any(part.startswith('.') for part in path.relative_to(root).parts):
             continue
+        check_utf8(path.relative_to(root))
         key = tuple(match.groupdict().get(name, '') for name in ('date', 'tile'))
         if key in files:
             raise ValueError(f'{root}: two files of one name: {files[key].name}, {path.name}')

@@ -31,7 +31,7 @@ from ..answer import FINISHED, Answer, Trained, file_states, finishing, is_finis
 from ..pictures import picture_files
 from .gallery import Gallery, MapTiles
 from .registration import register_places
-from ...models.checkpoints import build_network, card_kind, load_weights, network_hash, read_checkpoint
+from ...models.checkpoints import build_stored, card_kind, load_weights, network_hash, read_checkpoint
 from ...training.run import Run
 
 # %% ../../../nbs/inference/places/localize.ipynb #6d547f75
@@ -63,7 +63,7 @@ class Localizer:
         card = known['geoseg']
         if card_kind(card) != 'localization':
             raise ConfigError(f'{path}: a run of recipe {card.get("recipe")!r}, which does not localize')
-        network = build_network(card['network'])
+        network = build_stored(card, path)
         load_weights(network, known, path)
         return cls(network, PairAugment(**card['augment']), device, temperature=card.get('temperature', 1.))
 
