@@ -25,8 +25,7 @@ from typing import Any
 
 import yaml
 
-from .core.errors import ConfigError, UnknownKey, nearest
-from .core.listing import check_utf8
+from .core.errors import ConfigError, UnknownKey, check_utf8, nearest
 from .core.signals import EXIT_CODES, Stopped, ends_on_sigterm
 from .core.signatures import Parameter, Signature, read_signature
 from . import __version__, leave_working_folder

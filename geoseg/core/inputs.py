@@ -24,7 +24,8 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from .listing import check_utf8
+
+from .errors import check_utf8
 
 # %% ../../nbs/core/inputs.ipynb #feab1474
 ADDRESS = re.compile(r'/vsi|[A-Za-z][A-Za-z0-9+.-]+:/')  # of GDAL's file systems, or of the net

@@ -14,8 +14,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError, nearest
-from .listing import check_utf8
+from .errors import ConfigError, check_utf8, nearest
 
 # %% ../../nbs/core/notebooks.ipynb #524b5ffa
 def in_notebook() -> bool:

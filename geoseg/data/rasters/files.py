@@ -29,8 +29,9 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
+from ...core.errors import check_utf8
 from ...core.inputs import SETTINGS, DataFolder, check_file, read_text
-from ...core.listing import check_utf8, note
+from ...core.listing import note
 from ..loading import source_id
 from ..pictures.files import count_and_first
 from ...geo.coords import crs_name
