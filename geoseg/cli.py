@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FLAGS', 'VERBS', 'NOT_SHOWN', 'FOLDERS', 'Words', 'sort_words', 'mapping_or_text', 'from_yaml', 'Verb', 'verb',
            'shown', 'rank_zero_print', 'fit', 'validate', 'test', 'arguments_of', 'predict', 'localize', 'calibrate',
-           'inspect', 'profile', 'find_lr', 'prepare_data', 'prepare', 'halt_cal', 'efficiency', 'sweep', 'recipes',
-           'check_words', 'check_needs', 'check_checkpoint', 'paths_in', 'check_there', 'neighbour', 'usage',
+           'inspect', 'profile', 'find_lr', 'prepare_data', 'prepare', 'halt_cal', 'efficiency', 'sweep', 'export',
+           'recipes', 'check_words', 'check_needs', 'check_checkpoint', 'paths_in', 'check_there', 'neighbour', 'usage',
            'as_typed', 'verb_help', 'show_settings', 'show_help', 'check_verb', 'main', 'of_worker']
 
 # %% ../nbs/command_line.ipynb #b68593f1
@@ -37,6 +37,7 @@ class Words:
 
     recipe: str | None = None
     checkpoint: str | None = None
+    model: str | None = None
     configs: list[str] = field(default_factory=list)
     plugins: list[str] = field(default_factory=list)
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -63,7 +64,7 @@ def sort_words(
             found.configs.append(value)
         elif key == 'plugins':
             found.plugins.append(value)
-        elif key in ('recipe', 'checkpoint'):
+        elif key in ('recipe', 'checkpoint') or key == 'model' and word.startswith('--'):
             setattr(found, key, value)
         elif key in found.overrides:
             raise ValueError(f'{key} is given twice')
@@ -104,7 +105,8 @@ class Verb:
 
 
 VERBS: dict[str, Verb] = {}
-NOT_SHOWN = ('recipe', 'checkpoint', 'configs', 'plugins', 'overrides', 'parameters', 'command')  # flags, and settings
+NOT_SHOWN = ('recipe', 'checkpoint', 'model', 'configs', 'plugins', 'overrides', 'parameters',
+             'command')  # flags, and settings
 
 
 def verb(
@@ -183,7 +185,7 @@ def predict(words: Words):
     'A class for each pixel or face, a place for each photo.'
     from geoseg.inference.predict import predict
     ours, settings = arguments_of(predict, words)
-    folder = predict(words.checkpoint, overrides=settings, **ours)
+    folder = predict(words.checkpoint, model=words.model, overrides=settings, **ours)
     if (folder / 'memory.txt').is_file():
         print((folder / 'memory.txt').read_text(), end='')
     print(folder)
@@ -302,6 +304,14 @@ def sweep(words: Words):
     print(summarise(sweep(parameters=recipe | settings, **ours), scores).to_string(float_format='%.4f'))
 
 
+@verb('geoseg.evaluation.export.export', 'checkpoint')
+def export(words: Words):
+    'A network as ONNX or .pt2, for other programs; checked against the original.'
+    from geoseg.evaluation.export import export
+    ours, settings = arguments_of(export, words)
+    print(shown(export(words.checkpoint, overrides=settings, **ours).report()))
+
+
 @verb('geoseg.training.recipes.recipes', 'nothing', alone=True)
 def recipes(words: Words):
     'The recipes there are.'
@@ -352,10 +362,18 @@ def check_needs(
     'An error where a recipe or a checkpoint is missing, is not there, or is not for this verb.'
     from geoseg.training.recipes import recipes
     needs = VERBS[name].needs
+    if words.model is not None:
+        if name != 'predict':
+            raise ConfigError(f'--model: a model from elsewhere is for predict; {name} takes runs and checkpoints')
+        if words.checkpoint or words.recipe or words.configs:
+            raise ConfigError('give --model or --checkpoint, one of them')
+        check_there('model', words.model)
+        return
     if needs in ('checkpoint', 'either') and words.checkpoint is not None:
         check_checkpoint(words.checkpoint)
     if needs == 'checkpoint' and (words.checkpoint is None or words.recipe or words.configs):
-        raise ConfigError('give --checkpoint, a run or a checkpoint file; its configuration stands beside it')
+        more = '; or --model, a model from elsewhere' if name == 'predict' else ''
+        raise ConfigError('give --checkpoint, a run or a checkpoint file; its configuration stands beside it' + more)
     if needs in ('recipe', 'data') and words.checkpoint is not None:
         more = ': resume=RUN goes on with a run, checkpoint_start=FILE begins with weights' if name == 'fit' else ''
         raise ConfigError(f'{name} takes --recipe, no --checkpoint{more}')

@@ -84,7 +84,7 @@ def command(verb: str, recipe: str, given: dict) -> list[str]:
         'sweep': [*(w for w in new if not w.startswith('seed=')), 'seeds=[0]', out, f'scores=[{monitor(recipe)}]'],
         'validate': [*old, out], 'test': [*old, out], 'predict': [*old, out], 'calibrate': [*old, out],
         'halt-cal': [*old, out, 'delta=0.5', 'by=sample'], 'localize': [*old, *places],
-        'efficiency': [*old, 'repeats=1', 'size=64'],
+        'efficiency': [*old, 'repeats=1', 'size=64'], 'export': [*old, out, 'chips=2', 'memory=without'],
     }
     return [verb, *words[verb]]
 

@@ -84,6 +84,7 @@ JOBS = {
     'inspect pictures': Job('inspect', 'unet'),
     'inspect places': Job('inspect', 'game4loc-same-area'),
     'inspect meshes': Job('inspect', 'nomeformer'),
+    'export': Job('export', 'game4loc-same-area'),
     'efficiency': Job('efficiency', 'unet', writes=False),
     'profile': Job('profile', 'unet', writes=False),
 }
@@ -145,6 +146,10 @@ def read(path: Path):
         return geopandas.read_file(path).to_json()
     if kind == '.parquet':
         return pd.read_parquet(path).to_csv()
+    if kind == '.onnx':
+        import onnxruntime
+        onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+        return path.read_bytes()
     if kind in ('.raw', '.bin', '.xml') or path.name == '.lock':
         return path.read_bytes()
     raise AssertionError(f'{path}: say how it is read')

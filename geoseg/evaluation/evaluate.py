@@ -298,6 +298,9 @@ class SegmentationKind(Kind):
     def example(self, network: nn.Module, settings, channels: int, size: int, batch: int) -> dict[str, Tensor]:
         return {'image': torch.rand(batch, channels, size, size)}
 
+    def chips(self, data, split: str) -> dict[str, Any]:
+        return next(iter(split_loader(data, split)()))
+
     def answers(self, predictor: Predictor, data, split: str) -> Iterator[list[tuple[Tensor, Tensor]]]:
         for batch in split_loader(data, split)():
             logits, labels = self.aligned(predictor.logits(batch), batch)
@@ -323,6 +326,7 @@ class MeshKind(SegmentationKind):
     'A class for each face.'
 
     kind = 'meshes'
+    class_axis = -1
 
     def shape(self, settings: Mapping[str, Any]) -> dict[str, int]:
         features = 25 if settings.get('additional_geometrical_features', True) else 22

@@ -157,6 +157,10 @@ class LocalizationKind(Kind):
         side = side if isinstance(side, int) else side[0]
         return {role: torch.rand(batch, channels, side, side) for role in ('query', 'gallery')}
 
+    def chips(self, data: CrossViewData, split: str) -> dict[str, Any]:
+        query, gallery = (next(iter(loader)) for loader in data.pictures(split))
+        return query | gallery
+
     def answers(self, predictor: Predictor, data, split: str) -> Iterator[list[tuple[Tensor, Tensor]]]:
         localizer = Localizer(predictor.network, data.augment, batch_size=data.batch_size,
                               temperature=predictor.temperature)

@@ -72,6 +72,7 @@ class Kind:
     'How one kind of task is evaluated, inspected, measured and calibrated: subclass it, and it takes part.'
 
     kind = ''  # as `Task.kind`
+    class_axis = 1  # of the logits
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -110,6 +111,14 @@ class Kind:
         batch: int,  # samples
     ) -> dict[str, Tensor]:
         'A batch of noise that a network takes.'
+        raise NotImplementedError
+
+    def chips(
+        self,
+        data: L.LightningDataModule,
+        split: str,
+    ) -> dict[str, Any]:
+        'The first batch of a split, by the names that networks read.'
         raise NotImplementedError
 
     def answers(

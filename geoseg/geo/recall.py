@@ -167,7 +167,7 @@ class RecallFusion(nn.Module):
         bias = torch.addmv(self.mix.bias, others, self.value.bias)
         mixed = torch.addmm(F.linear(queries, own, bias), heard, (others @ self.value.weight).T)
         said = self.out(F.gelu(mixed))
-        return said.unflatten(0, (len(cells), *cells.shape[2:])).permute(0, 3, 1, 2)
+        return said.unflatten(0, (cells.shape[0], *cells.shape[2:])).permute(0, 3, 1, 2)
 
     def weigh(
         self,

@@ -7,9 +7,11 @@ __all__ = ['predict']
 
 # %% ../../nbs/inference/predict.ipynb #5c717619
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..core.errors import ConfigError
 from ..core.locks import lock_output, releases_locks
 from ..core.mappings import as_list
 from ..core.notebooks import text_paths
@@ -21,13 +23,14 @@ from .pictures import PictureAnswer  # noqa: F401
 from .meshes import MeshAnswer  # noqa: F401
 from .places.localize import PlaceAnswer  # noqa: F401
 from .postprocess import Postprocess
+from .wrapped import ModelFile
 
 # %% ../../nbs/inference/predict.ipynb #f184c4bc
 @releases_locks()
 @text_paths
 @takes_trust
 def predict(
-    checkpoint: str | Path,  # a checkpoint, or a run's folder: its best
+    checkpoint: str | Path | None = None,  # a checkpoint, or a run's folder: its best
     data: Any = None,  # a file, several, a folder, a data set; None: the run's own
     out: str | Path | None = None,  # folder of the answers; None: RUN/predictions
     overrides: Mapping[str, Any] | None = None,  # of the run's configuration; {image_size: null}: as the pictures are
@@ -44,6 +47,7 @@ def predict(
     gallery: str | Path | None = None,  # as `Gallery.save` wrote it
     k: int = 5,  # places of each photo
     register: bool = False,  # align photos to their first tiles, for a finer position
+    model: str | Path | None = None,  # instead of a checkpoint: anyone's, see `ModelFile`; overrides add facts
     plugins: str | Path | Sequence[str | Path] | None = None,  # classes of one's own, see `load_plugins`
     force: bool = False,  # although a process on another machine may write there, see `lock_output`
     trust: bool = False,  # whatever the files name: see SECURITY.md
@@ -51,6 +55,11 @@ def predict(
     'Answer for data with a checkpoint: a class for each pixel or face, a place for each photo.'
     request = Request(data, out, memory, update, window, overlap, stride, tuple(as_list(tta)),
                       Postprocess.of(postprocess), as_list(write), tiles, as_list(sides), gallery, k, register)
-    answer = find_answer(Trained(checkpoint, overrides), request)
+    if (checkpoint is None) == (model is None):
+        raise ConfigError('give a checkpoint, or a model from elsewhere (--model FILE)')
+    trained = Trained(checkpoint, overrides) if model is None else ModelFile(model, overrides)
+    if model is not None and request.window is None:
+        request = replace(request, window=trained.fixed_window())
+    answer = find_answer(trained, request)
     lock_output(answer.folder, force)
     return answer.once()

@@ -29,7 +29,7 @@ def pointwise(
 ) -> Tensor:  # [B, K, h, w]
     'The convolution as a product of matrices: the same, and faster to go back through.'
     weight, bias = conv.weight.flatten(1), conv.bias[:, None]
-    flat = torch.baddbmm(bias.expand(len(x), -1, 1), weight.expand(len(x), -1, -1), x.flatten(2))
+    flat = torch.baddbmm(bias.expand(x.shape[0], -1, 1), weight.expand(x.shape[0], -1, -1), x.flatten(2))
     return flat.unflatten(2, x.shape[2:])
 
 
@@ -235,7 +235,7 @@ class GeoSegFormer(nn.Module):
             place = gps
             if gps is None and xy is not None:
                 raise ValueError("location 'sphere' reads gps, and the batch holds only xy")
-        if xy is not None and len(xy) != len(image):
+        if xy is not None and xy.shape[0] != image.shape[0]:
             raise ValueError(f'xy of {len(xy)} samples for {len(image)} images')
         if self.gps is not None and place is not None:
             middle = place.flatten(1, -2).nanmean(1) if place.ndim == 4 else place
@@ -252,7 +252,7 @@ class GeoSegFormer(nn.Module):
         if self.memory is not None:
             linear, norm = self.recall['entry']
             entries = norm(pointwise(mixed, linear))
-            recall = self.ask(xy if self.recalling else None, source, time, (len(image), *mixed.shape[2:]))
+            recall = self.ask(xy if self.recalling else None, source, time, (image.shape[0], *mixed.shape[2:]))
             found = recall.valid.any(1).view_as(logits[:, :1])
             result |= {'entry_logits': self.recall['logits'](entries), 'pixel_logits': logits, 'entries': entries,
                        'recalled': found.float().mean()}
@@ -286,7 +286,7 @@ def ask(
     if xy is None or not len(self.memory.keys):
         return self.memory.nothing(shape[0] * cells)
     each = cells if xy.ndim == 4 else 1  # queries an image
-    source = torch.full((len(xy),), -1, device=xy.device) if source is None else source
+    source = torch.full((xy.shape[0],), -1, device=xy.device) if source is None else source
     recall = self.memory.read(xy.reshape(-1, 2), source.repeat_interleave(each), self.recalled,
                               None if time is None else time.repeat_interleave(each))
     if each < cells:
@@ -307,7 +307,7 @@ def believe(
     cells = xy if xy is not None and xy.ndim == 4 else None
     if cells is None or recall.probs is None:
         recall, facts = self.memory.nothing(own[:, 0].numel()), facts[:, :0]
-        cells = torch.zeros(len(own), *own.shape[2:], 2, device=own.device)
+        cells = torch.zeros(own.shape[0], *own.shape[2:], 2, device=own.device)
     votes, known = self.recall['vote'](recall, facts, cells)
     own = F.interpolate(own, votes.shape[2:], mode='bilinear', align_corners=False)
     believed = torch.where(known, votes, own.detach().softmax(1))

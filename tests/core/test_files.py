@@ -118,7 +118,7 @@ DISKS = {  # job -> the largest file that fits, in bytes
     'localize': [4_000],
     'calibrate pictures': [20_000, 200_000], 'calibrate places': [400], 'calibrate meshes': [400],
     'halt-cal': [20_000],
-    'sweep': [100_000], 'find-lr': [9_000],
+    'sweep': [100_000], 'find-lr': [9_000], 'export': [3_000],
     'inspect pictures': [5_000], 'inspect places': [100], 'inspect meshes': [100],
 }
 

@@ -30,7 +30,7 @@ def verbs():
 
 
 VERBS = ('train', 'predict', 'evaluate', 'localize', 'calibrate', 'calibrate_halting', 'run_efficiency', 'sweep',
-         'inspect', 'profile', 'load_plugins')
+         'inspect', 'profile', 'load_plugins', 'export')
 
 
 @pytest.mark.parametrize('verb', VERBS)

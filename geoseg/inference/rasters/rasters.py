@@ -209,7 +209,7 @@ class RasterAnswer(Answer):
 
     def check(self):
         super().check()
-        self.window, self.overlap = self.windows(512)
+        self.window, self.overlap = self.windows(self.trained.recorded().get('window') or 512)
 
     def data_paths(self) -> list[Path]:
         return super().data_paths() + [a.image for a in self.found or ()]
