@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 from pyproj import Geod, Transformer
 from warm import execute
 
@@ -83,3 +84,25 @@ def test_photos_are_registered_where_they_can_be(run, root, tmp_path, monkeypatc
                         ([f'tiles={raster}', 'register=2'], 'register is true or false, not 2')):
         assert main([*command, *words]) == 2
         assert re.search(said, capsys.readouterr().err), words
+
+
+@pytest.mark.parametrize('verb', ['localize', 'predict'])
+@pytest.mark.parametrize('given', ['one', 'several', 'folder', 'mixed'])
+def test_a_photo_that_is_a_geotiff_is_a_photo(run, root, tmp_path, monkeypatch, capsys, verb, given):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'photos').mkdir()
+    photo = cv2.imread(str(min((root / 'drone/images').iterdir())))[..., ::-1]
+    names = ['photos/a.tif'] if given == 'one' else ['photos/a.tif', 'photos/b.tif']
+    for name in names:
+        with rasterio.open(name, 'w', driver='GTiff', width=photo.shape[1], height=photo.shape[0], count=3,
+                           dtype='uint8', crs='EPSG:32631', transform=rasterio.Affine(1, 0, 5e5, 0, -1, 5e6)) as file:
+            file.write(photo.transpose(2, 0, 1))
+    if given == 'mixed':
+        cv2.imwrite('photos/c.png', photo[..., ::-1])
+        names.append('photos/c.png')
+    words = 'photos' if given in ('folder', 'mixed') else f'[{",".join(names)}]' if given == 'several' else names[0]
+    setting = {'localize': 'photos', 'predict': 'data'}[verb]
+    assert main([verb, '--checkpoint', str(run.folder), f'{setting}={words}', f'tiles={root}', 'out=places']) == 0, capsys.readouterr().err
+    gps = pd.read_csv('places/gps.csv', dtype=str)
+    assert [*gps.filename] == [name.rpartition('/')[2] for name in names]
+    assert gps[['lat', 'long']].drop_duplicates().shape[0] == 1  # the same pixels
