@@ -43,7 +43,7 @@ setup(
     cmdclass={'build_py': BuildWithNotebooks},
     python_requires=f">={cfg['min_python']}",
     install_requires=lines('requirements'),
-    extras_require={'dev': lines('dev_requirements'), 'export': lines('export_requirements')},
+    extras_require={key.removesuffix('_requirements'): lines(key) for key in cfg if key.endswith('_requirements')},
     entry_points={'console_scripts': lines('console_scripts'),
                   'nbdev': [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},
     zip_safe=False,

@@ -8,6 +8,7 @@ from importlib import import_module
 import docs
 import nbformat
 import pytest
+import site_links
 import warm
 import yaml
 from docs import ROOT
@@ -166,3 +167,14 @@ def test_links_of_readme_lead_somewhere():
     targets = [target for part in docs.CODE.split(text)[::2] for target in docs.LINK.findall(part)]
     files = [target.split('#')[0] for target in targets if is_relative(target)]
     assert not [file for file in files if not (ROOT / file).exists()]
+
+
+def test_broken_links_of_a_built_site_are_named(tmp_path):
+    (tmp_path / 'guides').mkdir()
+    links = ['guides/a.html#here', '#top', 'guides/', 'https://example.org/x', '#no', 'a%20b.png']
+    (tmp_path / 'index.html').write_text(''.join(f'<a href="{link}">a</a>' for link in links) + '<img src="/a%20b.png">')
+    (tmp_path / 'guides/a.html').write_text('<h1 id="here">a</h1><a href="../index.html#gone">b</a><a href="c.html">c')
+    (tmp_path / 'guides/index.html').write_text('<link href="../site.css">')
+    (tmp_path / 'a b.png').touch()
+    assert site_links.broken(tmp_path) == ['guides/a.html: ../index.html#gone', 'guides/a.html: c.html',
+                                           'guides/index.html: ../site.css', 'index.html: #no']
