@@ -172,7 +172,7 @@ def test_links_of_readme_lead_somewhere():
 def test_broken_links_of_a_built_site_are_named(tmp_path):
     (tmp_path / 'guides').mkdir()
     links = ['guides/a.html#here', '#top', 'guides/', 'https://example.org/x', '#no', 'a%20b.png']
-    (tmp_path / 'index.html').write_text(''.join(f'<a href="{link}">a</a>' for link in links) + '<img src="/a%20b.png">')
+    (tmp_path / 'index.html').write_text(''.join(f'<a href="{link}">' for link in links) + '<img src=/a%20b.png>')
     (tmp_path / 'guides/a.html').write_text('<h1 id="here">a</h1><a href="../index.html#gone">b</a><a href="c.html">c')
     (tmp_path / 'guides/index.html').write_text('<link href="../site.css">')
     (tmp_path / 'a b.png').touch()
