@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import rasterio
 import tiny
+from a_raster import write
 from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -23,17 +24,6 @@ from geoseg.inference.rasters.outdated import RasterMask
 from geoseg.world.layouts import world_data
 
 CLASSES = ['a', 'b', 'c']
-
-
-def write(path, values, crs='EPSG:32631', transform=None, **options):
-    "A GeoTIFF of [H, W] or [C, H, W]."
-    values = values[None] if values.ndim == 2 else values
-    transform = transform or Affine(5, 0, 614_000, 0, -5, 5_212_000)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with rasterio.open(path, 'w', driver='GTiff', height=values.shape[1], width=values.shape[2], count=len(values),
-                       dtype=values.dtype, crs=crs, transform=transform, **options) as f:
-        f.write(values)
-    return path
 
 
 @pytest.fixture
@@ -55,12 +45,14 @@ def grid_around(a, crs, size, turn):
 @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(crs=st.sampled_from(['EPSG:32631', 'EPSG:3857', 'EPSG:4326', 'EPSG:3035']),
        turn=st.sampled_from([0, 17, 90, 200]), pixels=st.sampled_from([0.4, 1., 2.7]),
-       nodata=st.sampled_from([None, 2]), seed=st.integers(0, 99))
-def test_a_label_raster_is_read_under_the_centre_of_each_pixel(tmp_path, images, crs, turn, pixels, nodata, seed):
+       nodata=st.sampled_from([None, 2]), kind=st.sampled_from(['uint8', 'int16', 'float32', 'uint16']),
+       seed=st.integers(0, 99))
+def test_a_label_raster_is_read_under_the_centre_of_each_pixel(tmp_path, images, crs, turn, pixels, nodata, kind,
+                                                               seed):
     "By any window, and as pyproj finds it: in any CRS, turned, finer and coarser, with and without nodata."
     a = find_acquisitions(images, masks='optional')[0]
     size = pixels * (5 if crs != 'EPSG:4326' else 5 / 111_000)
-    values = np.random.default_rng(seed).integers(0, 3, (310, 330)).astype(np.uint8)
+    values = np.random.default_rng(seed).integers(0, 3, (310, 330)).astype(kind)
     transform = grid_around(a, crs, size, turn) * Affine.translation(-200, -140)
     source = open_labels(write(tmp_path / 'labels.tif', values, crs, transform, nodata=nodata), LabelSettings())
     [a] = label_acquisitions([a], source)
@@ -80,7 +72,7 @@ def test_a_label_raster_is_read_under_the_centre_of_each_pixel(tmp_path, images,
     assert (mask == RasterMask(a, reader)[0:300, 0:280]).all()  # what a map memory reads
     strips = [part for part in labels_of(a).parts(a, (0, 0, 300, 280), Blocks())]
     hidden = np.concatenate([np.zeros(s.values.shape, bool) if s.hidden is None else s.hidden for s in strips])
-    counted = np.concatenate([s.values for s in strips])
+    counted = np.concatenate([s.values for s in strips]).astype(float)
     assert (np.where(hidden, 255, counted) == mask).all()
 
 
@@ -126,7 +118,7 @@ def elsewhere(a):
 
 BAD = {
     'elsewhere.tif': (lambda p, a: write(p, np.ones((9, 9), np.uint8), transform=elsewhere(a)),
-                      r'elsewhere.tif: touches none of 3 images \(first: .*2018_image.tif\): the labels cover '
+                      r'elsewhere.tif: touches none of 3 images \(first: .*2018_image.tif\): it covers '
                       r'\[914000, .* the image \[614000, .*\] in EPSG:32631'),
     'no_crs.tif': (lambda p, a: write(p, np.ones((9, 9), np.uint8), crs=None),
                    'no_crs.tif: has no CRS, its image has EPSG:32631'),

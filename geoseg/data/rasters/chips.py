@@ -32,6 +32,7 @@ from .files import DRIVERS, Acquisition, find_acquisitions, holds_rasters
 from .labels import LabelSettings, is_label_file, label_acquisitions, labels_of, open_labels
 from .reader import Blocks, Reader, overview
 from .regions import Area, check_apart, corner_xy, deal_blocks, region_window
+from .vectors import VectorLabels  # noqa: F401  imported to be known
 from ..splits import SPLITS
 from ...geo.coords import WGS84, Frame, pixel_xy
 
@@ -220,7 +221,7 @@ class RasterData(SegmentationData):
         num_workers: int = 0,
         seed: int = 0,  # of splits, order, positions and augmentation
         unknown: str = 'error',  # label values that the scheme does not know: 'error' or 'ignore'
-        pattern: str = '{date}_image.tif',  # of image files; {date}, {tile} where a date has several, or a name alone
+        pattern: str = '{date}_image.tif',  # of image files; {date}, {tile}, {band}, or a name alone
         mask_pattern: str = '{date}_mask.tif',
         masks: str = 'required',  # an image without mask: 'required' is an error, 'optional' goes to predict
         chip: int = 128,  # side of a chip, pixels; a multiple of 4
@@ -233,7 +234,7 @@ class RasterData(SegmentationData):
         block: int = 256,  # side of a block for split 'block', pixels
         ratios: tuple[float, float, float] = (7, 2, 1),  # of train, val, test for split 'block'
         regions: dict[str, dict[str, list[float]]] | None = None,  # such as {test: {columns: [496, 928]}}
-        bands: list[int] | None = None,  # numbers from 1; None: all
+        bands: list[int | str] | None = None,  # numbers from 1, or names; None: all
         value_range: list[tuple[float, float]] | tuple[float, float] | None = None,  # to 0 and 1: one, or one a band
         cache_mb: int = 256,  # decoded blocks kept in each process
         remember: str | list[str] | None = None,  # for a memory, masks not read: a folder; dates in `root`, or 'all'
@@ -241,10 +242,24 @@ class RasterData(SegmentationData):
         value_255: str = 'auto',  # of index masks: 'class' 1 of two, 'ignore'; 'auto': see `decide_masks`
         palette: str = 'auto',  # of masks with one: read by 'colors' or 'index'; 'auto': see `decide_masks`
         label_file: str | Path | None = None,  # labels of all images: a raster, or polygons, lines, points
+        label_field: str | None = None,  # column with the class, of a vector file; None: one class
+        label_layer: str | None = None,  # of a vector file with several
+        label_width: float | None = None,  # of its lines and points, metres; None: one pixel
+        label_order: list[str] | None = None,  # its classes from the top down, where they overlap
+        all_touched: bool = False,  # its polygons take each pixel that they touch
+        outside: str = 'ignore',  # ground in none of its features: 'ignore', or a class
+        label_extent: str = 'labels',  # where `outside` is that class: in the extent of 'labels', or of each 'image'
+        grid_band: str | None = None,  # of {band}, the one whose grid counts; None: all have one grid
+        extra_bands: dict[str, str] | None = None,  # name to a raster that is a band of each image, warped to it
     ):
         if label_file is None and is_label_file(labels):
             labels, label_file = None, labels
-        self.label_source = None if label_file is None else open_labels(label_file, LabelSettings(), allow_outside)
+        order = None if label_order is None else tuple(label_order)
+        drawn = LabelSettings(label_field, label_layer, label_width, order, all_touched, outside, label_extent)
+        if label_file is None and drawn != LabelSettings():
+            raise ValueError('label_field, label_width, label_order, outside and the like tell how label_file is read: '
+                             'set label_file=FILE')
+        self.label_source = None if label_file is None else open_labels(label_file, drawn, allow_outside)
         dates = remember == 'all' or isinstance(remember, list)
         super().__init__(root, labels, augment, batch_size, num_workers, seed, unknown, None if dates else remember,
                          allow_outside, value_255, palette)
@@ -264,6 +279,7 @@ class RasterData(SegmentationData):
             raise ValueError('each split has a root of its own: split, val_acquisitions and test_acquisitions '
                              'have nothing to say')
         self.pattern, self.mask_pattern, self.masks = pattern, mask_pattern, masks
+        self.grid_band, self.extra_bands = grid_band, extra_bands
         if snap < 1:
             raise ValueError(f'snap must be 1 pixel or more, not {snap}')
         self.chip, self.stride, self.chips_per_epoch, self.snap = chip, stride, chips_per_epoch, snap
@@ -299,12 +315,14 @@ class RasterData(SegmentationData):
                 source = self.label_source if split != 'predict' else None
                 masks = 'optional' if split == 'predict' or source is not None else self.masks
                 by_root[root] = find_acquisitions(root, self.pattern, self.mask_pattern, masks, self.allow_outside,
-                                                  self.label_source and self.label_source.file)
+                                                  self.label_source and self.label_source.file, self.grid_band,
+                                                  self.extra_bands)
                 if source is not None:
                     by_root[root] = label_acquisitions(by_root[root], source, self.masks)
         if self.remember is not None and self.remember not in by_root:
             by_root[self.remember] = find_acquisitions(self.remember, self.pattern, self.mask_pattern,
-                                                       'optional', self.allow_outside)
+                                                       'optional', self.allow_outside, grid_band=self.grid_band,
+                                                       extra_bands=self.extra_bands)
         return by_root
 
     def seen(self) -> list[Acquisition]:
@@ -378,7 +396,7 @@ class RasterData(SegmentationData):
         note_left_out(super().inputs(), DRIVERS, self.inputs(), 'rasters')
 
     def inputs(self) -> list[Path]:
-        files = [file for part in self.acquisitions.values() for a in part for file in (a.image, a.mask) if file]
+        files = [file for part in self.acquisitions.values() for a in part for file in (*a.images, a.mask) if file]
         return super().inputs() + files
 
     def make_datasets(self) -> dict[str, RasterChips]:

@@ -59,6 +59,13 @@ class LabelSource:
         'What ground the file covers.'
         raise NotImplementedError
 
+    def covers(
+        self,
+        a: Acquisition,
+    ) -> bool:
+        'Whether the file says anything of the ground of an acquisition.'
+        return touches(a, *self.extent(), self.file)
+
     def classes(self) -> LabelScheme:
         'The classes that the file itself knows, for data without a class list.'
         raise NotImplementedError
@@ -179,7 +186,7 @@ def label_acquisitions(
 ) -> list[Acquisition]:
     'Acquisitions with the labels of a file; `ValueError` where it touches none of them.'
     bounds, crs = source.extent()
-    inside = [touches(a, bounds, crs, source.file) for a in acquisitions]
+    inside = [source.covers(a) for a in acquisitions]
     lost = [a.image.name for a, here in zip(acquisitions, inside, strict=True) if not here]
     if not any(inside):
         first = acquisitions[0]

@@ -131,8 +131,8 @@ def map_outdated(
     job = json.loads(json.dumps({'files': stats, 'classes': scheme.names, 'bands': bands, 'value_range': value_range,
                                  'layers': layers, 'settings': settings}))
     make_folder(out)
-    report, draft_folder = out / f'{a.image.stem}.json', out / f'.{a.image.stem}.draft'
-    targets = {name: out / f'{a.image.stem}_{name}.tif' for name in layers}
+    report, draft_folder = out / f'{a.stem}.json', out / f'.{a.stem}.draft'
+    targets = {name: out / f'{a.stem}_{name}.tif' for name in layers}
     if report.is_file() and all(path.is_file() for path in targets.values()):
         summary = json.loads(report.read_text())
         if summary['job'] == job:

@@ -122,7 +122,7 @@ def predict_layers(
     count = len(windows.down) * len(windows.across)
     with rasterio.Env(GDAL_CACHEMAX=CACHE), peak_resident_memory() as peak:
         draft = Draft(folder, job, layers | carried)
-        with tqdm(total=count, desc=a.image.stem, unit='window', disable=in_notebook() or None) as bar:
+        with tqdm(total=count, desc=a.stem, unit='window', disable=in_notebook() or None) as bar:
             finished = strips(predictor, windows, parts, draft.done, tta, 'steps' in layers, batch_size, clock, bar)
             for _ in in_order(lambda strip: paint(draft, windows, parts, k, *strip), finished, 1, clock,
                               'waiting for the disk'):

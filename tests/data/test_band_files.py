@@ -1,0 +1,128 @@
+"Bands in files of their own, on grids of their own, read as one image by every verb."
+import numpy as np
+import pytest
+import rasterio
+import tiny
+from a_raster import GRID, write
+from affine import Affine
+
+import geoseg
+from geoseg.core.listing import collect_notes
+from geoseg.data.labels import LabelScheme
+from geoseg.data.rasters.chips import RasterData
+from geoseg.data.rasters.files import find_acquisitions, match_bands
+from geoseg.data.rasters.reader import Blocks, Reader, overview
+from geoseg.inference.rasters.rasters import find_rasters
+
+SIDE = 160
+RNG = np.random.default_rng(0)
+BANDS = {f'b{n}': RNG.integers(0, 4000, (SIDE, SIDE)).astype(np.uint16) for n in (2, 3, 10)}
+RANGE = [0, 4000]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    "Three scenes of three bands, and masks."
+    for date in ('2018', '2019', '2020'):
+        for name, values in BANDS.items():
+            write(tmp_path / 'data' / f'{date}_{name}.tif', values + int(date) - 2018, nodata=9)
+        write(tmp_path / 'data' / f'{date}_mask.tif', (BANDS['b2'] > 2000).astype(np.uint8))
+    return tmp_path / 'data'
+
+
+def reader(**how):
+    return Reader(LabelScheme(['low', 'high']), value_range=RANGE, blocks=Blocks(1 << 20), **how)
+
+
+def test_bands_are_one_image(folder):
+    "In the order of their numbers, or as they are named; no data in one band is no data."
+    acquisitions = find_acquisitions(folder, '{date}_{band}.tif')
+    assert [(a.name, a.stem, a.count, a.band_names, a.dtype) for a in acquisitions] == [
+        (date, date, 3, ('b2', 'b3', 'b10'), 'uint16') for date in ('2018', '2019', '2020')]
+    image, mask = reader().window(acquisitions[0], 30, 20, 70, 90)
+    want = np.stack([*BANDS.values()], 2)[30:100, 20:110] / 4000
+    known = (np.stack([*BANDS.values()], 2)[30:100, 20:110] != 9).all(2)
+    assert np.abs(image - want)[known].max() < 1e-6 and (mask[~known] == 255).all() and (mask[known] != 255).all()
+    swapped = reader(bands=['b10', 2]).window(acquisitions[0], 30, 20, 70, 90)[0]
+    assert np.abs(swapped - want[..., [2, 1]])[known].max() < 1e-6
+    assert overview(reader(), acquisitions[0]).shape == (300, 300, 3)
+    with pytest.raises(ValueError, match="no band 'b4'; the bands are b2, b3, b10"):
+        reader(bands=['b4']).channels(acquisitions[0])
+
+
+def test_bands_of_several_grids(folder):
+    "One is named whose grid counts; the others are resampled to it, and ground beyond them has no data."
+    ramp = np.add.outer(np.arange(60.), np.arange(80.)).astype(np.float32)  # linear on the ground, 10 m
+    for date in ('2018', '2019', '2020'):
+        write(folder / f'{date}_b10.tif', ramp, transform=GRID * Affine.scale(2))
+    with pytest.raises(ValueError, match=r'bands on 2 grids \(b2: pixels of 5 in EPSG:32631, b10: pixels of 10 in '
+                                         r'EPSG:32631\): set grid_band'):
+        find_acquisitions(folder, '{date}_{band}.tif')
+    [a, *_] = find_acquisitions(folder, '{date}_{band}.tif', grid_band='b2')
+    assert (a.height, a.width, a.dtype) == (SIDE, SIDE, 'float32')
+    image, mask = reader(bands=['b10']).window(a, 0, 0, SIDE, SIDE)
+    rows, cols = np.mgrid[4:112, 4:152]
+    want = (rows + 0.5) / 2 - 0.5 + (cols + 0.5) / 2 - 0.5
+    assert np.abs(image[4:112, 4:152, 0] * 4000 - want).max() < 1e-3
+    assert (mask[121:] == 255).all() and (mask[:119, :159] != 255).all()
+    coarse = find_acquisitions(folder, '{date}_{band}.tif', grid_band='b10')[0]
+    assert (coarse.height, coarse.width) == (60, 80)
+    with pytest.raises(ValueError, match="grid_band: 'b4' is none of the bands b2, b3, b10"):
+        find_acquisitions(folder, '{date}_{band}.tif', grid_band='b4')
+
+
+def test_a_band_for_all_images(folder, tmp_path):
+    "Heights in another CRS become a band of each image."
+    write(tmp_path / 'dem.tif', np.full((90, 2600), 1000, np.int16), 'EPSG:4326', Affine(0.001, 0, 2, 0, -0.01, 47.2))
+    [a, *_] = find_acquisitions(folder, '{date}_{band}.tif', grid_band='b2', extra_bands={'dem': tmp_path / 'dem.tif'})
+    assert a.band_names == ('b2', 'b3', 'b10', 'dem') and a.dtype == 'int32'
+    assert np.allclose(reader(bands=['dem']).window(a, 0, 0, SIDE, SIDE)[0], 0.25)
+
+
+BAD = {
+    'pattern': (lambda f: None, {'pattern': '{date}_{bnd}.tif'}, r"expected {date}, {tile} and {band} in braces"),
+    'absent': (lambda f: (f / '2019_b3.tif').unlink(), {}, 'no file for band b3 of 2019; the bands are b2, b3, b10'),
+    'two': (lambda f: write(f / '2018_b3.tif', np.zeros((2, SIDE, SIDE), np.uint16)), {'grid_band': 'b2'},
+            '2018_b3.tif: 2 bands, expected one of numbers: it is band b3'),
+    'elsewhere': (lambda f: write(f / '2018_b3.tif', BANDS['b3'], transform=Affine.translation(9e4, 0) * GRID),
+                  {'grid_band': 'b2'}, '2018_b3.tif: does not touch .*2018_b2.tif: it covers'),
+    'no_crs': (lambda f: write(f / '2018_b3.tif', BANDS['b3'], crs=None), {'grid_band': 'b2'},
+               '2018_b3.tif: has no CRS'),
+    'no_bands': (lambda f: None, {'pattern': '{date}_b2.tif', 'grid_band': 'b2'}, 'grid_band: the pattern .* has no'),
+    'extra': (lambda f: None, {'grid_band': 'b2', 'extra_bands': {'dem': 'nowhere.tif'}},
+              r'nowhere.tif: no such raster \(extra_bands\)'),
+}
+
+
+@pytest.mark.parametrize('name', BAD)
+def test_bands_that_cannot_be_used(folder, name):
+    make, how, message = BAD[name]
+    make(folder)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+        find_acquisitions(folder, **{'pattern': '{date}_{band}.tif'} | how)
+    assert '\n' not in str(error.value)
+
+
+def test_tags_that_scale_are_said(folder):
+    with rasterio.open(folder / '2018_b2.tif', 'r+') as f:
+        f.scales, f.offsets = (0.0001,), (-0.1,)
+    with collect_notes() as notes:
+        find_acquisitions(folder, '{date}_{band}.tif')
+    assert any('2018_b2.tif: tags say scale 0.0001 and offset -0.1; they are not applied' in note for note in notes)
+
+
+def test_every_verb_reads_bands(folder, tmp_path):
+    "fit, test and predict, which writes one map a scene, named by what the bands have in common."
+    assert list(match_bands(folder, '{date}_{band}.tif')[('2018', '')]) == ['b2', 'b3', 'b10', 'mask']
+    data = {'data': str(folder), 'pattern': '{date}_{band}.tif', 'bands': ['b10', 'b3', 'b2'], 'value_range': [RANGE],
+            'chip': 64, 'color_jitter': None, 'labels': str(tmp_path / 'list.txt')}
+    (tmp_path / 'list.txt').write_text('0 low\n1 high\n')
+    how = dict(tiny.settings('unet'), **data | {'image_size': None, 'crop': None, 'chips_per_epoch': 16, 'epochs': 1})
+    run = geoseg.train('unet', how.pop('data'), out=tmp_path / 'runs', overrides=how)
+    assert geoseg.evaluate(run.folder, out=tmp_path / 'scores').confusions.sum() > 0
+    out = geoseg.predict(run.folder, out=tmp_path / 'maps', data=str(folder))
+    assert sorted(file.name for file in out.glob('*_classes.tif')) == [
+        f'{date}_classes.tif' for date in ('2018', '2019', '2020')]
+    assert len(find_rasters(folder, '{date}_{band}.tif')) == 3
+    data = RasterData(folder, labels=data['labels'], pattern=data['pattern'], value_range=[RANGE], chip=64)
+    assert data.channels == 3 and data.inputs().count(folder / '2018_b10.tif') == 1
