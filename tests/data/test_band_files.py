@@ -8,11 +8,13 @@ from affine import Affine
 
 import geoseg
 from geoseg.core.listing import collect_notes
+from geoseg.data.augment import Normalize
 from geoseg.data.labels import LabelScheme
 from geoseg.data.rasters.chips import RasterData
 from geoseg.data.rasters.files import find_acquisitions, match_bands
-from geoseg.data.rasters.reader import Blocks, Reader, overview
+from geoseg.data.rasters.reader import Blocks, IgnoreBand, Reader, overview
 from geoseg.inference.rasters.rasters import find_rasters
+from geoseg.inference.rasters.windows import RasterWindows, ValidReader, middle_frame
 
 SIDE = 160
 RNG = np.random.default_rng(0)
@@ -126,3 +128,40 @@ def test_every_verb_reads_bands(folder, tmp_path):
     assert len(find_rasters(folder, '{date}_{band}.tif')) == 3
     data = RasterData(folder, labels=data['labels'], pattern=data['pattern'], value_range=[RANGE], chip=64)
     assert data.channels == 3 and data.inputs().count(folder / '2018_b10.tif') == 1
+
+
+def with_flags(folder):
+    "Flags beside the bands: 1 in a corner, bit 3 in another, none elsewhere; on pixels of 10 m."
+    flags = np.zeros((80, 80), np.uint8)
+    flags[:10, :10], flags[70:, 70:] = 1, 8 + 2
+    for date in ('2018', '2019', '2020'):
+        write(folder / f'{date}_qa.tif', flags, transform=GRID * Affine.scale(2))
+    corner = np.zeros((SIDE, SIDE), bool)
+    corner[:20, :20] = True
+    return corner, np.rot90(corner, 2)
+
+
+def test_a_band_of_flags_is_ignored(folder, tmp_path):
+    "By values or bits, by the nearest pixel; it is no channel, and a prediction leaves its pixels out."
+    by_value, by_bit = with_flags(folder)
+    [a, *_] = find_acquisitions(folder, '{date}_{band}.tif', grid_band='b2')
+    known = (np.stack([*BANDS.values()], 2) != 9).all(2)
+    for ignore, where in ((IgnoreBand('qa', (1,)), by_value), (IgnoreBand('qa', bits=(3,)), by_bit),
+                          (IgnoreBand('qa', (1,), (3, 7)), by_value | by_bit),
+                          (IgnoreBand('qa', (2,)), by_bit & False)):
+        image, mask = reader(ignore=ignore).window(a, 0, 0, SIDE, SIDE)
+        assert image.shape[2] == reader(ignore=ignore).channels(a) == 3
+        assert ((mask == 255) == (where | ~known)).all()
+        valid = ValidReader(LabelScheme(['low', 'high']), value_range=RANGE, ignore=ignore)
+        windows = RasterWindows(a, valid, Normalize(), middle_frame(a), 64, 16)
+        assert (windows.valid((0, SIDE), (0, SIDE)) == (~where & known)).all()
+    how = dict(root=folder, labels=LabelScheme(['low', 'high']), pattern='{date}_{band}.tif', grid_band='b2',
+               value_range=[RANGE], chip=64)
+    data = RasterData(**how, ignore_band='qa', ignore_bits=[3])
+    assert data.channels == 3 and data.reader.ignore == IgnoreBand('qa', (), (3,))
+    for wrong, message in (({'ignore_band': 'qa'}, 'ignore_band: set ignore_values or ignore_bits'),
+                           ({'ignore_bits': [3]}, 'ignore_values and ignore_bits tell what a band says'),
+                           ({'ignore_band': 'clouds', 'ignore_bits': [3]}, "no band 'clouds'; the bands are b2, b3"),
+                           ({'ignore_band': 'qa', 'ignore_bits': [40]}, 'ignore_bits: 40, expected bits from 0 to 31')):
+        with pytest.raises(ValueError, match=message):
+            RasterData(**how, **wrong)

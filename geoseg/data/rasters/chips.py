@@ -30,7 +30,7 @@ from ..loading import CLASS_LISTS, Key, SegmentationData, key_of, mix
 from ..pictures.images import PARTS, plot_sample
 from .files import DRIVERS, Acquisition, find_acquisitions, holds_rasters
 from .labels import LabelSettings, is_label_file, label_acquisitions, labels_of, open_labels
-from .reader import Blocks, Reader, overview
+from .reader import Blocks, IgnoreBand, Reader, overview
 from .regions import Area, check_apart, corner_xy, deal_blocks, region_window
 from .vectors import VectorLabels  # noqa: F401  imported to be known
 from ..splits import SPLITS
@@ -251,6 +251,9 @@ class RasterData(SegmentationData):
         label_extent: str = 'labels',  # where `outside` is that class: in the extent of 'labels', or of each 'image'
         grid_band: str | None = None,  # of {band}, the one whose grid counts; None: all have one grid
         extra_bands: dict[str, str] | None = None,  # name to a raster that is a band of each image, warped to it
+        ignore_band: int | str | None = None,  # number or name of a band of flags: which pixels have no data
+        ignore_values: list[int] | None = None,  # of it, that are ignored
+        ignore_bits: list[int] | None = None,  # of it, from 0, any of which set is ignored
     ):
         if label_file is None and is_label_file(labels):
             labels, label_file = None, labels
@@ -289,7 +292,11 @@ class RasterData(SegmentationData):
         if self.remember_dates is not None and not self.single:
             raise ValueError('remember: each split has a root of its own: name a folder, not dates')
         blocks = Blocks(cache_mb << 20)
-        self.reader = Reader(self.scheme, bands, value_range, self.augment.mean, unknown, blocks)
+        if ignore_band is None and (ignore_values or ignore_bits):
+            raise ValueError('ignore_values and ignore_bits tell what a band says: set ignore_band')
+        ignore = None if ignore_band is None else IgnoreBand(ignore_band, tuple(ignore_values or ()),
+                                                             tuple(ignore_bits or ()))
+        self.reader = Reader(self.scheme, bands, value_range, self.augment.mean, unknown, blocks, ignore)
         if self.label_source is not None:
             self.label_source = self.label_source.following(self.scheme, unknown)
         self.acquisitions = self._find()

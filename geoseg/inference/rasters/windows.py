@@ -80,7 +80,7 @@ class RasterWindows:
         cols: tuple[int, int],
     ) -> np.ndarray | None:  # bool [h, w]; None: all pixels have data
         'Where there are data.'
-        if not self.a.masked and self.reader.value_range is None:
+        if not self.a.masked and self.reader.value_range is None and self.reader.ignore is None:
             return None
         return self.reader.window(self.a, rows[0], cols[0], rows[1] - rows[0], cols[1] - cols[0])[1] != IGNORE
 
