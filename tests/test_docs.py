@@ -137,8 +137,17 @@ def test_a_broken_link_is_found(tmp_path):
 def test_the_sidebar_lists_each_page_once():
     shown, pages = docs.listed(docs.config()['website']['sidebar']), docs.pages()
     assert not set(pages) - set(shown), 'pages that the sidebar in _quarto.yml lacks'
-    assert not set(shown) - set(pages), 'in the sidebar, but no such notebook'
+    others = {path.relative_to(ROOT / 'nbs').as_posix() for path in (ROOT / 'nbs').rglob('*.qmd')}
+    assert not set(shown) - set(pages) - others, 'in the sidebar, but no such page'
     assert len(shown) == len(set(shown))
+
+
+def test_the_gallery_has_each_tutorial_and_their_code_is_folded(site):
+    head = (ROOT / 'nbs/tutorials/index.qmd').read_text(encoding='utf-8').split('---')[1]
+    tutorials = [page for page in docs.listed(docs.config()['website']['sidebar']) if page.startswith('tutorials/')]
+    gallery = [f'tutorials/{page}' for page in yaml.safe_load(head)['listing']['contents']]
+    assert ['tutorials/index.qmd', *gallery] == tutorials
+    assert 'code-fold: true' in (site[0] / '_proc/tutorials/_metadata.yml').read_text(encoding='utf-8')
 
 
 def test_each_entry_of_the_navbar_opens_a_sidebar():
@@ -178,3 +187,39 @@ def test_broken_links_of_a_built_site_are_named(tmp_path):
     (tmp_path / 'a b.png').touch()
     assert site_links.broken(tmp_path) == ['guides/a.html: ../index.html#gone', 'guides/a.html: c.html',
                                            'guides/index.html: ../site.css', 'index.html: #no']
+
+
+# names that Quarto 1.7 documents: projects, websites, navigation, HTML basics, page layout
+PROJECT = {'project', 'metadata-files', 'format', 'website'}
+HTML = {'theme', 'css', 'toc', 'toc-depth', 'code-copy', 'code-fold', 'code-overflow', 'respect-user-color-scheme',
+        'grid'}
+GRID = {'sidebar-width', 'body-width', 'margin-width', 'gutter-width'}
+WEBSITE = {'favicon', 'image', 'open-graph', 'twitter-card', 'page-footer', 'page-navigation', 'back-to-top-navigation',
+           'repo-actions', 'repo-subdir', 'navbar', 'sidebar'}
+NAVBAR, FOOTER = {'background', 'search', 'left', 'right'}, {'left', 'right', 'center', 'border', 'background'}
+SIDEBAR, ENTRY = {'id', 'title', 'style', 'collapse-level', 'contents'}, {'text', 'href', 'icon', 'aria-label'}
+
+
+def test_the_website_is_told_what_quarto_knows():
+    config = docs.config()
+    html, website = config['format']['html'], config['website']
+    assert set(config) <= PROJECT and set(html) <= HTML and set(html['grid']) <= GRID
+    assert set(website) <= WEBSITE and set(website['navbar']) <= NAVBAR and set(website['page-footer']) <= FOOTER
+    assert all(set(entry) <= ENTRY for side in ('left', 'right') for entry in website['navbar'][side])
+
+    def check(contents):
+        for entry in contents:
+            if not isinstance(entry, str):
+                assert set(entry) <= {'section', 'contents'} or set(entry) <= ENTRY, entry
+                check(entry.get('contents', []))
+
+    for sidebar in website['sidebar']:
+        assert set(sidebar) <= SIDEBAR
+        check(sidebar['contents'])
+
+
+def test_code_fits_the_body_of_a_page():
+    grid = docs.config()['format']['html']['grid']
+    size = float(re.search(r'font-size: ([0-9.]+)px', (docs.ROOT / 'nbs/styles.css').read_text())[1])
+    pixels = {name: int(width.removesuffix('px')) for name, width in grid.items()}
+    assert sum(pixels.values()) <= 1400 and 120 * 0.602 * size < pixels['body-width'] - 30  # of a letter; padding

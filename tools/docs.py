@@ -94,6 +94,9 @@ def process_here():
     serve_drv.main = process_page
     refresh_quarto_yml()
     serve.proc_nbs(n_workers=0)
+    folded = Path('_proc/tutorials/_metadata.yml')  # who reads a tutorial looks at its results first
+    if folded.parent.is_dir():
+        folded.write_text('format:\n  html:\n    code-fold: true\n', encoding='utf-8')
 
 
 def lost_paragraphs(root: Path, into: Path) -> list[str]:
