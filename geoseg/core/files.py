@@ -188,8 +188,9 @@ def fill_folder(
     try:
         with naming(final, work):
             write(work)
-        if force and final.is_dir():
-            final.rename(old)
+        if force:
+            with contextlib.suppress(FileNotFoundError):  # it is not there, or another process has it in hand
+                final.rename(old)
         try:
             work.rename(final)
         except OSError:  # another process was faster

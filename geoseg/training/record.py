@@ -85,6 +85,13 @@ class RunRecord(callbacks.Checkpoint):
                 (self.checkpoints / 'best.ckpt').unlink(missing_ok=True)
             self.write_tables()
 
+    def on_train_start(self, trainer, pl_module):
+        batches, every = trainer.num_training_batches, trainer.val_check_batch
+        if trainer.enable_validation and math.isfinite(batches) and (rest := batches % every):
+            log.warning('trainer.val_check_interval is %s: the last validation of an epoch comes %d of its %d batches '
+                        'before its end, so its scores are not those of the weights that are kept; give an interval '
+                        'that divides the epoch', trainer.val_check_interval, rest, batches)
+
     def prune(self):
         'Remove the epochs that are not kept.'
         for path in self.checkpoints.glob('epoch*.ckpt'):

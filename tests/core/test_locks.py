@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import tiny
-from verbs import JOBS, world
+from tiny import same
+from verbs import JOBS, contents, look, own_cache, read, world
 
 from geoseg import cli
 from geoseg.core.locks import DRAFT, Lock, OutputLocked, Owner, machine_id, process_born, remove_leftovers
@@ -110,6 +111,52 @@ def test_of_many_that_find_a_dead_owner_one_writes(tmp_path):
     said = [process.communicate()[0].strip() for process in several]
     assert said.count('mine') == 1 and sum('is being written by' in line for line in said) == 3, said
     assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize('force', [False, True])
+@pytest.mark.parametrize('name', [name for name, job in JOBS.items() if job.verb == 'prepare'])
+def test_two_that_prepare_the_same_end_with_the_same(name, force, tmp_path, monkeypatch, capsys):
+    """Prepared data lie under a name that says what they are made of, so a second writer is not refused: each makes a
+    draft of its own, neither removes that of the other, and who comes last finds what it would have written."""
+    caches = {part: own_cache(tmp_path / part) for part in ('alone', 'both')}
+    words = [*JOBS[name].words(tmp_path / 'run', tmp_path / 'out'), *['force=true'] * force]
+
+    def prepare(cache):
+        monkeypatch.setenv('GEOSEG_CACHE', str(cache))
+        assert cli.main(words) == 0, capsys.readouterr().err
+
+    prepare(caches['alone'])
+    if force:
+        prepare(caches['both'])
+    at_the_end, go_on = (os.pipe() for _ in range(2))
+    child = os.fork()
+    if child == 0:  # the first: it has written all, and is about to give it its name, when the second begins
+        rename = os.rename
+
+        def renaming(*args):
+            if not os.get_blocking(at_the_end[1]):
+                return rename(*args)
+            os.set_blocking(at_the_end[1], False)
+            os.write(at_the_end[1], b'x')
+            os.read(go_on[0], 1)
+            return rename(*args)
+
+        os.rename = renaming
+        try:
+            monkeypatch.setenv('GEOSEG_CACHE', str(caches['both']))
+            os._exit(cli.main(words))
+        except BaseException:
+            os._exit(1)
+    assert os.read(at_the_end[0], 1)
+    prepare(caches['both'])
+    os.write(go_on[1], b'x')
+    assert os.waitpid(child, 0)[1] == 0
+    ends = [dict(contents(*(path for path in cache.iterdir() if path.name != 'world'))) for cache in caches.values()]
+    assert ends[0].keys() == ends[1].keys() and ends[0]
+    for path in caches['both'].iterdir():
+        if path.name != 'world':
+            look(path)  # no draft is left
+    assert all(same(*map(read, pair)) for pair in zip(*(end.values() for end in ends), strict=True))
 
 
 @pytest.mark.parametrize('name', [name for name, job in JOBS.items() if job.verb in ('predict', 'localize')

@@ -1,6 +1,7 @@
 """Kill runs of every recipe at every moment, resume them, and compare them with runs that were left alone.
 
     python tests/training/kill_table.py ROWS.csv --rounds 14 [--only RECIPE[:FRESHNESS] …] [--moments MOMENT …]
+        [--more KEY=VALUE …]
 
 A round kills one run once at each moment, in epochs and steps that are drawn, resumes it after each kill, and compares
 its end. A row of the file is a kill; the recipe with the fewest rows comes first, so that more rounds go on where fewer
@@ -159,7 +160,9 @@ def main(words: list[str] | None = None):
     parser.add_argument('--only', nargs='*', default=[':'.join(case) for case in CASES])
     parser.add_argument('--moments', nargs='*', default=MOMENTS)
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--more', nargs='*', default=[], help='settings of every run')
     given = parser.parse_args(words)
+    ALWAYS.update(setting.split('=', 1) for setting in given.more)
     cases = [tuple(f'{name}:'.split(':')[:2]) for name in given.only]
     with tempfile.TemporaryDirectory() as work:
         table = Table(given.rows, Path(work))

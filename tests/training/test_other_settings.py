@@ -16,7 +16,7 @@ from geoseg.training.config import parse
 from geoseg.training.record import RunRecord
 from geoseg.training.resume import NO_SETTINGS, RULES, check_changes, differing, read_changes, resume_rule
 from geoseg.training.run import Run, find_resume
-from geoseg.training.train import prepare
+from geoseg.training.train import prepare, train
 
 
 @pytest.mark.parametrize('rule', RULES, ids=lambda rule: rule.setting)
@@ -139,3 +139,32 @@ def test_killed_runs_with_a_memory_end_the_same(tmp_path):
                     'geosegformer:momentum', '--moments', 'saved', 'in a step', 'ended', timeout=1200)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert '3 of 3 killed runs ended identically' in done.stdout
+
+
+@pytest.mark.long
+def test_killed_runs_that_validate_within_an_epoch_end_the_same(tmp_path):
+    done = warm.run(Path(__file__).with_name('kill_table.py'), tmp_path / 'kills.csv', '--rounds', 1, '--only',
+                    'deepglobe-trm', '--moments', 'saved', 'validating', '--more', 'trainer.val_check_interval=0.5',
+                    timeout=1200)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert '2 of 2 killed runs ended identically' in done.stdout
+
+
+def test_scores_that_are_not_of_the_end_of_an_epoch_are_told(tmp_path, caplog):
+    run = tiny.train('deepglobe-trm', tmp_path, epochs=1, **{'trainer.val_check_interval': 0.75})
+    assert 'trainer.val_check_interval is 0.75: the last validation of an epoch comes 1 of its 4 batches' in caplog.text
+    caplog.clear()
+    train(resume=str(run.folder), epochs=2)
+    assert 'trainer.val_check_interval is 0.75' in caplog.text
+
+
+def test_a_score_goes_by_its_name_in_any_case(tmp_path):
+    'For a new run, and for one that goes on; it stands in the files as the table has it.'
+    given = {'trainer.limit_train_batches': 1, 'trainer.limit_val_batches': 1}
+    run = tiny.train('unet', tmp_path, epochs=1, monitor='loss/VAL', patience=2, **given)
+    assert run.monitor == 'Loss/val'
+    again = train(resume=str(run.folder), epochs=2, overrides={'monitor': 'LOSS/val'})
+    assert again.monitor == 'Loss/val' and len(again.metrics) == 2 and again.best_epoch in (0, 1)
+    assert again.metrics['Loss/val'].idxmin() == again.best_epoch
+    with pytest.raises(ConfigError, match='run.monitor is Loss/val in the run'):
+        train(resume=str(run.folder), epochs=3, overrides={'monitor': 'MIOU/val'})
