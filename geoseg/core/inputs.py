@@ -81,7 +81,7 @@ def decode_text(
     guess = sorted((name for name in zeros if zeros[name]), key=zeros.__getitem__, reverse=True)  # without a mark
     for encoding in [MARKS[mark]] if mark else [*guess, 'utf-8', 'cp1252', 'latin-1']:
         try:
-            text = content[len(mark):].decode(encoding)
+            text = content[len(mark):].decode(encoding).lstrip('\ufeff')  # some programs write the mark twice
         except UnicodeDecodeError:
             continue
         if not re.search(r'[\0-\x08\x0e-\x1f]', text):

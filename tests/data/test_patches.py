@@ -68,3 +68,12 @@ def test_another_recipe_takes_patches_that_fit():
     assert parse(['deepglobe-trm'], {'data': str(tiny)}).config.data.init_args.patch == 256  # as published
     with pytest.raises(ValueError, match='patch is 256 pixels, larger than .*; set patch=128 or less'):
         DeepGlobeData(tiny).setup()
+
+
+def test_a_folder_of_pictures_without_splits_is_told_how_to_be_given(tmp_path):
+    flat = shutil.copytree(world_data('deepglobe', size='tiny') / 'train', tmp_path / 'flat')
+    with pytest.raises(ValueError, match="no folder train.*'data={train: .*flat}'"):
+        DeepGlobeData(flat, patch=64).setup()
+    data = DeepGlobeData({'train': str(flat)}, patch=64, val_share=0.3)
+    data.setup()
+    assert {'train', 'val'} <= {*data.datasets}

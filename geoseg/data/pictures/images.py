@@ -26,7 +26,7 @@ from ..augment import Augment, Normalize, Pipeline
 from ..balance import repeat_factors
 from ..labels import LabelScheme
 from ..masks import read_mask, settle_pictures
-from ..loading import LAYOUTS, Key, LayoutData, SegmentationData, key_of, log, source_id
+from ..loading import LAYOUTS, Key, LayoutData, SegmentationData, key_of, source_id
 from .arrangements import (ARRANGED, IMAGE_NAMES, MASK_NAMES, SPLIT_NAMES, arrangements,
                                                find_folder, folders_in, tree_text)
 from .files import (EXTENSIONS, check_sizes, count_and_first, image_size, list_pairs, pair_files,
@@ -221,8 +221,8 @@ def gather(
         table = self.place(pd.concat(parts, ignore_index=True))
     bare = table['mask'].isna() if self.masks == 'optional' else pd.Series(False, table.index)
     if bare.any():
-        log.info('%s: no mask for %s: they are for prediction', root,
-                 count_and_first(table['name'][bare].tolist(), len(table), 'pictures'))
+        first = count_and_first(table['name'][bare].tolist(), len(table), 'pictures')
+        note(f'{root}: no mask for {first}: they are for prediction')
     labelled = self.divide(table[~bare], root) if self.single else self.with_validation(table[~bare], root)
     table = pd.concat([labelled, table[bare].assign(split='predict')]) if bare.any() else labelled
     if self.remember is not None:
@@ -311,9 +311,9 @@ def grouped(
     if few.sum() < wanted:  # they go to the largest drive
         few |= samples['group'] == sizes.index[0]
     first = samples['name'][few].iloc[0]
-    log.info('%s: by their names %d of %d drives have fewer than %d pictures (first: %s); they are split together, in '
-             'the order of names. Other ways: split=random, pooled=true, drive=REGEX, or a split.csv', root,
-             (sizes < wanted).sum(), len(sizes), wanted, first)
+    note(f'{root}: by their names {(sizes < wanted).sum()} of {len(sizes)} drives have fewer than {wanted} pictures '
+         f'(first: {first}); they are split together, in the order of names. Other ways: split=random, pooled=true, '
+         'drive=REGEX, or a split.csv')
     return samples.assign(group=samples['group'].where(~few, ''))
 
 
@@ -331,8 +331,8 @@ def with_validation(
     split = by_time(self.grouped(self.samples(train), ratios, root), ratios, self.pooled)
     table = table.copy()
     table.loc[train.index, 'split'] = split.set_index('name')['split'].loc[train['name']].to_numpy()
-    log.info('%s: no folder of validation: %d of %d training pictures validate, the last of each drive; a folder val '
-             'says otherwise', root, (table['split'] == 'val').sum(), len(train))
+    note(f"{root}: no folder of validation: {(table['split'] == 'val').sum()} of {len(train)} training pictures "
+         'validate, the last of each drive; a folder val says otherwise')
     return table
 
 # %% ../../../nbs/data/pictures/images.ipynb #ed9b0f4f

@@ -276,7 +276,8 @@ class DeepGlobeData(ImageData):
         if split is None:
             require_folders(root, self.split_dirs, folders)
             if 'train' not in folders:
-                raise ValueError(f'{root}: no folder train, expected train/ID_sat.jpg, train/ID_mask.png')
+                flat = f"; for pictures without such a folder: 'data={{train: {root}}}'" if self.is_split(root) else ''
+                raise ValueError(f'{root}: no folder train, expected train/ID_sat.jpg, train/ID_mask.png{flat}')
             parts = [sat_pairs(p, s, self.masks).assign(folder=p.name) for s, p in folders.items()]
             table = pd.concat(parts, ignore_index=True)
             table['name'] = table.pop('folder') + '/' + table['name']

@@ -32,7 +32,7 @@ from rasterio.windows import Window
 
 from ...core.errors import check_utf8
 from ...core.inputs import SETTINGS, DataFolder, check_file, read_text
-from ...core.listing import note
+from ...core.listing import list_files, note
 from ..loading import source_id
 from ..pictures.files import count_and_first
 from ...geo.coords import crs_name
@@ -525,7 +525,10 @@ def find_acquisitions(
         if kept:
             images[key] = kept
     if not images:
-        raise ValueError(f'{root}: no file follows the pattern {pattern!r}')
+        there = [path for path in list_files(root, ('.tif', '.tiff', '.vrt')).files.values() if path not in masks_too]
+        first = f'; {len(there)} others are there (first: {there[0].name})' if there else ''
+        raise ValueError(f'{root}: no file follows the pattern {pattern!r}{first}; set pattern and mask_pattern, such '
+                         "as 'pattern={date}_refl.tif'")
     if lost := [next(iter(images[k].values())).name for k in images if k not in labels]:
         if masks == 'required':
             raise ValueError(f"{root}: no mask ({mask_pattern}) for {count_and_first(lost, len(images), 'images')}; "
