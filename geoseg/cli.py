@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['FLAGS', 'VERBS', 'NOT_SHOWN', 'FOLDERS', 'Words', 'sort_words', 'mapping_or_text', 'is_list', 'from_yaml', 'Verb',
-           'verb', 'shown', 'rank_zero_print', 'fit', 'validate', 'test', 'arguments_of', 'predict', 'localize',
-           'calibrate', 'inspect', 'profile', 'find_lr', 'prepare_data', 'prepare', 'halt_cal', 'efficiency', 'sweep',
-           'export', 'recipes', 'check_words', 'check_needs', 'check_checkpoint', 'paths_in', 'check_there',
-           'neighbour', 'usage', 'as_typed', 'verb_help', 'show_settings', 'show_help', 'check_verb', 'main',
-           'of_worker']
+           'verb', 'shown', 'rank_zero_print', 'fit', 'validate', 'test', 'arguments_of', 'predict', 'gallery',
+           'localize', 'calibrate', 'inspect', 'profile', 'find_lr', 'prepare_data', 'prepare', 'halt_cal',
+           'efficiency', 'sweep', 'export', 'recipes', 'check_words', 'check_needs', 'check_checkpoint', 'paths_in',
+           'check_there', 'neighbour', 'usage', 'as_typed', 'verb_help', 'show_settings', 'show_help', 'check_verb',
+           'main', 'of_worker']
 
 # %% ../nbs/command_line.ipynb #b68593f1
 import ast
@@ -99,7 +99,7 @@ class Verb:
 
     run: Callable[[Words], None]
     source: str  # of the function whose parameters are its settings
-    needs: str  # 'recipe', 'checkpoint', 'either', or 'data': a recipe, or data that says which
+    needs: str  # 'recipe', 'checkpoint', 'either', 'encoder' (a checkpoint or none), 'data' (a recipe or none)
     hidden: tuple[str, ...]  # parameters that are no settings of it
     alone: bool  # settings of a run cannot stand beside its own
 
@@ -117,7 +117,7 @@ NOT_SHOWN = ('recipe', 'checkpoint', 'model', 'configs', 'plugins', 'overrides',
 
 def verb(
     source: str,  # of the function whose parameters are its settings
-    needs: str,  # 'recipe', 'checkpoint', 'either', or 'data': a recipe, or data that says which
+    needs: str,  # 'recipe', 'checkpoint', 'either', 'encoder' (a checkpoint or none), 'data' (a recipe or none)
     *hidden: str,  # parameters that are no settings of it
     alone: bool = False,  # settings of a run cannot stand beside its own
 ) -> Callable:
@@ -200,13 +200,24 @@ def predict(words: Words):
     print(folder)
 
 
-@verb('geoseg.inference.places.localize.localize', 'checkpoint', alone=True)
+@verb('geoseg.inference.places.map_gallery.gallery', 'encoder', alone=True)
+def gallery(words: Words):
+    'Make or extend the gallery of a map, on which photos are localized.'
+    from geoseg.inference.places.map_gallery import gallery, report
+    ours, _ = arguments_of(gallery, words)
+    print(report(gallery(checkpoint=words.checkpoint, **ours)))
+    print(ours.get('out', 'gallery'))
+
+
+@verb('geoseg.inference.places.localize.localize', 'encoder', alone=True)
 def localize(words: Words):
     'Where photos were taken.'
     from geoseg.inference.places.localize import localize
     ours, _ = arguments_of(localize, words)
     places = localize(words.checkpoint, **ours)
     best = places[places['rank'] == 1][['photo', 'tile', 'confidence', 'refined_lat', 'refined_long', 'refined_by']]
+    if 'on_map' in places:
+        best.loc[~places['on_map'][best.index], 'refined_by'] = 'not on this map'
     print(best.to_string(index=False, float_format='%.6f'))
     print(ours.get('out', 'places'))
 
@@ -378,11 +389,13 @@ def check_needs(
             raise ConfigError('give --model or --checkpoint, one of them')
         check_there('model', words.model)
         return
-    if needs in ('checkpoint', 'either') and words.checkpoint is not None:
+    if needs in ('checkpoint', 'either', 'encoder') and words.checkpoint is not None:
         check_checkpoint(words.checkpoint)
     if needs == 'checkpoint' and (words.checkpoint is None or words.recipe or words.configs):
         more = '; or --model, a model from elsewhere' if name == 'predict' else ''
         raise ConfigError('give --checkpoint, a run or a checkpoint file; its configuration stands beside it' + more)
+    if needs == 'encoder' and (words.recipe or words.configs):
+        raise ConfigError(f'{name} takes --checkpoint RUN or none, no recipe')
     if needs in ('recipe', 'data') and words.checkpoint is not None:
         more = ': resume=RUN goes on with a run, checkpoint_start=FILE begins with weights' if name == 'fit' else ''
         raise ConfigError(f'{name} takes --recipe, no --checkpoint{more}')
@@ -479,7 +492,7 @@ def verb_help(
         parameters += [p for p in read_signature('geoseg.training.config.RunConfig').parameters
                        if p.name not in (*known, 'recipe')]
     flags = {'recipe': ' --recipe NAME', 'data': ' [--recipe NAME]', 'checkpoint': ' --checkpoint RUN',
-             'either': ' --checkpoint RUN | --recipe NAME'}
+             'either': ' --checkpoint RUN | --recipe NAME', 'encoder': ' [--checkpoint RUN]'}
     more = ' [name=value ...]' if parameters else ''
     lines = [f'usage: geoseg {name}{flags.get(verb.needs, "")}{more}', (verb.run.__doc__ or '').strip(), '']
     lines += [f'  {as_typed(p):32}{re.sub("None", "null", p.comment)}'.rstrip() for p in parameters]

@@ -277,21 +277,22 @@ def read_bands(
     bands: Sequence[int] | None = None,  # numbers from 1, of a colour table those of its colours; None: all
     window: Window | None = None,  # None: all
     shape: tuple[int, int] | None = None,  # that it is brought to; None: as it is
+    resampling: Resampling = Resampling.nearest,  # how; the values of a colour table, and masks, are never mixed
 ) -> tuple[np.ndarray, np.ndarray]:  # [h, w, C], bool [h, w]: whether all of these bands have data
     'Bands of a raster, and where they have data.'
     try:
-        return _read_bands(f, bands, window, shape)
+        return _read_bands(f, bands, window, shape, resampling)
     except RasterioIOError as error:
         raise RasterioIOError(f'{f.name}: not readable, its pixels are damaged or cut short ({error})') from error
 
 
-def _read_bands(f, bands, window, shape):
+def _read_bands(f, bands, window, shape, resampling):
     table = color_table(f)
     how = {'window': window, 'out_shape': shape}
     if table is None:
         bands = list(bands or f.indexes)
         many = how | {'out_shape': None if shape is None else (len(bands), *shape)}
-        values = np.ascontiguousarray(f.read(bands, **many).transpose(1, 2, 0))
+        values = np.ascontiguousarray(f.read(bands, **many, resampling=resampling).transpose(1, 2, 0))
         if all(MaskFlags.all_valid in f.mask_flag_enums[band - 1] for band in bands):
             return values, np.ones(values.shape[:2], bool)
         return values, (f.read_masks(bands, **many) > 0).all(0)
