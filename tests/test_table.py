@@ -56,8 +56,9 @@ def given(tmp_path, own_run, monkeypatch) -> Callable:
         if recipe.startswith('game4loc'):
             del settings['trainer.limit_val_batches']  # an evaluation needs all pictures
         gta = world_data('gta', size='tiny')
+        scene = next(world_data('raster', size='tiny').glob('*_image.tif'))
         return {'settings': settings, 'run': own_run(recipe), 'out': tmp_path / 'out',
-                'photos': gta / 'drone' / 'images', 'tiles': gta}
+                'photos': gta / 'drone' / 'images', 'tiles': gta, 'map': scene}
 
     return words
 
@@ -84,6 +85,7 @@ def command(verb: str, recipe: str, given: dict) -> list[str]:
         'sweep': [*(w for w in new if not w.startswith('seed=')), 'seeds=[0]', out, f'scores=[{monitor(recipe)}]'],
         'validate': [*old, out], 'test': [*old, out], 'predict': [*old, out], 'calibrate': [*old, out],
         'halt-cal': [*old, out, 'delta=0.5', 'by=sample'], 'localize': [*old, *places],
+        'gallery': [*old, f'data={given["map"]}', out],
         'efficiency': [*old, 'repeats=1', 'size=64'], 'export': [*old, out, 'chips=2', 'memory=without'],
     }
     return [verb, *words[verb]]

@@ -43,7 +43,8 @@ class Job:
         if self.recipe.startswith('game4loc'):
             del settings['trainer.limit_val_batches']
         words = command(self.verb, self.recipe, {'settings': settings, 'run': run, 'out': out, 'tiles': gta,
-                                                 'photos': gta / 'drone' / 'images'})
+                                                 'photos': gta / 'drone' / 'images',
+                                                 'map': next(world('raster').glob('*_image.tif'))})
         words = [word for word in words if word != f'out={out}'] + [f'out={out}'] * self.writes * (
             self.verb != 'prepare')
         data = [f'data={world(self.data)}'] if self.data and '/' not in self.data else [
@@ -74,6 +75,7 @@ JOBS = {
     'predict with a memory': Job('predict', 'geosegformer', more=('update=true',)),
     'predict meshes': Job('predict', 'nomeformer', more=('write=[page,probabilities]',)),
     'predict photos': Job('predict', 'game4loc-same-area', more=('gallery={out}/gallery', 'tiles={gta}')),
+    'gallery': Job('gallery', 'game4loc-same-area'),
     'localize': Job('localize', 'game4loc-same-area', more=('gallery={out}/gallery',)),
     'calibrate pictures': Job('calibrate', 'unet'),
     'calibrate places': Job('calibrate', 'game4loc-same-area'),

@@ -252,7 +252,7 @@ def build_gallery(
     spread = 0.
     for side in sides:
         for pictures, centres, shares in tile_blocks(mosaic, side):
-            spread = max(spread, float(pictures.std((1, 2)).max()))
+            spread = max([spread, *(tile[tile.any(-1)].std(0).max() for tile in pictures if tile.any())])
             values = encoder.features(pictures, 'gallery').cpu().numpy().astype(np.float16)
             for name, value in zip(parts, (values, centres, np.full(len(centres), side), shares), strict=True):
                 parts[name].append(value)

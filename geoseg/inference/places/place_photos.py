@@ -121,8 +121,8 @@ def view_side(
     'Pixels of a photo across one of its views.'
     return min(shape[:2]) / math.sqrt(2)
 
-# %% ../../../nbs/inference/places/place_photos.ipynb #1112c705
-CONFIDENCE = (1.0, 10.)  # slope and offset, see `fit_confidence`: of the logarithm of the inliers
+# %% ../../../nbs/inference/places/place_photos.ipynb #144fc3fe
+CONFIDENCE = (5.5, 10.)  # slope and offset, of log(1 + inliers)
 CLAIMED = 0.5  # confidence from which a photo is taken to be on the map
 
 

