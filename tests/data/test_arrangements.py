@@ -204,6 +204,16 @@ def test_pictures_without_masks_are_for_prediction(tmp_path, said):
     assert 'no mask for 3 of 15 pictures (first: a_01): they are for prediction' in said()
 
 
+def test_inspect_reports_what_becomes_of_pictures(tmp_path, said, capsys):
+    from geoseg.cli import main
+    made = fill(tmp_path, '{s}/{n}.jpg', '{s}/{n}_mask.png')
+    shutil.rmtree(tmp_path / 'val')
+    (tmp_path / 'train' / f'{made["train"][0]}_mask.png').unlink()
+    assert main(['inspect', f'data={tmp_path}', 'masks=optional', 'num_workers=0']) == 0
+    shown = capsys.readouterr().out
+    assert 'training pictures validate' in shown and 'they are for prediction' in shown and not said()
+
+
 def test_too_few_pictures_say_what_helps(tmp_path):
     fill(tmp_path, 'images/{n}.png', 'masks/{n}.png')
     for i in range(3, 16):

@@ -355,3 +355,14 @@ def test_colours_of_labels_are_ignored_where_they_are_hidden():
     hidden = np.array([[True, False]])
     pixels = MaskPixels(np.array([[(7, 7, 7), RGB[1]]], np.uint8), hidden=hidden)
     assert train_ids(pixels, scheme).tolist() == [[255, 1]]
+
+
+def test_rasters_of_other_names_are_told_what_to_set(tmp_path):
+    for day in range(3):
+        tif(tmp_path / f'img_202{day}.tif', np.zeros((3, 64, 64), np.uint8))
+        tif(tmp_path / f'lab_202{day}.tif', square(0, 1, side=64))
+    (tmp_path / 'classes.txt').write_text('0 bg\n1 fg\n')
+    with pytest.raises(ValueError, match='6 others are there .first: img_2020.tif.; set pattern and mask_pattern'):
+        RasterData(str(tmp_path), chip=64)
+    data = RasterData(str(tmp_path), chip=64, pattern='img_{date}.tif', mask_pattern='lab_{date}.tif')
+    assert len(data.acquisitions[tmp_path]) == 3
