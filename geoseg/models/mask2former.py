@@ -119,6 +119,7 @@ class Mask2Former(nn.Module):
     'Mask2Former (Cheng et al. 2022, arXiv:2112.01527) on Swin, with a map of classes.'
 
     encoder_parts = ('net.pixel_level_module.', 'net.transformer_module.', 'net.model.')  # all but the classes
+    fixed_size = 'its windows and levels are counted for one size'  # why a graph of it takes one
 
     def __init__(
         self,

@@ -170,6 +170,7 @@ class RecipeCLI(LightningCLI):
 def limited(
     weights: str | Path,  # a file
     kind: type[nn.Module],
+    /,  # a network may have settings of these names
     *args: Any,
     **kwargs: Any,
 ) -> nn.Module:
