@@ -23,7 +23,7 @@ import geoseg
 from geoseg import cli
 
 NBS = TESTS.parent / 'nbs'
-VERBS = [verb for verb in cli.VERBS if verb != 'recipes']
+VERBS = [name for name, verb in cli.VERBS.items() if verb.needs != 'nothing']
 REFUSALS = list(csv.DictReader((NBS / 'refusals.csv').open(encoding='utf-8')))
 
 

@@ -42,14 +42,14 @@ class Job:
                                                            'trainer.limit_val_batches': 1}
         if self.recipe.startswith('game4loc'):
             del settings['trainer.limit_val_batches']
-        words = command(self.verb, self.recipe, {'settings': settings, 'run': run, 'out': out, 'tiles': gta,
-                                                 'photos': gta / 'drone' / 'images',
-                                                 'map': next(world('raster').glob('*_image.tif'))})
+        given = {'settings': settings, 'run': run, 'out': out, 'tiles': gta, 'photos': gta / 'drone' / 'images',
+                 'map': next(world('raster').glob('*_image.tif'))}
+        words = [self.verb] if self.verb == 'update-map' else command(self.verb, self.recipe, given)
         words = [word for word in words if word != f'out={out}'] + [f'out={out}'] * self.writes * (
             self.verb != 'prepare')
         data = [f'data={world(self.data)}'] if self.data and '/' not in self.data else [
             f'data={world(self.data.partition("/")[0]) / self.data.partition("/")[2]}'] if self.data else []
-        return [*words, *data, *(word.format(out=out, gta=gta) for word in self.more)]
+        return [*words, *data, *(word.format(out=out, gta=gta, raster=world('raster')) for word in self.more)]
 
 
 def world(layout: str) -> Path:
@@ -72,6 +72,9 @@ JOBS = {
     'predict the own pictures': Job('predict', 'deepglobe-trm'),
     'predict GeoTIFFs': Job('predict', 'unet', 'raster/20170621_image.tif',
                             ('window=64', 'write=[probabilities,geojson]')),
+    'update-map': Job('update-map', 'unet', 'raster/20210902_image.tif', (
+        'maps={raster}', 'known=[20190514,20200819]', 'block=24', 'sample=3000', 'most=300', 'taught=400', 'window=64',
+        'write=[probabilities,geojson]')),
     'predict with a memory': Job('predict', 'geosegformer', more=('update=true',)),
     'predict meshes': Job('predict', 'nomeformer', more=('write=[page,probabilities]',)),
     'predict photos': Job('predict', 'game4loc-same-area', more=('gallery={out}/gallery', 'tiles={gta}')),

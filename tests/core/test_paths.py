@@ -30,14 +30,15 @@ def verbs():
 
 
 VERBS = ('train', 'predict', 'evaluate', 'localize', 'calibrate', 'calibrate_halting', 'run_efficiency', 'sweep',
-         'inspect', 'profile', 'load_plugins', 'export')
+         'inspect', 'profile', 'load_plugins', 'export', 'update_map')
 
 
 @pytest.mark.parametrize('verb', VERBS)
 def test_every_path_of_every_verb_is_taken_as_text(verb):
     function = verbs()[verb]
     for name in path_parameters(function):
-        others = {other: 'x' for other in ('checkpoint', 'photos', 'plugins') if other in path_parameters(function)}
+        needed = 'checkpoint', 'photos', 'plugins', 'data', 'maps'
+        others = {other: 'x' for other in needed if other in path_parameters(function)}
         for value in (True, 1e5, [False]):
             with pytest.raises(ConfigError, match=rf'{name} is (True|100000.0|False), no path.*-r {name} NAME'):
                 function(**others | {name: value})
