@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['FLAGS', 'VERBS', 'NOT_SHOWN', 'FOLDERS', 'Words', 'sort_words', 'mapping_or_text', 'is_list', 'from_yaml', 'Verb',
            'verb', 'shown', 'rank_zero_print', 'fit', 'validate', 'test', 'arguments_of', 'predict', 'gallery',
-           'localize', 'calibrate', 'inspect', 'profile', 'find_lr', 'prepare_data', 'prepare', 'halt_cal',
-           'efficiency', 'sweep', 'export', 'recipes', 'check_words', 'check_needs', 'check_checkpoint', 'paths_in',
-           'check_there', 'neighbour', 'usage', 'as_typed', 'verb_help', 'show_settings', 'show_help', 'check_verb',
-           'main', 'of_worker']
+           'update_map', 'localize', 'calibrate', 'inspect', 'profile', 'find_lr', 'prepare_data', 'prepare',
+           'halt_cal', 'efficiency', 'sweep', 'export', 'recipes', 'check_words', 'check_needs', 'check_checkpoint',
+           'paths_in', 'check_there', 'neighbour', 'usage', 'as_typed', 'verb_help', 'show_settings', 'show_help',
+           'check_verb', 'main', 'of_worker']
 
 # %% ../nbs/command_line.ipynb #b68593f1
 import ast
@@ -183,7 +183,8 @@ def arguments_of(
     for key in of_function:
         if key in settings and (not names or key in names):
             value, many = settings.pop(key), key == 'data' or 'Sequence' in str(of_function[key].annotation)
-            if isinstance(value, str) and (key not in paths or many and is_list(value)):
+            text = of_function[key].annotation is str  # such as a pattern, which is no YAML
+            if isinstance(value, str) and not text and (key not in paths or many and is_list(value)):
                 value = from_yaml(key, value)
             ours[key] = value
     return ours, settings
@@ -207,6 +208,15 @@ def gallery(words: Words):
     ours, _ = arguments_of(gallery, words)
     print(report(gallery(checkpoint=words.checkpoint, **ours)))
     print(ours.get('out', 'gallery'))
+
+
+@verb('geoseg.inference.rasters.outdated.update_map', 'nothing', alone=True)
+def update_map(words: Words):
+    'A map of a new raster from older maps of its ground.'
+    from geoseg.inference.rasters.outdated import describe_update, update_map
+    ours, _ = arguments_of(update_map, words)
+    print(shown(describe_update(update_map(**ours))))
+    print(ours.get('out', 'updated-map'))
 
 
 @verb('geoseg.inference.places.localize.localize', 'encoder', alone=True)
@@ -340,7 +350,7 @@ def recipes(words: Words):
         print(f'{name:24}{recipe_path(name).read_text().splitlines()[0].lstrip("# ")}')
 
 # %% ../nbs/command_line.ipynb #a20c0004
-FOLDERS = ('data', 'photos', 'tiles')  # settings that name what must be there
+FOLDERS = ('data', 'photos', 'tiles', 'maps')  # settings that name what must be there
 
 
 def check_words(
@@ -364,12 +374,13 @@ def check_words(
         if unknown := [key for key in given if key not in known]:
             there = f'; there are {", ".join(known)}' if known else f'; {name} takes none'
             raise ConfigError(f'unknown setting {unknown[0]!r}{nearest(unknown[0], known)}{there}')
-        for missing in (p.name for p in verb.signature.parameters if p.default is None and p.name not in given):
-            raise ConfigError(f'{missing} is missing: {missing}=FOLDER')
     if not words.plugins:  # layouts of one's own may mean something else
         for key in FOLDERS:
             for path in paths_in(given.get(key)):
                 check_there(key, path)
+    if verb.alone:
+        for missing in (p.name for p in verb.signature.parameters if p.default is None and p.name not in given):
+            raise ConfigError(f'{missing} is missing: {missing}=FOLDER')
     resume = str(given.get('resume', 'last'))
     if name == 'fit' and resume not in ('last', 'auto') and not resume.isdecimal():
         check_there('resume', resume)
@@ -396,6 +407,8 @@ def check_needs(
         raise ConfigError('give --checkpoint, a run or a checkpoint file; its configuration stands beside it' + more)
     if needs == 'encoder' and (words.recipe or words.configs):
         raise ConfigError(f'{name} takes --checkpoint RUN or none, no recipe')
+    if needs == 'nothing' and (words.recipe or words.checkpoint or words.configs):
+        raise ConfigError(f'{name} takes no --recipe, --checkpoint or --config')
     if needs in ('recipe', 'data') and words.checkpoint is not None:
         more = ': resume=RUN goes on with a run, checkpoint_start=FILE begins with weights' if name == 'fit' else ''
         raise ConfigError(f'{name} takes --recipe, no --checkpoint{more}')
