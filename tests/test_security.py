@@ -25,6 +25,7 @@ import yaml
 import geoseg
 from geoseg import cli
 from geoseg.core.pages import csv_text, guard_cell, read_csv
+from geoseg.core.plugins import letting_in
 from geoseg.core.trust import is_trusted, trusted
 from geoseg.data.labels import LabelScheme
 from geoseg.inference.answer import Trained
@@ -492,6 +493,36 @@ def test_a_summary_suggests_no_code_of_a_file(sent):
     commands = (run / 'summary.md').read_text().partition('```sh')[2]
     assert 'data=pictures' in commands and 'geoseg predict' in commands
     assert not re.search('evil|trust|force|sweep', commands)
+
+
+def test_a_summary_names_the_plugin_that_was_let_in(sent, tmp_path):
+    'Another file of the same name is not it, wherever the record says that the run was started.'
+    run, _ = sent()
+    about = json.loads((run / 'metadata.json').read_text())
+    for place in ('own', 'evil'):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / 'plugin_of_a_summary.py').touch()
+    own = tmp_path / 'own' / 'plugin_of_a_summary.py'
+    for cwd, name, shown in ((tmp_path, 'own/plugin_of_a_summary.py', 'own/plugin_of_a_summary.py'),
+                             (tmp_path, 'evil/plugin_of_a_summary.py', own), ('/', str(own), own),
+                             (tmp_path / 'evil', 'plugin_of_a_summary.py', own), ('/', 'plugin_of_a_summary; x', None)):
+        (run / 'metadata.json').write_text(json.dumps(about | {'cwd': str(cwd), 'plugins': [name]}))
+        with letting_in(own):
+            write_summary(run)
+        commands = (run / 'summary.md').read_text().partition('```sh')[2]
+        assert set(re.findall(r'--plugins=(\S+)', commands)) == ({str(shown)} if shown else set())
+
+
+@pytest.mark.parametrize('text', ['geoseg.a\x1b[2J.B', 'a\x00b', '\x07', '[1,', '{', 'a: b: c', '\u202e'])
+def test_text_that_is_no_yaml_is_one_line(sent, text, capsys):
+    'In a configuration that somebody sent, and in a setting that is typed.'
+    run, write = sent()
+    write('model.class_path', text)
+    assert cli.main(['validate', '--checkpoint', str(run)]) == 2 and capsys.readouterr().err.count('\n') == 1
+    write('seed_everything', 1)
+    for key in ('allow_outside', 'image_size'):
+        assert cli.main(['predict', '--checkpoint', str(run), f'{key}={text}']) == 2
+        assert capsys.readouterr().err.count('\n') == 1
 
 
 @pytest.mark.parametrize('text', ['[]', '5', '{"ended": 5}', '{"ended": {}}', '{"git": []}', '{"resumed": [5]}',

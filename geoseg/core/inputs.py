@@ -134,8 +134,8 @@ def parse_yaml(
     source: str | Path,  # for the error
 ) -> Any:
     'What a text in YAML holds; `ValueError` where it is none, or a short one for far too much.'
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)  # control characters are an error here
         node = loader.get_single_node()
         if node is None:
             return None
@@ -143,8 +143,6 @@ def parse_yaml(
         return loader.construct_document(node)
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f'{source}: {error}') from error
-    finally:
-        loader.dispose()
 
 # %% ../../nbs/core/inputs.ipynb #eb6b1c89
 FORMATS = ('PNG', 'JPEG', 'TIFF', 'WEBP', 'BMP')

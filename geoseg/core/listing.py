@@ -142,7 +142,8 @@ def list_files(
             if path.name not in TABLES and not path.name.lower().endswith(BESIDE):
                 listing.leave_out(OTHER, key)
         else:  # whoever opens it refuses a pipe or a device
-            found[check_utf8(key)] = path
+            check_utf8(path)
+            found[key] = path
 
     walk(folder)
     while links:  # after the folders themselves, whose names count

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIGNS', 'BEGINS', 'FORMULA', 'GUARD', 'NUMBER', 'END', 'LINE', 'LARGEST', 'page_text', 'page_json', 'guard_cell',
-           'unguard_cell', 'each_text', 'csv_text', 'is_guarded', 'read_csv', 'line_of', 'separator', 'show_page']
+           'unguard_cell', 'each_text', 'csv_text', 'is_guarded', 'table_text', 'read_csv', 'line_of', 'separator',
+           'show_page']
 
 # %% ../../nbs/core/pages.ipynb #4453b866
 import contextlib
@@ -113,13 +114,22 @@ def is_guarded(
     return bool(first) and not all(name.startswith('"') for name in first[2].split(first[1]))
 
 
+def table_text(
+    path: str | Path,
+    what: str = 'table',  # that is expected, for messages
+    most: int = TEXT,  # bytes
+) -> str:
+    'The text of a table: rows end with a line feed, and a quoted cell holds the line ends that it has.'
+    text = decode_text(check_file(path, what, most).read_bytes(), path, ends=False)
+    return END.sub(lambda part: part[1] or '\n', text) if '\r' in text else text
+
+
 def read_csv(
     path: str | Path,
     **kwargs: Any,  # for `pandas.read_csv`
 ) -> pd.DataFrame:
     'A table; the quotes that `csv_text` puts before text are taken off, those of a person stay.'
-    text = decode_text(check_file(path, 'table', TEXT).read_bytes(), path, ends=False)
-    text = END.sub(lambda part: part[1] or '\n', text) if '\r' in text else text
+    text = table_text(path)
     kwargs = {'sep': separator(text)} | {key: value for key, value in kwargs.items() if key != 'encoding'}
     try:
         table = pd.read_csv(io.StringIO(text, newline=''), **kwargs)

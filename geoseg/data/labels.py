@@ -24,7 +24,7 @@ from fastcore.basics import patch
 
 from ..core.files import write_whole
 from ..core.inputs import SETTINGS, open_picture, read_text
-from ..core.pages import csv_text, is_guarded, separator, unguard_cell
+from ..core.pages import csv_text, is_guarded, separator, table_text, unguard_cell
 
 # %% ../../nbs/data/labels.ipynb #0339c158
 def lookup(
@@ -344,7 +344,7 @@ def read_category_csv(
 ) -> LabelScheme:
     'The scheme of a `category.csv`; raises `ValueError` naming the line at fault'
     path, rows, merged = Path(path), [], {}
-    text = read_text(path, 'category.csv', SETTINGS)
+    text = table_text(path, 'category.csv', SETTINGS)
     body = text.lstrip('\n')  # a reader takes the first line for the names, though it is blank
     with naming_csv(path):
         reader = csv.DictReader(io.StringIO(body), skipinitialspace=True, delimiter=separator(text))

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import yaml
 
 from ..core.errors import ConfigError, UnknownKey, nearest
 from ..core.files import fingerprint, write_whole, written_files
-from ..core.inputs import read_json
+from ..core.inputs import parse_yaml, read_json
 from ..core.listing import note
 from ..core.outputs import check_outputs
 from ..core.plugins import Registry, register
@@ -137,7 +136,7 @@ class Trained:
     def _read_settings(self, extra: Sequence[str]) -> dict[str, Any]:
         known, given = self.recorded(), dict(self.overrides)
         own = {key: given.pop(key) for key in extra if key in given and key not in known}
-        own = {key: yaml.safe_load(value) if isinstance(value, str) else value for key, value in own.items()}
+        own = {key: parse_yaml(value, key) if isinstance(value, str) else value for key, value in own.items()}
         if self.run is not None:
             config = parse_run(self.run.folder, given).config
             return config.data.init_args.as_dict() | own | {'network': chosen_settings(config, given)}

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 
 from ..core.errors import ConfigError
+from ..core.inputs import parse_yaml
 from .answer import Request, Trained
 from ..models.predictor import Predictor
 from ..models.wrapped import wrap  # noqa: F401  imported to be known
@@ -30,7 +30,7 @@ class ModelFile(Trained):
         overrides: Mapping[str, Any] | None = None,  # what it does not say of itself
     ):
         self.path, self.overrides = Path(path).expanduser(), dict(overrides or {})
-        given = {name: yaml.safe_load(value) if isinstance(value, str) and name != 'output' else value
+        given = {name: parse_yaml(value, name) if isinstance(value, str) and name != 'output' else value
                  for name, value in self.overrides.items()}
         self.wrapped = Predictor.wrap(self.path, **given)
         self.card, self.kind = self.wrapped.card, self.wrapped.card['kind']

@@ -10,6 +10,7 @@ __all__ = ['DECIDED', 'save_figure', 'Pictures', 'draw_curves', 'changed_setting
 # %% ../../nbs/training/summary.ipynb #c5a01f12
 import re
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -162,8 +163,12 @@ def shell_commands(
 ) -> list[str]:  # to go where the run was started, resume, validate, test, predict
     'What to type, quoted for a shell.'
     # a file of somebody else's suggests no code: only what this process has let in already
-    folder, plugins = run.folder.resolve(), [f'--plugins={name}' for name in about.get('plugins') or ()
-                                             if {Path(str(name)).stem, str(name)} & {*plugin_modules()}]
+    here, names = Path(about.get('cwd') or '.'), map(str, about.get('plugins') or ())
+    files = {name: Path(getattr(sys.modules[name], '__file__', None) or name) for name in plugin_modules()}
+    own = {name: files.get(name) or files.get(Path(name).stem) for name in names}
+    folder, plugins = run.folder.resolve(), [
+        f'--plugins={name if name in files or (here / name).resolve() == file.resolve() else file}'
+        for name, file in own.items() if file]
     known = [path for path in (run.last, run.best) if path.is_file()]
     resume = folder if not known or known[0] == run.last else run.best.resolve()  # keep_only_best
     verb, *words = about.get('predict') or ['predict']

@@ -144,3 +144,12 @@ def test_a_class_list_is_offered_that_reads_the_masks(tmp_path):
     scheme = scheme_of(tmp_path / 'colour', b'ground\ntree\n')
     with pytest.raises(ValueError, match='masks are coloured, and these classes have no colours: write a category.csv'):
         read_mask(tmp_path / 'colour/masks/a_00.png', scheme)
+
+
+def test_names_keep_their_line_ends(tmp_path):
+    'What is written comes back, and a file of another system is read as ever.'
+    scheme = LabelScheme(['a\rb', 'c\r\nd', '=e'], colors=[(1, 2, 3), (4, 5, 6), (7, 8, 9)])
+    scheme.save(tmp_path / 'category.csv')
+    assert LabelScheme.load(tmp_path / 'category.csv').names == scheme.names
+    (tmp_path / 'category.csv').write_bytes(b'id,name,r,g,b\r0,"a\rb",1,2,3\r1,c,4,5,6\r')
+    assert LabelScheme.load(tmp_path / 'category.csv').names == ['a\rb', 'c']
