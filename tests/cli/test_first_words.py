@@ -9,6 +9,7 @@ from geoseg import cli
 from geoseg.world.layouts import world_data
 
 WRONG = {'recipe': ['--recipe', 'unet', 'data=nowhere'], 'checkpoint': ['--checkpoint', 'nowhere', 'data=nowhere'],
+         'encoder': ['--checkpoint', 'nowhere', 'data=nowhere'],
          'data': ['data=nowhere'], 'either': ['--recipe', 'unet', 'data=nowhere'], 'nothing': ['data=nowhere']}
 HEAVY = ('torch', 'lightning', 'numpy', 'pandas', 'jsonargparse', 'transformers', 'rasterio', 'cv2', 'matplotlib')
 SCRIPT = """
