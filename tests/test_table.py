@@ -79,6 +79,7 @@ def command(verb: str, recipe: str, given: dict) -> list[str]:
     new = ['--recipe', recipe, f'data={tiny.DATA}', *settings]
     old, out = ['--checkpoint', str(given['run'])], f'out={given["out"]}'
     places = [f'photos={given["photos"]}', f'tiles={given["tiles"]}', out]
+    slow = recipe == 'wildscenes-mask2former'  # its ONNX file takes minutes to be written
     words = {
         'prepare': new, 'inspect': new, 'fit': [*new, out], 'profile': [*new, 'steps=1'],
         'find-lr': [*new, out, 'steps=5'],
@@ -86,7 +87,8 @@ def command(verb: str, recipe: str, given: dict) -> list[str]:
         'validate': [*old, out], 'test': [*old, out], 'predict': [*old, out], 'calibrate': [*old, out],
         'halt-cal': [*old, out, 'delta=0.5', 'by=sample'], 'localize': [*old, *places],
         'gallery': [*old, f'data={given["map"]}', out],
-        'efficiency': [*old, 'repeats=1', 'size=64'], 'export': [*old, out, 'chips=2', 'memory=without'],
+        'efficiency': [*old, 'repeats=1', 'size=64'],
+        'export': [*old, f'{out}{"/model.pt2" * slow}', 'chips=2', 'memory=without'],
     }
     return [verb, *words[verb]]
 
