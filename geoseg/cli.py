@@ -8,7 +8,7 @@ __all__ = ['FLAGS', 'VERBS', 'NOT_SHOWN', 'FOLDERS', 'Words', 'sort_words', 'map
            'update_map', 'localize', 'calibrate', 'inspect', 'profile', 'find_lr', 'prepare_data', 'prepare',
            'halt_cal', 'efficiency', 'sweep', 'export', 'recipes', 'check_words', 'check_needs', 'check_checkpoint',
            'paths_in', 'check_there', 'neighbour', 'usage', 'as_typed', 'verb_help', 'show_settings', 'show_help',
-           'check_verb', 'main', 'of_worker']
+           'check_verb', 'main', 'reader_left', 'of_worker']
 
 # %% ../nbs/command_line.ipynb #b68593f1
 import ast
@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import re
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -559,6 +560,7 @@ def main(
     name = argv[0] if argv else ''
     try:
         if (status := show_help(argv)) is not None:
+            sys.stdout.flush()
             return status
         for word in argv:
             check_utf8(word)
@@ -570,6 +572,7 @@ def main(
         from geoseg.core.trust import trusted
         with trusted(trust), letting_in(','.join(known.plugins)), ends_on_sigterm():
             VERBS[name].run(known)
+        sys.stdout.flush()
     except Stopped as stopped:
         print(f'geoseg {name}: {stopped}', file=sys.stderr)
         return stopped.code
@@ -578,6 +581,8 @@ def main(
         return EXIT_CODES[signal.SIGINT]
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         ours = 'DataLoader worker' in str(error) or not isinstance(error, RuntimeError)
+        if isinstance(error, BrokenPipeError) and reader_left():
+            return 141  # as if SIGPIPE had ended it
         if os.environ.get('GEOSEG_TRACEBACK') or not ours and not isinstance(error, RecursionError):
             raise
         if isinstance(error, (MemoryError, RecursionError)):  # they name no file, and often nothing
@@ -588,6 +593,18 @@ def main(
         print(shown(f'geoseg {name}: {" ".join(of_worker(str(error)).split())}'), file=sys.stderr)
         return 2
     return 0
+
+
+def reader_left() -> bool:
+    'Whether nobody reads standard output any more, as after `| head`; what is still printed goes nowhere.'
+    if not hasattr(select, 'poll'):  # Windows
+        return False
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    left = bool(poll.poll(0))  # an error is told unasked
+    if left:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return left
 
 
 def of_worker(

@@ -113,3 +113,11 @@ def test_inspect_needs_no_recipe(tmp_path, capsys, layout, recipe):
     assert f'with the settings of {recipe}; --recipe names another' in shown and shown[-1] == str(out)
     assert (f'{out / "overlay.png"} shows a picture with its mask over it' in shown) == (layout == 'geotagged')
     assert (out / 'overlay.png').exists() == (layout == 'geotagged')
+
+
+def test_a_reader_that_has_read_enough_is_no_error():
+    for words in (['help'], ['fit', '--help'], ['recipes']):
+        process = subprocess.Popen([sys.executable, '-m', 'geoseg.cli', *words], stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE)
+        process.stdout.close()  # as `| true`
+        assert process.stderr.read() == b'' and process.wait() == 141
