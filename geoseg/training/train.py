@@ -28,6 +28,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ..core.errors import ConfigError, nearest
 from ..core.files import write_whole
+from ..core.listing import collect_notes
 from ..core.locks import lock_output, releases_locks
 from ..core.notebooks import in_notebook, text_paths
 from ..core.signals import after_the_step
@@ -144,7 +145,8 @@ def fit(
             arguments = cli.config.model.init_args.network.get('init_args') or {}
             start_from(cli.model.network, config.checkpoint_start, arguments.get('partial') or False)
             cli.follow_weights()
-        cli.datamodule.setup('fit')
+        with collect_notes() as notes:  # which log.txt is to hold, too
+            cli.datamodule.setup('fit')
         for key, value in cli.datamodule.decided.items():  # for validation, test and later data: see `decide_masks`
             cli.config.data.init_args[key] = value
         check_labels(cli.model, cli.datamodule)
@@ -197,7 +199,7 @@ def fit(
             rank_zero_info('deterministic: %s', ', '.join(f'{key} {value}' for key, value in determinism().items()))
         if (parts := trained_modules(cli.model.network)) != ['']:
             rank_zero_info('frozen but for %s', ', '.join(parts))
-        for line in (*(cli.foreign.remarks(cli.config) if cli.foreign else ()), *cli.datamodule.said):
+        for line in (*(cli.foreign.remarks(cli.config) if cli.foreign else ()), *cli.datamodule.said, *notes):
             rank_zero_info('%s', line)
         if trainer.limit_val_batches == 0:
             rank_zero_info('no validation: the newest checkpoint is the best, and no patience ends the run')
