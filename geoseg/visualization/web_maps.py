@@ -12,7 +12,6 @@ from pathlib import Path
 
 import folium
 import numpy as np
-from branca.element import Element
 
 from ..core.files import writing
 
@@ -50,7 +49,7 @@ class WebMap(folium.Map):
         self.fit_bounds([self.gps.min(0).tolist(), self.gps.max(0).tolist()])
         header = self.get_root().header
         for name, tag in LIBRARIES.items():
-            element = Element(f'{{% raw %}}<{tag}>{read_library(name)}</{tag}>{{% endraw %}}')
+            element = folium.Element(f'{{% raw %}}<{tag}>{read_library(name)}</{tag}>{{% endraw %}}')
             header.add_child(element, name=name, index=0 if name == 'jquery.slim.min.js' else 1)
         with writing(path) as draft:
             self.save(str(draft))

@@ -87,6 +87,7 @@ def test_maps_go_on_beyond_the_antimeridian(tmp_path):
                            'refined_lat': [-17., -17.], 'refined_long': [179.999, -179.999]})
     pages = write_memory_page(tmp_path / 'm.html', memory, None), write_flight(tmp_path / 'f.html', places, None, None)
     for page in pages:
-        numbers = re.search(r'fitBounds\(([^a-z]*)', page.read_text())[1]
+        own = page.read_text().partition('<body>')[2]  # the head holds Leaflet's own text
+        numbers = re.search(r'fitBounds\(([^a-z]*)', own)[1]
         _, west, _, east = map(float, re.findall(r'-?[\d.]+', numbers)[:4])
         assert abs(east - west) < 0.1, numbers

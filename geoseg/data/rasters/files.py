@@ -23,7 +23,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import rasterio
-from affine import Affine
+from rasterio import Affine
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.vrt import WarpedVRT

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import pyogrio
 import shapely
-from affine import Affine
+from rasterio import Affine
 from pyproj import CRS, Transformer
 from rasterio.features import rasterize
 from rasterio.windows import Window
