@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from ...core.errors import ConfigError
 from ...data.pairs.crossview import PairAugment, PairPipeline
-from ...data.pictures.files import read_image
 from ...geo.coords import Frame
+from .encoder import in_batches
 from .gallery import Gallery
 from ...models.checkpoints import build_stored, card_kind, load_weights, network_hash, read_checkpoint
 from ...training.run import Run
@@ -73,21 +73,8 @@ class Localizer:
         role: str = 'query',  # 'query': photos; 'gallery': tiles
     ) -> Tensor:  # float32 [N, D], of length 1, on the device
         'What the network makes of pictures.'
-        parts, batch = [], []
-
-        def flush():
-            parts.append(self.network(**{role: torch.stack(batch).to(self.device)})[role])
-            batch.clear()
-
-        for picture in pictures:
-            batch.append(self.pipeline(picture if isinstance(picture, np.ndarray) else read_image(picture)))
-            if len(batch) == self.batch_size:
-                flush()
-        if batch:
-            flush()
-        if not parts:
-            raise ValueError('no pictures')
-        return torch.cat(parts)
+        return in_batches(pictures, self.pipeline, lambda batch: self.network(**{role: batch.to(self.device)})[role],
+                          self.batch_size)
 
     def gallery(
         self,
