@@ -28,6 +28,7 @@ from typing import Any
 import yaml
 
 from .core.errors import ConfigError, UnknownKey, check_utf8, nearest
+from .core.locks import process_rank
 from .core.signals import EXIT_CODES, Stopped, ends_on_sigterm
 from .core.signatures import Parameter, Signature, read_signature
 from . import __version__, leave_working_folder
@@ -140,8 +141,8 @@ def shown(
 
 def rank_zero_print(text: Any):
     'Print once, however many processes there are.'
-    from lightning.pytorch.utilities import rank_zero_only
-    rank_zero_only(print)(shown(text))
+    if process_rank() == 0:
+        print(shown(text))
 
 
 @verb('geoseg.training.train.train', 'recipe')

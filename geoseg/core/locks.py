@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DRAFT', 'DAY', 'BEAT', 'SILENCE', 'machine_id', 'process_born', 'is_alive', 'draft_name', 'remove_leftovers',
-           'OutputLocked', 'Owner', 'read_lock', 'Lock', 'lock_output', 'releases_locks']
+           'OutputLocked', 'Owner', 'read_lock', 'Lock', 'process_rank', 'lock_output', 'releases_locks']
 
 # %% ../../nbs/core/locks.ipynb #fba8505e
 import atexit
@@ -18,6 +18,7 @@ import secrets
 import shutil
 import socket
 import stat
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -248,6 +249,15 @@ class Lock:
                 path.rmdir()
 
 # %% ../../nbs/core/locks.ipynb #d562ee81
+def process_rank() -> int:
+    "Which process of a distributed run this is, as Lightning has it, without loading that library to ask; alone: 0."
+    if 'lightning.pytorch' in sys.modules:
+        from lightning.pytorch.utilities import rank_zero_only
+        return rank_zero_only.rank
+    names = ('RANK', 'LOCAL_RANK', 'SLURM_PROCID', 'JSM_NAMESPACE_RANK')
+    return int(next((os.environ[name] for name in names if name in os.environ), 0))
+
+
 _held: list[Lock] = []
 
 
@@ -258,9 +268,8 @@ def lock_output(
     wait: float = 0,  # seconds for another writer to end
 ):
     'Become the one writer of an output, until the function ends that `releases_locks`; `OutputLocked` names another.'
-    from lightning.pytorch.utilities import rank_zero_only
     output = Path(output).expanduser().resolve()
-    if rank_zero_only.rank or any(lock.ours and lock.output == output for lock in _held):
+    if process_rank() or any(lock.ours and lock.output == output for lock in _held):
         return
     until = time.monotonic() + wait
     while True:
