@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['FLAGS', 'VERBS', 'NOT_SHOWN', 'FOLDERS', 'Words', 'sort_words', 'mapping_or_text', 'is_list', 'from_yaml', 'Verb',
            'verb', 'shown', 'rank_zero_print', 'fit', 'validate', 'test', 'arguments_of', 'predict', 'gallery',
-           'update_map', 'localize', 'calibrate', 'inspect', 'profile', 'find_lr', 'prepare_data', 'prepare',
-           'halt_cal', 'efficiency', 'sweep', 'export', 'recipes', 'check_words', 'check_needs', 'check_checkpoint',
-           'paths_in', 'check_there', 'neighbour', 'usage', 'as_typed', 'verb_help', 'show_settings', 'show_help',
-           'check_verb', 'main', 'reader_left', 'of_worker']
+           'update_map', 'localize', 'calibrate', 'inspect', 'statistics', 'profile', 'find_lr', 'prepare_data',
+           'prepare', 'halt_cal', 'efficiency', 'sweep', 'export', 'recipes', 'check_words', 'check_needs',
+           'check_checkpoint', 'paths_in', 'check_there', 'neighbour', 'usage', 'as_typed', 'verb_help',
+           'show_settings', 'show_help', 'check_verb', 'main', 'reader_left', 'of_worker']
 
 # %% ../nbs/command_line.ipynb #b68593f1
 import ast
@@ -254,6 +254,17 @@ def inspect(words: Words):
     print(*map(shown, (*found.remarks, *found.notes)), sep='\n')
     if 'out' in ours:
         print(ours['out'])
+
+
+@verb('geoseg.evaluation.statistics.statistics', 'data')
+def statistics(words: Words):
+    'Mean, deviation and percentiles of each band of the training images, as a file that fit reads.'
+    from geoseg.evaluation.statistics import statistics
+    ours, settings = arguments_of(statistics, words, 'out', 'force')
+    found = statistics(words.recipe, settings, words.configs, **ours)
+    print(shown(found.table.to_string(float_format='%.6g')))
+    print(*map(shown, (*found.remarks, *found.notes)), sep='\n')
+    print(f'{ours.get("out", "statistics")}/statistics.yaml: geoseg fit --config reads it')
 
 
 @verb('geoseg.evaluation.profiling.profile', 'recipe')

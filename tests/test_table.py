@@ -81,7 +81,7 @@ def command(verb: str, recipe: str, given: dict) -> list[str]:
     places = [f'photos={given["photos"]}', f'tiles={given["tiles"]}', out]
     slow = recipe == 'wildscenes-mask2former'  # its ONNX file takes minutes to be written
     words = {
-        'prepare': new, 'inspect': new, 'fit': [*new, out], 'profile': [*new, 'steps=1'],
+        'prepare': new, 'inspect': new, 'statistics': [*new, out], 'fit': [*new, out], 'profile': [*new, 'steps=1'],
         'find-lr': [*new, out, 'steps=5'],
         'sweep': [*(w for w in new if not w.startswith('seed=')), 'seeds=[0]', out, f'scores=[{monitor(recipe)}]'],
         'validate': [*old, out], 'test': [*old, out], 'predict': [*old, out], 'calibrate': [*old, out],

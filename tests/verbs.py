@@ -86,6 +86,7 @@ JOBS = {
     'halt-cal': Job('halt-cal', 'deepglobe-trm'),
     'sweep': Job('sweep', 'unet'),
     'find-lr': Job('find-lr', 'unet'),
+    'statistics': Job('statistics', 'unet'),
     'inspect pictures': Job('inspect', 'unet'),
     'inspect places': Job('inspect', 'game4loc-same-area'),
     'inspect meshes': Job('inspect', 'nomeformer'),

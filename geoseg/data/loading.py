@@ -273,6 +273,14 @@ class LayoutData(L.LightningDataModule):
         return {split: list(getattr(self.datasets[split], 'names', map(str, range(len(self.datasets[split])))))
                 for split in SPLITS if split in self.datasets}
 
+    def training_pixels(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # values and bool, both [H, W, C]
+        'The images that train, a part at a time, as they are stored, and where they have data; for statistics.'
+        raise ConfigError(f'the layout {self.layout} holds {self.holds or "no images"}, which have no bands')
+
+    def band_names(self) -> list[str]:
+        'What the bands of an image are called.'
+        return ['red', 'green', 'blue']
+
     def predict_words(self) -> list[str]:
         'A verb of `geoseg` and settings that predict on these data, without --checkpoint and out.'
         return ['predict']
@@ -405,6 +413,15 @@ class SegmentationData(LayoutData):
         if split not in self._counts:
             self._counts[split] = class_counts(self.once(split), self.scheme)
         return self._counts[split]
+
+    def training_pixels(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        self.setup()
+        images = self.once('train')
+        if not hasattr(images, 'read'):
+            super().training_pixels()
+        for i in range(len(images)):
+            values = images.read(i)[0]
+            yield values, np.ones(values.shape, bool)
 
     def sample_weights(self) -> np.ndarray | None:  # float64 [N]
         'How often each training sample is drawn, relatively; None: equally often.'

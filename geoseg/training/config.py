@@ -241,6 +241,7 @@ def data_section(
     current: Mapping[str, Any],  # the section `data` of the recipe
     chosen: bool = False,  # somebody named the class of `current`: no folder is recognised
     given: Mapping[str, Any] | None = None,  # settings of ARRANGED, which say where the files of a folder lie
+    overlaid: Mapping[str, Any] | None = None,  # arguments that files beside the recipe set, for whatever layout
 ) -> dict[str, Any]:  # the section to use
     'The section `data` for other data than the recipe names.'
     old, data = safe_class(current['class_path'], key='data'), as_path('data', data)
@@ -262,7 +263,8 @@ def data_section(
         raise ValueError(f'data: {root} is of layout {new.layout}; this recipe is for {old.holds or old.kind}')
     # what other layouts mean by a name may be something else: only what all have goes over
     shared, taken = (inspect.signature(kind.__init__).parameters for kind in (SegmentationData, new))
-    arguments = {key: value for key, value in (current.get('init_args') or {}).items() if new is old or key in shared}
+    arguments = {key: value for key, value in (current.get('init_args') or {}).items()
+                 if new is old or key in shared or key in (overlaid or {})}
     if 'kwargs' not in taken:  # a null may be left out; what has a value and no place is an error
         arguments = {key: value for key, value in arguments.items() if key in taken or value is not None}
     if not chosen:
@@ -315,9 +317,11 @@ def parse(
         current |= {'class_path': typed} if typed else {}
         chosen = typed or any((config.get('data') or {}).get('class_path') for config in merged[1:])
         given = arranged([*((c.get('data') or {}).get('init_args') or {} for c in merged[1:]), overrides])
+        overlaid = {key: value for c in merged[1:] for key, value in ((c.get('data') or {}).get('init_args')
+                                                                      or {}).items()}
         for config in merged:  # arguments of another class must not linger
             config.pop('data', None)
-        section = data_section(overrides.pop('data'), current, bool(chosen), given)
+        section = data_section(overrides.pop('data'), current, bool(chosen), given, overlaid)
         merged[0]['data'] = foreign.fit_data(section) if foreign else section
     for config in merged:
         check_classes(config)

@@ -13,8 +13,10 @@ from geoseg.data.labels import LabelScheme
 from geoseg.data.rasters.chips import RasterData
 from geoseg.data.rasters.files import find_acquisitions, match_bands
 from geoseg.data.rasters.reader import Blocks, IgnoreBand, Reader, overview
+from geoseg.evaluation.statistics import statistics
 from geoseg.inference.rasters.rasters import find_rasters
 from geoseg.inference.rasters.windows import RasterWindows, ValidReader, middle_frame
+from geoseg.training.config import parse
 
 SIDE = 160
 RNG = np.random.default_rng(0)
@@ -105,12 +107,53 @@ def test_bands_that_cannot_be_used(folder, name):
     assert '\n' not in str(error.value)
 
 
-def test_tags_that_scale_are_said(folder):
-    with rasterio.open(folder / '2018_b2.tif', 'r+') as f:
-        f.scales, f.offsets = (0.0001,), (-0.1,)
+def tagged(file, scale, offset):
+    with rasterio.open(file, 'r+') as f:
+        f.scales, f.offsets = (scale,), (offset,)
+
+
+def test_tags_that_scale_are_said_or_applied(folder):
+    "Where dates have different ones, the stored numbers mean different things: an error, unless they are applied."
+    names = [f'{date}_b2.tif' for date in ('2018', '2019', '2020')]
+    for name in names:
+        tagged(folder / name, 0.0001, -0.1)
     with collect_notes() as notes:
         find_acquisitions(folder, '{date}_{band}.tif')
     assert any('2018_b2.tif: tags say scale 0.0001 and offset -0.1; they are not applied' in note for note in notes)
+    tagged(folder / names[0], 0.0001, 0)
+    with pytest.raises(ValueError, match=r'different tags of scale and offset \(.*2018_b2.tif: scale 0.0001 and offset '
+                                         r'0; .*2019_b2.tif: scale 0.0001 and offset -0.1\)'):
+        find_acquisitions(folder, '{date}_{band}.tif')
+    found = find_acquisitions(folder, '{date}_{band}.tif', apply_scale=True)
+    for a, offset, added in zip(found, (0, -0.1, -0.1), (0, 1, 2), strict=True):
+        own = Reader(LabelScheme(['low', 'high']), value_range=[0, 1], bands=['b2', 'b3'],
+                     ignore=IgnoreBand('b2', (int(BANDS['b2'][8, 8]) + added,)))
+        image, mask = own.window(a, 0, 0, SIDE, SIDE)
+        known = (BANDS['b2'] + added != 9) & (BANDS['b3'] + added != 9)
+        flagged = BANDS['b2'] == BANDS['b2'][8, 8]  # flags are what the file stores
+        assert flagged.any() and np.array_equal(mask == 255, ~known | flagged)
+        assert np.allclose(image[known & ~flagged, 0], (BANDS['b2'][known & ~flagged] + added) * 0.0001 + offset)
+        assert np.allclose(image[known & ~flagged, 1], BANDS['b3'][known & ~flagged] + added)
+
+
+def test_statistics_of_bands_are_what_a_run_reads(folder, tmp_path):
+    "Of the dates that train, without what has no data; `--config` brings them into another layout than the recipe's."
+    (folder / 'classes.txt').write_text('0 low\n1 high\n')
+    for date in ('2018', '2019', '2020'):
+        tagged(folder / f'{date}_b10.tif', 0.5, -1000)
+    given = {'data': str(folder), 'pattern': '{date}_{band}.tif', 'apply_scale': True}
+    found = statistics(overrides=given, out=tmp_path / 'statistics')
+    for name, values in BANDS.items():
+        values = values[values != 9].astype(float) * (0.5 if name == 'b10' else 1) - 1000 * (name == 'b10')
+        assert np.allclose(found.table.loc[name, ['mean', 'std', 'min', 'max', 'p50']].astype(float),
+                           [values.mean(), values.std(), values.min(), values.max(), np.median(values)], rtol=1e-3)
+        assert found.table.loc[name, 'no_data'] == (BANDS[name] == 9).mean()
+    file = tmp_path / 'statistics' / 'statistics.yaml'
+    data = parse(['unet', file], given | {'color_jitter': None, 'chip': 64}).build_data()
+    data.setup()
+    images = [sample['image'] for sample in (data.reference()[i] for i in range(len(data.reference())))]
+    assert abs(float(np.stack(images).mean())) < 0.02 and abs(float(np.stack(images).std()) - 1) < 0.02
+    assert data.how['apply_scale'] and data.augment.horizontal_flip == 0.5
 
 
 def test_every_verb_reads_bands(folder, tmp_path):

@@ -7,7 +7,7 @@ __all__ = ['AGAIN', 'PairAugment', 'PairPipeline', 'PairDataset', 'PictureDatase
            'ExclusiveBatchSampler', 'CrossViewData']
 
 # %% ../../../nbs/data/pairs/crossview.ipynb #dbb8d757
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -340,6 +340,12 @@ class CrossViewData(LayoutData):
 
     def predict_dataloader(self) -> list[ResumableLoader]:
         return self.pictures('test')
+
+    def training_pixels(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        self.setup()
+        for file in (*self.pairs['train'].photos, *self.pairs['train'].tiles):
+            values = read_image(file)
+            yield values, np.ones(values.shape, bool)
 
     def split_names(self) -> dict[str, list[str]]:
         'Photos, below the root; without `val_share` those of the test validate, too.'

@@ -8,7 +8,7 @@ __all__ = ['DRAWS', 'CHIP_SIZED', 'RasterChips', 'RasterData']
 # %% ../../../nbs/data/rasters/chips.ipynb #d3578450
 import os
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from pyproj import Transformer
+from rasterio.windows import Window
 from torch.utils.data import Dataset
 
 from ...core.listing import note_left_out
@@ -29,8 +30,8 @@ from ..masks import settle
 from ..loading import CLASS_LISTS, Key, SegmentationData, key_of, mix
 from ..pictures.images import PARTS, plot_sample
 from .files import DRIVERS, Acquisition, find_acquisitions, holds_rasters
-from .labels import LabelSettings, is_label_file, label_acquisitions, labels_of, open_labels
-from .reader import Blocks, IgnoreBand, Reader, overview
+from .labels import STRIP, LabelSettings, is_label_file, label_acquisitions, labels_of, open_labels
+from .reader import Blocks, IgnoreBand, Reader, overview, read_image
 from .regions import Area, check_apart, corner_xy, deal_blocks, region_window
 from .vectors import VectorLabels  # noqa: F401  imported to be known
 from ..splits import SPLITS
@@ -254,6 +255,7 @@ class RasterData(SegmentationData):
         ignore_band: int | str | None = None,  # number or name of a band of flags: which pixels have no data
         ignore_values: list[int] | None = None,  # of it, that are ignored
         ignore_bits: list[int] | None = None,  # of it, from 0, any of which set is ignored
+        apply_scale: bool = False,  # tags of scale and offset are applied; else the stored numbers are read
     ):
         if label_file is None and is_label_file(labels):
             labels, label_file = None, labels
@@ -282,7 +284,7 @@ class RasterData(SegmentationData):
             raise ValueError('each split has a root of its own: split, val_acquisitions and test_acquisitions '
                              'have nothing to say')
         self.pattern, self.mask_pattern, self.masks = pattern, mask_pattern, masks
-        self.grid_band, self.extra_bands = grid_band, extra_bands
+        self.how = {'grid_band': grid_band, 'extra_bands': extra_bands, 'apply_scale': apply_scale}
         if snap < 1:
             raise ValueError(f'snap must be 1 pixel or more, not {snap}')
         self.chip, self.stride, self.chips_per_epoch, self.snap = chip, stride, chips_per_epoch, snap
@@ -322,14 +324,12 @@ class RasterData(SegmentationData):
                 source = self.label_source if split != 'predict' else None
                 masks = 'optional' if split == 'predict' or source is not None else self.masks
                 by_root[root] = find_acquisitions(root, self.pattern, self.mask_pattern, masks, self.allow_outside,
-                                                  self.label_source and self.label_source.file, self.grid_band,
-                                                  self.extra_bands)
+                                                  self.label_source and self.label_source.file, **self.how)
                 if source is not None:
                     by_root[root] = label_acquisitions(by_root[root], source, self.masks)
         if self.remember is not None and self.remember not in by_root:
             by_root[self.remember] = find_acquisitions(self.remember, self.pattern, self.mask_pattern,
-                                                       'optional', self.allow_outside, grid_band=self.grid_band,
-                                                       extra_bands=self.extra_bands)
+                                                       'optional', self.allow_outside, **self.how)
         return by_root
 
     def seen(self) -> list[Acquisition]:
@@ -447,6 +447,28 @@ class RasterData(SegmentationData):
             return f'{folder}/{a.acquisition.name}_r{a.row}_c{a.col}_h{a.height}_w{a.width}'
 
         return {split: [name(a) for a in self.datasets[split].areas] for split in SPLITS if split in self.datasets}
+
+    def training_pixels(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        'Strips of the training areas, band by band; without masks of everything.'
+        every = sum(self.acquisitions.values(), [])
+        areas = self.areas().get('train') if any(a.mask for a in every) else [region_window(a, {}) for a in every]
+        for area in areas or ():
+            a, flags = area.acquisition, self.reader.ignore
+            numbers = self.reader.numbers(a) or list(range(1, a.count + 1))
+            step = max(1, STRIP // (area.width * len(numbers)) // a.block[0]) * a.block[0]
+            for top in range(area.row // step * step, area.row + area.height, step):
+                first, last = max(top, area.row), min(top + step, area.row + area.height)
+                window = Window(area.col, first, area.width, last - first)
+                parts = [read_image(a, [band], self.reader.blocks, window) for band in numbers]
+                values, valid = np.concatenate([v for v, _ in parts], 2), np.stack([known for _, known in parts], 2)
+                if flags is not None:
+                    valid &= ~flags.ignored(a, self.reader.blocks, window)[..., None]
+                yield values, valid
+
+    def band_names(self) -> list[str]:
+        a = next(iter(self.acquisitions.values()))[0]
+        numbers = self.reader.numbers(a) or list(range(1, a.count + 1))
+        return [a.band_names[band - 1] if a.band_names else str(band) for band in numbers]
 
     def once(self, split: str) -> RasterChips:
         return self.reference(overlap=False) if split == 'train' else self.datasets[split]

@@ -6,7 +6,7 @@
 __all__ = ['DATE_FORMATS', 'KEYS', 'DRIVERS', 'LARGE', 'BLOCK', 'SPARSE', 'MOSAIC', 'VRT_PARTS', 'unix_day', 'in_order',
            'match_bands', 'match_pattern', 'Acquisition', 'open_raster', 'check_promise', 'check_beside', 'check_vrt',
            'color_table', 'read_bands', 'is_georeferenced', 'holds_rasters', 'read_acquisition', 'stacked', 'grid_of',
-           'note_scaled', 'bounds_in', 'touches', 'extents', 'is_on_grid', 'on_grid', 'note_warped',
+           'scale_tags', 'with_scale', 'bounds_in', 'touches', 'extents', 'is_on_grid', 'on_grid', 'note_warped',
            'find_acquisitions', 'check_blocks']
 
 # %% ../../../nbs/data/rasters/files.ipynb #fac08187
@@ -123,6 +123,7 @@ class Acquisition:
     files: tuple[Path, ...] = ()  # one a band, `image` the one whose grid counts; none: all bands are in `image`
     band_names: tuple[str, ...] = ()  # where the bands have names
     called: str = ''  # what files made from it are named by; '': as `image`
+    scales: tuple[tuple[float, float], ...] = ()  # scale and offset that each band is read with; none: as stored
 
     @property
     def name(self) -> str:
@@ -402,16 +403,38 @@ def grid_of(
     return next(iter(bands.values()))
 
 
-def note_scaled(
+def scale_tags(
     a: Acquisition,
-):
-    'Say where the tags of a raster change its numbers: they are read as they are stored.'
+) -> tuple[tuple[float, float], ...]:  # one a band; none: the tags change no number
+    'What the tags of a raster say of its numbers: scale and offset.'
+    tags = []
     for file in a.images:
         with open_raster(file, a.within) as f:
-            if set(f.scales) != {1.} or set(f.offsets) != {0.}:
-                note(f'{file}: tags say scale {f.scales[0]:g} and offset {f.offsets[0]:g}; they are not applied: '
-                     'value_range is in the numbers that are stored')
-                return
+            tags += [(1., 0.)] * a.count if color_table(f) is not None else zip(f.scales, f.offsets, strict=True)
+    return () if {*tags} == {(1., 0.)} else tuple(tags)
+
+
+def with_scale(
+    acquisitions: Sequence[Acquisition],
+    apply: bool = False,  # else their numbers are read as they are stored
+) -> list[Acquisition]:
+    'Acquisitions read as their tags of scale and offset say, or as stored: that is said, and tags that differ refused.'
+    tags = [scale_tags(a) for a in acquisitions]
+    if apply:
+        pairs = zip(acquisitions, tags, strict=True)
+        return [replace(a, scales=own, dtype='float32') if own else a for a, own in pairs]
+    kinds = {own: a for a, own in reversed([*zip(acquisitions, tags, strict=True)])}
+    told = {own: f'{a.image}: scale {own[0][0]:g} and offset {own[0][1]:g}' if own else f'{a.image}: none'
+            for own, a in kinds.items()}
+    if len(kinds) > 1 and len({a.count for a in kinds.values()}) == 1:
+        first = '; '.join([*told.values()][:-3:-1])
+        raise ValueError(f'the rasters have different tags of scale and offset ({first}): their stored numbers mean '
+                         'different things; set apply_scale=true, and value_range in scaled numbers')
+    if any(kinds):
+        file, _, said = next(line for own, line in told.items() if own).rpartition(': ')
+        note(f'{file}: tags say {said}; they are not applied: value_range is in the numbers that are stored; '
+             'apply_scale=true applies them')
+    return list(acquisitions)
 
 
 def bounds_in(
@@ -514,6 +537,7 @@ def find_acquisitions(
     labels_of_all: Path | None = None,  # a file with the labels of all images, which is none of them
     grid_band: str | None = None,  # of `{band}`, the one whose grid counts; None: they have one grid
     extra_bands: Mapping[str, str | Path] | None = None,  # name to a file that is a band of each image
+    apply_scale: bool = False,  # tags of scale and offset are applied; else the stored numbers are read
 ) -> list[Acquisition]:  # in order of time
     'The acquisitions of a folder.'
     labels = match_pattern(root, mask_pattern)
@@ -557,7 +581,7 @@ def find_acquisitions(
         acquisitions.append(read_acquisition(image, labels.get(key), *key, place, within,
                                              bands if called else None, called))
     note_warped(acquisitions)
-    note_scaled(acquisitions[0])
+    acquisitions = with_scale(acquisitions, apply_scale)
     return sorted(acquisitions, key=lambda a: (a.time if a.date else -math.inf, a.tile))
 
 # %% ../../../nbs/data/rasters/files.ipynb #ecacb1c6

@@ -28,7 +28,7 @@ from ...data.loading import ResumableLoader, SeededBatchSampler, without_masks
 from ...data.pictures.files import EXTENSIONS
 from ...data.rasters.chips import RasterChips, RasterData
 from ...data.rasters.files import (DRIVERS, Acquisition, find_acquisitions, is_georeferenced, match_pattern,
-                                       read_acquisition)
+                                       read_acquisition, with_scale)
 from ...data.rasters.reader import Blocks, IgnoreBand, Reader
 from ...data.rasters.regions import Area
 from ...geo.coords import Frame
@@ -52,14 +52,15 @@ def find_rasters(
     pattern: str = PATTERNS['pattern'],  # of files in a folder; where none follows it all are taken
     mask_pattern: str = PATTERNS['mask_pattern'],
     allow_outside: bool = False,  # sources of a virtual raster outside of its folder, too
+    apply_scale: bool = False,  # see `with_scale`
     **how: Any,  # `grid_band` and `extra_bands` of `find_acquisitions`
 ) -> list[Acquisition] | None:  # None: `data` is something else
     'The GeoTIFFs that are meant, their headers read; `ValueError` for one that cannot be used.'
     if isinstance(data, Mapping) and set(data) == {'predict'}:
         data = data['predict']
     if isinstance(data, (list, tuple)):
-        rasters = [find_rasters(file, pattern, mask_pattern, allow_outside, **how) for file in data]
-        return None if None in rasters else [a for each in rasters for a in each]
+        rasters = [find_rasters(file, pattern, mask_pattern, allow_outside, apply_scale, **how) for file in data]
+        return None if None in rasters else with_scale([a for each in rasters for a in each], apply_scale)
     if not isinstance(data, (str, Path)):
         return None
     path = Path(data).expanduser()
@@ -67,8 +68,8 @@ def find_rasters(
         if path.suffix.lower() != '.vrt' and not is_georeferenced(path):
             return None
         dated = {file: key for key, file in match_pattern(path.parent, pattern).items()}
-        return [read_acquisition(path, None, *dated.get(path, ('', '')), path.parent.resolve().name,
-                                 DataFolder(allow_outside=allow_outside))]
+        return with_scale([read_acquisition(path, None, *dated.get(path, ('', '')), path.parent.resolve().name,
+                                            DataFolder(allow_outside=allow_outside))], apply_scale)
     if not path.is_dir():
         return None
     files = [p for p in sorted(path.iterdir()) if p.suffix.lower() in ('.tif', '.tiff') and not p.name.startswith('.')]
@@ -77,9 +78,10 @@ def find_rasters(
         return None
     if match_pattern(path, pattern):
         return [replace(a, mask=None) for a in find_acquisitions(path, pattern, mask_pattern, 'optional',
-                                                                         allow_outside, **how)]
+                                                                         allow_outside, apply_scale=apply_scale,
+                                                                         **how)]
     files = without_masks(by_stem({file.name: file for file in files}, path, 'rasters')).values()
-    return [read_acquisition(file, None, place=path.resolve().name) for file in files]
+    return with_scale([read_acquisition(file, None, place=path.resolve().name) for file in files], apply_scale)
 
 # %% ../../../nbs/inference/rasters/rasters.ipynb #098109fb
 RASTER_WRITTEN = (*LAYERS, 'polygons', 'geojson')
@@ -112,6 +114,7 @@ def predict_raster(
         'raster': a.image.name, 'size': stat.st_size, 'modified': stat.st_mtime_ns, 'layers': layers,
         **({'files': [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in a.files]} if a.files
            else {}),
+        **({'scales': a.scales} if a.scales else {}),
         'acquisition': [a.date, a.tile, a.source], 'bands': reader.bands, 'value_range': reader.value_range,
         **({'ignore': asdict(reader.ignore)} if reader.ignore else {}),
         'network': network_hash(predictor.network), 'settings': predictor.card.get('network'),
@@ -184,7 +187,7 @@ def predict_rasters(
     return reports
 
 # %% ../../../nbs/inference/rasters/rasters.ipynb #e9100663
-BANDS = ('grid_band', 'extra_bands')
+BANDS = ('grid_band', 'extra_bands', 'apply_scale')
 FLAGS = ('ignore_band', 'ignore_values', 'ignore_bits')
 OWN_SETTINGS = ('bands', 'value_range', 'allow_outside', *BANDS, *FLAGS)  # that the run's data module may not have
 
