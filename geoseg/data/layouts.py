@@ -17,6 +17,7 @@ from .loading import LAYOUTS, LayoutData
 # imported to be known
 from .meshes.clusters import MeshData  # noqa: F401
 from .pairs.crossview import CrossViewData  # noqa: F401
+from .pictures.annotated import AnnotatedData  # noqa: F401
 from .pictures.arrangements import Arrangement, pictures_in, suffixes, tree_text
 from .pictures.images import FolderData, GeotaggedData, WildscenesData  # noqa: F401
 from .pictures.patches import DeepGlobeData  # noqa: F401
@@ -24,7 +25,8 @@ from .rasters.chips import RasterData  # noqa: F401
 
 # %% ../../nbs/data/layouts.ipynb #8089b325
 EXPECTED = ('img/, mask/ and gps.csv (geotagged), images/ and masks/ under many names (folders), V-01/indexLabel/ '
-            '(wildscenes), train/ID_sat.jpg (deepglobe), *.tif (raster), drone/ and satellite/ (gta), or *.ply and '
+            '(wildscenes), pictures with COCO, LabelMe or CVAT files (annotated), train/ID_sat.jpg (deepglobe), *.tif '
+            '(raster), drone/ and satellite/ (gta), or *.ply and '
             '*.obj (mesh)')
 
 
@@ -46,7 +48,7 @@ def recognise(
     if not root.is_dir():
         raise FileNotFoundError(f'{root}: no such folder')
     found = [module for module in LAYOUTS.values() if module.recognises(root) and takes(module, given)]
-    found = found or [module for module in LAYOUTS.values() if module.described(root, given)]
+    found = found or [module for module in LAYOUTS.values() if takes(module, given) and module.described(root, given)]
     if len(found) > 1 and not all((root / name).is_dir() for name in ('images', 'masks')):
         found = [module for module in found if module is not FolderData]  # which knew it by common names alone
     if len(found) > 1:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -89,9 +90,11 @@ def _tiff_pixels(path: str | Path) -> MaskPixels:
 
 
 def picture_pixels(
-    path: str | Path,  # a PNG, JPEG, TIFF, … file
+    path: Any,  # a PNG, JPEG, TIFF, … file; or what draws itself, a `DrawnMask`
 ) -> MaskPixels:
     'The mask that a picture is, turned as its EXIF says; `ValueError` naming the file if it is damaged.'
+    if hasattr(path, 'pixels'):  # of outlines that are drawn
+        return path.pixels()
     if is_tiff(path):
         return _tiff_pixels(path)
     with open_picture(path, 'mask') as image:
@@ -230,7 +233,7 @@ def count_values(
 def picture_parts(path: Path) -> Iterator[MaskPixels]:
     'A mask file in one part; one of colours is not decoded.'
     colored = False
-    if not is_tiff(path):
+    if not hasattr(path, 'pixels') and not is_tiff(path):
         with open_picture(path, 'mask') as image:
             colored = image.mode in ('RGB', 'RGBA')
     yield MaskPixels(np.zeros((0, 0, 3), np.uint8)) if colored else picture_pixels(path)

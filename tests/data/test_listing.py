@@ -272,7 +272,7 @@ LEFT_OUT = {  # what is laid into a folder of a layout, what is said of it
     'mesh': (['train/a.stl'], '1 of another kind (first: train/a.stl)')}
 
 
-@pytest.mark.parametrize('layout', [*LAYOUTS])
+@pytest.mark.parametrize('layout', [*LEFT_OUT])
 def test_inspect_says_once_what_is_left_out(layout, tmp_path, capsys, cache):
     from geoseg.cli import main
     root, (names, said) = tmp_path / 'data', LEFT_OUT[layout]

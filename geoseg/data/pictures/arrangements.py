@@ -24,7 +24,7 @@ SPLIT_NAMES = {'train': ('train', 'training'), 'val': ('val', 'valid', 'validati
 MASK_SUFFIXES = ('_mask', '-mask', '_masks', '_seg', '_segmentation', '_label', '_labels', '_gt', '_annotation', '_l')
 IMAGE_SUFFIXES = ('', '_image', '_img', '_rgb', '_photo')
 MASK_FILES = ('.png', '.bmp', '.tif', '.tiff', '.webp')  # of masks beside pictures; a JPEG is a picture
-ARRANGED = ('image_dir', 'mask_dir', 'image_suffix', 'mask_suffix')  # settings that say where the files lie
+ARRANGED = ('image_dir', 'mask_dir', 'image_suffix', 'mask_suffix', 'label_file')  # settings: where the files lie
 
 # %% ../../../nbs/data/pictures/arrangements.ipynb #81cc51cd
 @dataclass(frozen=True)

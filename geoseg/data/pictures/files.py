@@ -47,6 +47,8 @@ def image_size(
     turn: bool = True,  # as seen after the EXIF orientation (pictures), or as stored (masks)
 ) -> tuple[int, int]:  # height, width
     'The size of a picture from its header alone; raises `ValueError` naming the file if there is none.'
+    if hasattr(path, 'pixels'):  # of outlines that are drawn
+        return path.size
     with open_picture(path) as image:
         width, height = image.size
         # asking a PNG without EXIF for it would decode all of it
