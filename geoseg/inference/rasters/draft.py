@@ -24,7 +24,7 @@ from ...data.rasters.files import Acquisition, check_blocks, open_raster
 from ..postprocess import Postprocess
 
 # %% ../../../nbs/inference/rasters/draft.ipynb #5efeb92f
-CACHE = 32  # MiB of decoded blocks that GDAL keeps, and we
+CACHE = 32  # MiB of decoded blocks that we keep, and GDAL (whose GDAL_CACHEMAX rasterio takes in bytes)
 
 # %% ../../../nbs/inference/rasters/draft.ipynb #4fe85b56
 class Draft:

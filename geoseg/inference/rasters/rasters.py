@@ -136,7 +136,7 @@ def predict_raster(
             note_written(targets[name])
         elif name in write:
             begun = time.perf_counter()
-            with rasterio.Env(GDAL_CACHEMAX=CACHE), peak_resident_memory() as peak:
+            with rasterio.Env(GDAL_CACHEMAX=CACHE << 20), peak_resident_memory() as peak:
                 summary['polygons'] = write_polygons(targets['classes'], targets[name], predictor.scheme.names)
             summary[f'peak MiB of {name}'] = peak['MiB']
             summary['seconds'][name] = round(time.perf_counter() - begun, 3)

@@ -70,7 +70,8 @@ class RasterWindows:
             xy = np.where(inside[..., None], pixel_xy(a.transform, a.crs, self.frame, x, y), np.nan)
         middle = np.array([(col + self.width / 2, row + self.height / 2) for col in cols])
         gps = self.own.to_gps(pixel_xy(a.transform, a.crs, self.own, *middle.T))
-        return {'image': torch.stack(images), 'xy': torch.from_numpy(xy.astype(np.float32)),
+        image = torch.stack(images) if n > 1 else images[0][None]
+        return {'image': image, 'xy': torch.from_numpy(xy.astype(np.float32)),
                 'gps': torch.from_numpy(gps.copy()), 'time': torch.full((n,), a.time, dtype=torch.float64),
                 'source': torch.full((n,), a.source), 'name': [f'{a.name}_r{row:05}_c{col:05}' for col in cols]}
 
