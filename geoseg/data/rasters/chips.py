@@ -31,6 +31,7 @@ from ..loading import CLASS_LISTS, Key, SegmentationData, key_of, mix
 from ..pictures.images import PARTS, plot_sample
 from .files import DRIVERS, Acquisition, find_acquisitions, holds_rasters
 from .labels import STRIP, LabelSettings, is_label_file, label_acquisitions, labels_of, open_labels
+from .limits import limited
 from .reader import Blocks, IgnoreBand, Reader, overview, read_image
 from .regions import Area, check_apart, corner_xy, deal_blocks, region_window
 from .vectors import VectorLabels  # noqa: F401  imported to be known
@@ -256,6 +257,7 @@ class RasterData(SegmentationData):
         ignore_values: list[int] | None = None,  # of it, that are ignored
         ignore_bits: list[int] | None = None,  # of it, from 0, any of which set is ignored
         apply_scale: bool = False,  # tags of scale and offset are applied; else the stored numbers are read
+        area: list[float | str] | str | None = None,  # only this ground: a file of polygons, or [w, s, e, n, CRS]
     ):
         if label_file is None and is_label_file(labels):
             labels, label_file = None, labels
@@ -284,6 +286,7 @@ class RasterData(SegmentationData):
             raise ValueError('each split has a root of its own: split, val_acquisitions and test_acquisitions '
                              'have nothing to say')
         self.pattern, self.mask_pattern, self.masks = pattern, mask_pattern, masks
+        self.area = area
         self.how = {'grid_band': grid_band, 'extra_bands': extra_bands, 'apply_scale': apply_scale}
         if snap < 1:
             raise ValueError(f'snap must be 1 pixel or more, not {snap}')
@@ -323,13 +326,15 @@ class RasterData(SegmentationData):
             if root not in by_root:
                 source = self.label_source if split != 'predict' else None
                 masks = 'optional' if split == 'predict' or source is not None else self.masks
-                by_root[root] = find_acquisitions(root, self.pattern, self.mask_pattern, masks, self.allow_outside,
-                                                  self.label_source and self.label_source.file, **self.how)
+                every = find_acquisitions(root, self.pattern, self.mask_pattern, masks, self.allow_outside,
+                                          self.label_source and self.label_source.file, **self.how)
+                by_root[root] = limited(every, self.area)
                 if source is not None:
                     by_root[root] = label_acquisitions(by_root[root], source, self.masks)
         if self.remember is not None and self.remember not in by_root:
-            by_root[self.remember] = find_acquisitions(self.remember, self.pattern, self.mask_pattern,
-                                                       'optional', self.allow_outside, **self.how)
+            every = find_acquisitions(self.remember, self.pattern, self.mask_pattern, 'optional', self.allow_outside,
+                                      **self.how)
+            by_root[self.remember] = limited(every, self.area)
         return by_root
 
     def seen(self) -> list[Acquisition]:
@@ -404,7 +409,8 @@ class RasterData(SegmentationData):
 
     def inputs(self) -> list[Path]:
         files = [file for part in self.acquisitions.values() for a in part for file in (*a.images, a.mask) if file]
-        return super().inputs() + files
+        area = [Path(self.area).expanduser()] if isinstance(self.area, str) and self.area[:1] != '[' else []
+        return super().inputs() + area + files
 
     def make_datasets(self) -> dict[str, RasterChips]:
         self.note_unread()

@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['DATE_FORMATS', 'KEYS', 'DRIVERS', 'LARGE', 'BLOCK', 'SPARSE', 'MOSAIC', 'VRT_PARTS', 'unix_day', 'in_order',
-           'match_bands', 'match_pattern', 'Acquisition', 'open_raster', 'check_promise', 'check_beside', 'check_vrt',
-           'color_table', 'read_bands', 'is_georeferenced', 'holds_rasters', 'read_acquisition', 'stacked', 'grid_of',
-           'scale_tags', 'with_scale', 'bounds_in', 'touches', 'extents', 'is_on_grid', 'on_grid', 'note_warped',
-           'find_acquisitions', 'check_blocks']
+           'match_bands', 'match_pattern', 'Limit', 'Acquisition', 'open_raster', 'check_promise', 'check_beside',
+           'check_vrt', 'color_table', 'read_bands', 'is_georeferenced', 'holds_rasters', 'read_acquisition', 'stacked',
+           'grid_of', 'scale_tags', 'with_scale', 'bounds_in', 'touches', 'extents', 'is_on_grid', 'is_shifted',
+           'on_grid', 'note_warped', 'find_acquisitions', 'check_blocks']
 
 # %% ../../../nbs/data/rasters/files.ipynb #fac08187
 import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
@@ -26,6 +26,7 @@ import rasterio
 from rasterio import Affine
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.features import rasterize
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
@@ -102,6 +103,23 @@ def match_pattern(
 
 # %% ../../../nbs/data/rasters/files.ipynb #d220b896
 @dataclass(frozen=True)
+class Limit:
+    'The part of an acquisition that is read.'
+    key: str  # tells it from others
+    shape: Any = field(compare=False, repr=False)  # of shapely, in columns and rows
+
+    def inside(
+        self,
+        window: Window,
+        shape: tuple[int, int] | None = None,  # that the window is brought to; None: as it is
+    ) -> np.ndarray:  # bool [h, w]
+        'Which pixels have their centre in it.'
+        height, width = shape or (int(window.height), int(window.width))
+        grid = Affine(window.width / width, 0, window.col_off, 0, window.height / height, window.row_off)
+        return rasterize([self.shape], (height, width), transform=grid).astype(bool)
+
+
+@dataclass(frozen=True)
 class Acquisition:
     'One raster of a place at a time, with its mask where there is one.'
     image: Path
@@ -124,6 +142,8 @@ class Acquisition:
     band_names: tuple[str, ...] = ()  # where the bands have names
     called: str = ''  # what files made from it are named by; '': as `image`
     scales: tuple[tuple[float, float], ...] = ()  # scale and offset that each band is read with; none: as stored
+    corner: tuple[int, int] = (0, 0)  # row and column of its first pixel in the grid of `image`
+    limit: 'Limit | None' = None  # what of it is read; None: all
 
     @property
     def name(self) -> str:
@@ -491,6 +511,18 @@ def is_on_grid(
     return bool(np.abs(np.subtract(tuple(f.transform)[:6], a.transform)).max() <= 1e-3 * pixel)
 
 
+def is_shifted(
+    f: rasterio.DatasetReader,
+    a: Acquisition,
+) -> bool:
+    'Whether the pixels of an acquisition are some of those of a raster, or go on where they end.'
+    if f.crs is None or crs_name(f.crs) != a.crs:
+        return False
+    first = np.array(~f.transform @ (a.transform[2], a.transform[5]))
+    pixels = np.abs(np.subtract((~f.transform @ Affine(*a.transform))[:6], (1, 0, first[0], 0, 1, first[1])))
+    return bool(np.abs(first - first.round()).max() < 1e-3 and pixels.max() < 1e-6)
+
+
 def on_grid(
     f: rasterio.DatasetReader,
     a: Acquisition,
@@ -499,6 +531,8 @@ def on_grid(
     'A raster on the grid of an acquisition, warped window by window where it has another; no data beyond it.'
     if is_on_grid(f, a):
         return f
+    if is_shifted(f, a):
+        resampling = Resampling.nearest
     alpha, kind = f.count in (2, 4) and f.colorinterp[-1] == ColorInterp.alpha, np.dtype(f.dtypes[0])
     beyond = {}  # how pixels beyond the raster are known
     if f.nodata is None and not alpha:

@@ -10,7 +10,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +121,14 @@ def read_stored(
     resampling: Resampling = Resampling.bilinear,
 ) -> tuple[np.ndarray, np.ndarray]:  # [h, w, C], bool [h, w]
     'The numbers that the files hold.'
+    if a.limit is not None:
+        window = Window(0, 0, a.width, a.height) if window is None else window
+        values, valid = read_stored(replace(a, limit=None), bands, blocks, window, shape, resampling)
+        return values, valid & a.limit.inside(window, shape)
     if not a.files:
+        row, col = a.corner
+        if window is not None:
+            window = Window(window.col_off + col, window.row_off + row, window.width, window.height)
         return read_bands(blocks.handle(a.image, a.within), bands, window, shape)
     parts = [read_bands(blocks.handle(a.files[band - 1], a.within, a, resampling), [1], window, shape)
              for band in bands or range(1, a.count + 1)]
@@ -299,7 +306,7 @@ class Reader:
             y0, y1 = max(row, r * h), min(bottom, (r + 1) * h)
             for c in range(max(col, 0) // w, -(-right // w)):
                 x0, x1 = max(col, c * w), min(right, (c + 1) * w)
-                values, ids = self.blocks.get((str(a.image), a.mask and str(a.mask), a.labels, r, c),
+                values, ids = self.blocks.get((str(a.image), a.mask and str(a.mask), a.labels, a.corner, a.limit, r, c),
                                              lambda at=(a, r, c): self._read(*at))
                 there = slice(y0 - r * h, y1 - r * h), slice(x0 - c * w, x1 - c * w)
                 here = slice(y0 - row, y1 - row), slice(x0 - col, x1 - col)

@@ -101,10 +101,10 @@ def write_cog(
 ):
     'A raw array as a Cloud-Optimized GeoTIFF on the grid of another raster.'
     size = np.dtype(kind).itemsize
+    height, width = like.height, like.width
     with open_raster(like.image, like.within) as f:
-        height, width = f.shape
         head = [f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}"><SRS>{escape(f.crs.to_wkt())}</SRS>',
-                f'<GeoTransform>{", ".join(map(repr, f.transform.to_gdal()))}</GeoTransform>']
+                f'<GeoTransform>{", ".join(map(repr, rasterio.Affine(*like.transform).to_gdal()))}</GeoTransform>']
     head.append('<Metadata>' + ''.join(f'<MDI key={quoteattr(key)}>{escape(value)}</MDI>'
                                        for key, value in (tags or {}).items()) + '</Metadata>')
     table = ''.join(f'<Entry c1="{r}" c2="{g}" c3="{b}" c4="255"/>'

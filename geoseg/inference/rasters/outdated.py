@@ -33,6 +33,7 @@ from ...data.labels import LabelScheme, missing_labels
 from ...data.masks import count_values, decide_masks
 from ...data.rasters.files import Acquisition, find_acquisitions, match_pattern, read_acquisition, unix_day
 from ...data.rasters.labels import labels_of
+from ...data.rasters.limits import limited
 from ...data.rasters.reader import Blocks, Reader
 from ..polygons import write_polygons
 from .draft import CACHE, Draft, write_cog
@@ -217,6 +218,7 @@ def update_map(
     seed: int = 0,  # of blocks and pixels
     window: int = 512,  # side of what is read at once, pixels, a multiple of 8; it changes nothing
     allow_outside: bool = False,  # sources of virtual rasters outside of their folder, too
+    area: Any = None,  # only this ground: a file of polygons, or [west, south, east, north, CRS]
     force: bool = False,  # although a process on another machine may write there, see `lock_output`
     trust: bool = False,  # whatever the files name: see SECURITY.md
 ) -> dict[str, Any]:  # job, maps, how well each is explained, pixels, pixels of each class, seconds
@@ -233,8 +235,8 @@ def update_map(
                   sample=(sample, 1), most=(most, 1), taught=(taught, 1), seed=(seed, 0), window=(window, 8))
     if not maps.is_dir():
         raise ConfigError(f'maps: {maps}: expected a folder of rasters and their maps')
-    new = read_new(data, date, pattern, allow_outside)
-    found = find_acquisitions(maps, pattern, mask_pattern, 'optional', allow_outside)
+    new = limited([read_new(data, date, pattern, allow_outside)], area)[0]
+    found = limited(find_acquisitions(maps, pattern, mask_pattern, 'optional', allow_outside), area)
     old = choose_maps(new, found, as_list(known))
     blocks, size = Blocks(CACHE << 20), (new.height, new.width)
     channels = ValidReader(LabelScheme(['any', 'other']), bands, value_range).channels
@@ -254,6 +256,7 @@ def update_map(
            'seed': seed}
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     job = json.loads(json.dumps({'files': stats, 'dates': [*map(day_of, (*old, new))], 'classes': scheme.to_dict(),
+                                 **({'part': [*new.corner, *size, new.limit and new.limit.key]} if area else {}),
                                  'unknown': unknown, 'bands': bands, 'value_range': value_range, 'layers': layers,
                                  'settings': how}))
     lock_output(out, force)

@@ -29,6 +29,7 @@ from ...data.pictures.files import EXTENSIONS
 from ...data.rasters.chips import RasterChips, RasterData
 from ...data.rasters.files import (DRIVERS, Acquisition, find_acquisitions, is_georeferenced, match_pattern,
                                        read_acquisition, with_scale)
+from ...data.rasters.limits import limited
 from ...data.rasters.reader import Blocks, IgnoreBand, Reader
 from ...data.rasters.regions import Area
 from ...geo.coords import Frame
@@ -115,6 +116,7 @@ def predict_raster(
         **({'files': [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in a.files]} if a.files
            else {}),
         **({'scales': a.scales} if a.scales else {}),
+        **({'part': [*a.corner, a.height, a.width, a.limit and a.limit.key]} if a.corner != (0, 0) or a.limit else {}),
         'acquisition': [a.date, a.tile, a.source], 'bands': reader.bands, 'value_range': reader.value_range,
         **({'ignore': asdict(reader.ignore)} if reader.ignore else {}),
         'network': network_hash(predictor.network), 'settings': predictor.card.get('network'),
@@ -189,7 +191,7 @@ def predict_rasters(
 # %% ../../../nbs/inference/rasters/rasters.ipynb #e9100663
 BANDS = ('grid_band', 'extra_bands', 'apply_scale')
 FLAGS = ('ignore_band', 'ignore_values', 'ignore_bits')
-OWN_SETTINGS = ('bands', 'value_range', 'allow_outside', *BANDS, *FLAGS)  # that the run's data module may not have
+OWN_SETTINGS = ('bands', 'value_range', 'allow_outside', 'area', *BANDS, *FLAGS)  # that a run may not have
 
 
 class RasterAnswer(Answer):
@@ -207,7 +209,9 @@ class RasterAnswer(Answer):
         settings = trained.settings(*OWN_SETTINGS)
         patterns = {name: settings.get(name, pattern) for name, pattern in PATTERNS.items()}
         how = {name: settings[name] for name in BANDS if settings.get(name)}
-        return find_rasters(data, **patterns, allow_outside=bool(settings.get('allow_outside')), **how)
+        found = find_rasters(data, **patterns, allow_outside=bool(settings.get('allow_outside')), **how)
+        given = {key.rpartition('.')[2]: value for key, value in trained.overrides.items()}
+        return found and limited(found, given.get('area'))  # not that of the training
 
     @classmethod
     def serves(cls, module) -> bool:
