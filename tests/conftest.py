@@ -19,6 +19,7 @@ import warm  # noqa: E402
 def pytest_configure(config):
     config.addinivalue_line('markers', 'real_data: needs ../shared/data; given to each test that asks for it')
     config.addinivalue_line('markers', 'browser: needs chromium; skipped and counted where it is absent')
+    config.addinivalue_line('markers', 'qgis: needs QGIS for /usr/bin/python3; skipped and counted where it is absent')
     config.addinivalue_line('markers', 'long: begins before the others, so that no process waits for it in the end')
     if not hasattr(config, 'workerinput'):  # one server for all processes of the tests
         server = warm.server()

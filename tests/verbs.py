@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -71,10 +72,10 @@ JOBS = {
     'predict pictures': Job('predict', 'unet', 'folders/images/test', (ALL_LAYERS,)),
     'predict the own pictures': Job('predict', 'deepglobe-trm'),
     'predict GeoTIFFs': Job('predict', 'unet', 'raster/20170621_image.tif',
-                            ('window=64', 'write=[probabilities,geojson]')),
+                            ('window=64', 'write=[probabilities,geojson,qgis]')),
     'update-map': Job('update-map', 'unet', 'raster/20210902_image.tif', (
         'maps={raster}', 'known=[20190514,20200819]', 'block=24', 'sample=3000', 'most=300', 'taught=400', 'window=64',
-        'write=[probabilities,geojson]')),
+        'write=[probabilities,geojson,qgis]')),
     'predict with a memory': Job('predict', 'geosegformer', more=('update=true',)),
     'predict meshes': Job('predict', 'nomeformer', more=('write=[page,probabilities]',)),
     'predict photos': Job('predict', 'game4loc-same-area', more=('gallery={out}/gallery', 'tiles={gta}')),
@@ -156,7 +157,9 @@ def read(path: Path):
         import onnxruntime
         onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
         return path.read_bytes()
-    if kind in ('.raw', '.bin', '.xml') or path.name == '.lock':
+    if kind == '.qml':
+        return ElementTree.parse(path).getroot().tag
+    if kind in ('.raw', '.bin', '.xml', '.qgz') or path.name == '.lock':
         return path.read_bytes()
     raise AssertionError(f'{path}: say how it is read')
 

@@ -69,7 +69,7 @@ def naming(
         raise named from error
 
 
-LIBRARIES = ('rasterio', 'pyogrio', 'safetensors', 'safetensors_rust')  # their errors name no path, or the draft
+LIBRARIES = ('rasterio', 'pyogrio', 'sqlite3', 'safetensors', 'safetensors_rust')  # errors name no path, or the draft
 
 
 _written: ContextVar[list[Path] | None] = ContextVar('written', default=None)

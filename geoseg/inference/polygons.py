@@ -27,6 +27,7 @@ from shapely.affinity import translate
 from ..core.files import writing
 from ..data.rasters.files import open_raster
 from ..geo.coords import WGS84, Frame, crs_name
+from .qgis import palette, style_package
 
 # %% ../../nbs/inference/polygons.ipynb #e1fea28f
 def polygon_areas(
@@ -146,6 +147,8 @@ def write_polygons(
             with contextlib.closing(sqlite3.connect(draft)) as database:  # GDAL leaves it out where the disk is full
                 if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'rtree_polygons_geom'").fetchone():
                     raise DataSourceError('there was no room for the spatial index')
+            if (colors := palette(mask, len(names))) is not None:
+                style_package(draft, names, colors)
         return count
     with writing(target) as draft, open(draft, 'w', encoding='utf-8') as f:
         f.write('{"type": "FeatureCollection", "features": [')

@@ -48,7 +48,7 @@ def test_from_the_command_line_to_rasters_and_polygons(trained, scene, tmp_path,
     probs, uncertainty = read(tmp_path / 'scene_probabilities.tif'), read(tmp_path / 'scene_uncertainty.tif')[0]
     assert np.abs(probs.sum(0)[~empty] - 1).max() < 1e-5 and np.isnan(probs[:, empty]).all()
     assert (probs.argmax(0) == classes)[~empty].all() and 0 <= np.nanmin(uncertainty) <= np.nanmax(uncertainty) <= 1
-    polygons = gpd.read_file(tmp_path / 'scene_polygons.gpkg')
+    polygons = gpd.read_file(tmp_path / 'scene_polygons.gpkg', layer='polygons')
     drawn = rasterize(zip(polygons.geometry, polygons['class_id'], strict=True), classes.shape, 255, transform=grid)
     assert (drawn == classes).all()
     report = json.loads((tmp_path / 'scene.json').read_text())
@@ -162,7 +162,7 @@ def test_killed_and_taken_up_again(trained, scene, tmp_path):
     for name in ('classes', 'probabilities', 'uncertainty'):
         one, two = ((tmp_path / out / f'scene_{name}.tif').read_bytes() for out in ('whole', 'cut'))
         assert one == two, name
-    one, two = (gpd.read_file(tmp_path / out / 'scene_polygons.gpkg') for out in ('whole', 'cut'))
+    one, two = (gpd.read_file(tmp_path / out / 'scene_polygons.gpkg', layer='polygons') for out in ('whole', 'cut'))
     assert one.geometry.geom_equals(two.geometry).all() and one.drop(columns='geometry').equals(
         two.drop(columns='geometry'))
     assert {p.name for p in (tmp_path / 'cut').iterdir()} == {p.name for p in (tmp_path / 'whole').iterdir()}
