@@ -22,6 +22,7 @@ from .pictures.arrangements import Arrangement, pictures_in, suffixes, tree_text
 from .pictures.images import FolderData, GeotaggedData, WildscenesData  # noqa: F401
 from .pictures.patches import DeepGlobeData  # noqa: F401
 from .rasters.chips import RasterData  # noqa: F401
+from .tables import TABLE_FILES
 
 # %% ../../nbs/data/layouts.ipynb #8089b325
 EXPECTED = ('img/, mask/ and gps.csv (geotagged), images/ and masks/ under many names (folders), V-01/indexLabel/ '
@@ -45,6 +46,8 @@ def recognise(
 ) -> type[LayoutData]:
     'The data module that recognises a folder; `ValueError` where none does, or several do.'
     root, given = Path(root).expanduser(), given or {}
+    if root.is_file() and root.suffix.lower() in TABLE_FILES:
+        return next(module for module in LAYOUTS.values() if module.of_table and module.recognises(root))
     if not root.is_dir():
         raise FileNotFoundError(f'{root}: no such folder')
     found = [module for module in LAYOUTS.values() if module.recognises(root) and takes(module, given)]

@@ -213,6 +213,7 @@ class LayoutData(L.LightningDataModule):
     layout = ''  # its name, in `world:LAYOUT` and in checkpoints
     kind = ''  # of the tasks that it feeds, as `Task.kind`
     holds = ''  # what lies in its folders, in plural
+    of_table = False  # whether its root is a table of files, rather than a folder
     decided: Mapping[str, str] = MappingProxyType({})  # settings that the training data have decided, after `setup`
     said: Sequence[str] = ()  # a line on each decision
     frame = None  # the `Frame` of positions; None where samples have no place

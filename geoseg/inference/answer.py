@@ -26,6 +26,7 @@ from ..core.outputs import check_outputs
 from ..core.plugins import Registry, register
 from ..core.trust import refuse_links
 from ..data.labels import LabelScheme
+from ..data.tables import is_table
 from ..geo.coords import Frame
 from .postprocess import Postprocess
 from .tiling import check_views
@@ -417,7 +418,7 @@ def find_answer(
         if others := [a.name for a in known if a not in fitting and a.files(data) is not None]:
             raise ConfigError(f'{data}: {others[0]}, and this checkpoint (recipe {trained.recipe}) answers '
                               + ' and '.join(a.name for a in fitting))
-        if isinstance(data, Mapping) or not named[0].is_dir():
+        if isinstance(data, Mapping) or not named[0].is_dir() and not is_table(named[0]):
             raise ConfigError(f'{data}: expected ' + ' or '.join(a.name for a in fitting))
     cli = trained.open(data)
     for kind in fitting:

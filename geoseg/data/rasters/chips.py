@@ -326,9 +326,7 @@ class RasterData(SegmentationData):
             if root not in by_root:
                 source = self.label_source if split != 'predict' else None
                 masks = 'optional' if split == 'predict' or source is not None else self.masks
-                every = find_acquisitions(root, self.pattern, self.mask_pattern, masks, self.allow_outside,
-                                          self.label_source and self.label_source.file, **self.how)
-                by_root[root] = limited(every, self.area)
+                by_root[root] = limited(self.listed(root, masks), self.area)
                 if source is not None:
                     by_root[root] = label_acquisitions(by_root[root], source, self.masks)
         if self.remember is not None and self.remember not in by_root:
@@ -336,6 +334,15 @@ class RasterData(SegmentationData):
                                       **self.how)
             by_root[self.remember] = limited(every, self.area)
         return by_root
+
+    def listed(
+        self,
+        root: Path,
+        masks: str,  # an image without mask: 'required' is an error, 'optional' is unlabelled
+    ) -> list[Acquisition]:
+        'The acquisitions of a root, whole.'
+        return find_acquisitions(root, self.pattern, self.mask_pattern, masks, self.allow_outside,
+                                 self.label_source and self.label_source.file, **self.how)
 
     def seen(self) -> list[Acquisition]:
         'The acquisitions to remember, without their masks.'
