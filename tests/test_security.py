@@ -94,6 +94,13 @@ def flight_page(folder):
     return write_flight(folder / 'flight.html', places, gps, tiles=None)
 
 
+def photo_page(folder):
+    from geoseg.visualization.photo_map import PhotoOnMap, write_photo_map
+    outline = np.array([(47.001, 8.), (47.001, 8.001), (47., 8.001), (47., 8.)])
+    photos = [PhotoOnMap(HOSTILE, '{% endraw %}{{ 7 * 7 }}' + HOSTILE, np.zeros((8, 8, 3), np.uint8), outline)]
+    return write_photo_map(folder / 'photos.html', photos, outline, tiles=None)
+
+
 def memory_page(folder):
     import torch
 
@@ -106,7 +113,8 @@ def memory_page(folder):
 
 
 PAGES = {'visualization/meshes.py': mesh_page, 'visualization/maps.py': map_page,
-         'visualization/localization.py': flight_page, 'visualization/memory.py': memory_page}
+         'visualization/localization.py': flight_page, 'visualization/memory.py': memory_page,
+         'visualization/photo_map.py': photo_page}
 
 
 def test_the_writers_of_pages_are_all_here():

@@ -37,7 +37,10 @@ def page_json(
     value: Any,
 ) -> str:
     'JSON that may stand between `<script>` and `</script>`.'
-    return json.dumps(value).replace('<', '\\u003c').replace('>', '\\u003e').replace('&', '\\u0026')
+    text = json.dumps(value)
+    for sign in '<>&$`':
+        text = text.replace(sign, f'\\u{ord(sign):04x}')
+    return text
 
 # %% ../../nbs/core/pages.ipynb #aae550c9
 SIGNS = "=+@'＝＋－＠-"  # at the beginning of a cell, a spreadsheet takes them for a formula

@@ -1,13 +1,16 @@
 "A map's gallery and photos that are placed on it, without training: on a drawn map, and on real drone photos."
 import json
 import shutil
+from pathlib import Path
 
 import cv2
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
 import rasterio
 import shapely
+from rasterio.vrt import WarpedVRT
 from rasterio.warp import Resampling, calculate_default_transform, reproject
 
 from geoseg.cli import main
@@ -64,7 +67,7 @@ def test_a_photo_is_placed_and_others_are_not_on_the_map(scene, camera, album, t
     monkeypatch.chdir(tmp_path)
     assert main(['gallery', f'data={scene}', 'out=map', f'sides={SIDES}']) == 0
     assert 'MB/km²' in capsys.readouterr().out
-    assert main(['localize', 'photos=album', 'gallery=map', 'k=3']) == 0
+    assert main(['localize', 'photos=album', 'gallery=map', 'k=3', 'write=[page,warped]']) == 0
     assert capsys.readouterr().out.count('not on this map') == 3
     places = pd.read_csv('places/places.csv')
     assert len(places) == 12 and (places.groupby('photo').size() == 3).all()
@@ -85,6 +88,20 @@ def test_a_photo_is_placed_and_others_are_not_on_the_map(scene, camera, album, t
     true = shapely.Polygon(frame.from_crs(camera.ground(SHAPE, corners), Ortho.read(scene).crs))
     assert shapely.Polygon(ring).exterior.is_ccw
     assert found.intersection(true).area / found.union(true).area > 0.95
+    table = gpd.read_file('places/footprints.gpkg')
+    assert table.photo.tolist() == ['seen.png'] and table.to_crs('EPSG:4326').union_all().equals_exact(
+        shapely.Polygon(ring), 1e-6)
+    page = Path('places/map.html').read_text(encoding='utf-8')
+    assert page.count('L.imageOverlay(') == 1 and page.count('not on this map') == 3
+    assert sorted(path.name for path in Path('places/warped').iterdir()) == ['seen.tfw', 'seen.tif']
+    with rasterio.open('places/warped/seen.tif') as file, rasterio.open(scene) as ground:
+        laid, known = file.read([1, 2, 3]), file.read(4) == 255
+        with WarpedVRT(ground, crs=file.crs, transform=file.transform, width=file.width, height=file.height,
+                       resampling=Resampling.bilinear) as there:
+            off = np.abs(laid.astype(int) - there.read([1, 2, 3]))[:, known]
+        world = rasterio.Affine(*np.loadtxt('places/warped/seen.tfw')[[0, 2, 4, 1, 3, 5]])
+        np.testing.assert_allclose(world, file.transform * rasterio.Affine.translation(0.5, 0.5), atol=1e-6)
+    assert known.sum() > 1000 and off.mean() < 4
 
 
 def reprojected(source, target, crs):
@@ -175,6 +192,7 @@ def test_what_is_wrong_is_one_line(scene, known, album, tiny_run, tmp_path, monk
     for words, expected in ((['gallery=nothing'], 'nothing: no gallery of a map: geoseg gallery data=MAP'),
                             ([f'gallery={known.folder}', 'tiles=album'], 'leave out tiles'),
                             ([f'gallery={known.folder}', 'ground=high'], "ground is 'high'"),
+                            ([f'gallery={known.folder}', 'write=kml'], "write: 'kml', expected page or warped"),
                             (['--checkpoint', str(run), f'gallery={known.folder}'], 'made with encoder module:')):
         assert expected in said(capsys, 'localize', 'photos=album', *words)
 

@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['log', 'TURNS', 'CANDIDATES', 'WORK', 'CONFIDENCE', 'ENOUGH', 'CLAIMED', 'COLUMNS', 'Lens', 'camera_place',
            'photo_views', 'view_side', 'confidence_of', 'fit_confidence', 'Found', 'verify', 'find_photo',
-           'place_photos', 'footprints']
+           'place_photos']
 
 # %% ../../../nbs/inference/places/place_photos.ipynb #18049474
-import json
 import logging
 import math
 import warnings
@@ -263,20 +262,3 @@ def _rows(name, found, gallery, lens, k) -> list[dict[str, Any]]:
     return [{'photo': name, 'rank': rank, 'tile': gallery.name(found.tiles[i]), 'similarity': found.similarity[i],
              'x': gallery.xy[found.tiles[i], 0], 'y': gallery.xy[found.tiles[i], 1], **same}
             for rank, i in enumerate(order, 1)]
-
-
-def footprints(
-    table: pd.DataFrame,  # of `place_photos`
-    placed: Mapping[str, Placement],
-    gallery: MapGallery,
-) -> str:  # GeoJSON, WGS 84
-    'The outlines of the photos that are on the map.'
-    features = []
-    for row in table[table['rank'] == 1].itertuples():
-        if row.photo in placed:
-            ring = gallery.frame.to_gps(placed[row.photo].outline)[[0, 3, 2, 1, 0], ::-1]  # counter-clockwise
-            about = {'photo': row.photo, 'step': row.step, 'confidence': round(row.confidence, 4),
-                     'heading': round(row.heading, 2), 'resolution': round(row.resolution, 5)}
-            features.append({'type': 'Feature', 'properties': about,
-                             'geometry': {'type': 'Polygon', 'coordinates': [ring.round(8).tolist()]}})
-    return json.dumps({'type': 'FeatureCollection', 'features': features}, indent=1) + '\n'
