@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['FLAGS', 'VERBS', 'NOT_SHOWN', 'FOLDERS', 'Words', 'sort_words', 'mapping_or_text', 'is_list', 'from_yaml', 'Verb',
            'verb', 'shown', 'rank_zero_print', 'fit', 'validate', 'test', 'arguments_of', 'predict', 'gallery',
-           'update_map', 'localize', 'calibrate', 'inspect', 'statistics', 'profile', 'find_lr', 'prepare_data',
-           'prepare', 'halt_cal', 'efficiency', 'sweep', 'export', 'recipes', 'check_words', 'check_needs',
-           'check_checkpoint', 'paths_in', 'check_there', 'neighbour', 'usage', 'as_typed', 'verb_help',
+           'update_map', 'localize', 'calibrate', 'inspect', 'statistics', 'audit_labels', 'profile', 'find_lr',
+           'prepare_data', 'prepare', 'halt_cal', 'efficiency', 'sweep', 'export', 'recipes', 'check_words',
+           'check_needs', 'check_checkpoint', 'paths_in', 'check_there', 'neighbour', 'usage', 'as_typed', 'verb_help',
            'show_settings', 'show_help', 'check_verb', 'main', 'reader_left', 'of_worker']
 
 # %% ../nbs/command_line.ipynb #b68593f1
@@ -265,6 +265,16 @@ def statistics(words: Words):
     print(shown(found.table.to_string(float_format='%.6g')))
     print(*map(shown, (*found.remarks, *found.notes)), sep='\n')
     print(f'{ours.get("out", "statistics")}/statistics.yaml: geoseg fit --config reads it')
+
+
+@verb('geoseg.evaluation.label_audit.audit_labels', 'data')
+def audit_labels(words: Words):
+    'Places where labels are probably wrong, ranked.'
+    from geoseg.evaluation.label_audit import audit_labels
+    own = ('out', 'folds', 'teach', 'smallest', 'most', 'crops', 'splits', 'force')
+    ours, settings = arguments_of(audit_labels, words, *own)
+    print(shown(audit_labels(words.recipe, settings, words.configs, **ours).report()))
+    print(ours.get('out', 'label-audit'))
 
 
 @verb('geoseg.evaluation.profiling.profile', 'recipe')

@@ -83,6 +83,7 @@ def command(verb: str, recipe: str, given: dict) -> list[str]:
     words = {
         'prepare': new, 'inspect': new, 'statistics': [*new, out], 'fit': [*new, out], 'profile': [*new, 'steps=1'],
         'find-lr': [*new, out, 'steps=5'],
+        'audit-labels': [*new, out, 'splits=[val]', 'folds=2', 'teach=200', 'crops=2', 'most=30'],
         'sweep': [*(w for w in new if not w.startswith('seed=')), 'seeds=[0]', out, f'scores=[{monitor(recipe)}]'],
         'validate': [*old, out], 'test': [*old, out], 'predict': [*old, out], 'calibrate': [*old, out],
         'halt-cal': [*old, out, 'delta=0.5', 'by=sample'], 'localize': [*old, *places],

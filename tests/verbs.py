@@ -46,6 +46,7 @@ class Job:
         given = {'settings': settings, 'run': run, 'out': out, 'tiles': gta, 'photos': gta / 'drone' / 'images',
                  'map': next(world('raster').glob('*_image.tif'))}
         words = [self.verb] if self.verb == 'update-map' else command(self.verb, self.recipe, given)
+        words = [word for word in words if not (self.data and word.startswith('data='))]
         words = [word for word in words if word != f'out={out}'] + [f'out={out}'] * self.writes * (
             self.verb != 'prepare')
         data = [f'data={world(self.data)}'] if self.data and '/' not in self.data else [
@@ -91,6 +92,7 @@ JOBS = {
     'inspect pictures': Job('inspect', 'unet'),
     'inspect places': Job('inspect', 'game4loc-same-area'),
     'inspect meshes': Job('inspect', 'nomeformer'),
+    'audit pictures': Job('audit-labels', 'unet'),
     'export': Job('export', 'game4loc-same-area'),
     'efficiency': Job('efficiency', 'unet', writes=False),
     'profile': Job('profile', 'unet', writes=False),

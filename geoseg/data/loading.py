@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['Key', 'SOCKET', 'log', 'CLASS_LISTS', 'LAYOUTS', 'source_id', 'mix', 'key_of', 'SeededBatchSampler', 'check_sockets',
-           'usable_workers', 'ResumableLoader', 'samples_done', 'LayoutData', 'without_masks', 'SegmentationData',
-           'split_roots']
+           'usable_workers', 'ResumableLoader', 'samples_done', 'LabelledPicture', 'LayoutData', 'without_masks',
+           'SegmentationData', 'split_roots']
 
 # %% ../../nbs/data/loading.ipynb #69782e67
 import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -201,6 +202,41 @@ def samples_done(
     'How many samples of its epoch a loader had handed out.'
     return state['samples'] if 'samples' in state else state['done'] * whole  # older ones counted batches
 
+# %% ../../nbs/data/loading.ipynb #4375bedf
+@dataclass
+class LabelledPicture:
+    'A picture or raster with its labels, as they lie on the disk.'
+    split: str
+    name: str
+    shape: tuple[int, int]  # height and width, pixels
+    window: Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray]]  # row, column, height, width -> both
+    ground: tuple[int, int] | None = None  # row and column of its first pixel on a ground that all share; None: none
+    transform: Sequence[float] | None = None  # (a, b, c, d, e, f) from pixel to CRS; None: no place
+    crs: Any = None
+
+    def read(
+        self,
+        row: int,
+        col: int,
+        height: int,
+        width: int,
+    ) -> tuple[np.ndarray, np.ndarray]:  # float32 [h, w, C], the value range as 0 to 255; uint8 [h, w]
+        'A window: image and train ids.'
+        image, labels = self.window(row, col, height, width)
+        return image.astype(np.float32) * (1 if image.dtype == np.uint8 else 255), labels
+
+    @classmethod
+    def whole(
+        cls,
+        split: str,
+        name: str,
+        shape: tuple[int, int],
+        read: Callable[[], tuple[np.ndarray, np.ndarray]],  # image and labels
+    ) -> 'LabelledPicture':
+        'One that is read at once.'
+        return cls(split, name, shape, lambda row, col, height, width: tuple(
+            part[row:row + height, col:col + width] for part in read()))
+
 # %% ../../nbs/data/loading.ipynb #f741c0c1
 log = logging.getLogger('geoseg')
 CLASS_LISTS = ('category.csv', 'classes.txt')  # in the folder of a data set, in this order
@@ -285,6 +321,14 @@ class LayoutData(L.LightningDataModule):
     def predict_words(self) -> list[str]:
         'A verb of `geoseg` and settings that predict on these data, without --checkpoint and out.'
         return ['predict']
+
+    def labelled(
+        self,
+        split: str,
+    ) -> Iterator[LabelledPicture]:
+        'All pixels of a split that is set up, once, with their labels; `ConfigError` where labels are no pixels.'
+        raise ConfigError(f'the layout {self.layout}: its labels are no pixels; labels of pictures and rasters can be '
+                          'audited')
 
     def inputs(self) -> list[Path]:
         'The folders that are read, and the files as far as they are known.'
@@ -404,6 +448,12 @@ class SegmentationData(LayoutData):
     def once(self, split: str) -> Dataset:
         'A split not augmented, each pixel of its ground once.'
         return self.reference() if split == 'train' else self.datasets[split]
+
+    def labelled(self, split: str) -> Iterator[LabelledPicture]:
+        pictures = self.once(split)
+        read = lru_cache(1)(lambda i: pictures.read(i)[-2:])  # the last one is kept
+        for i, name in enumerate(pictures.names):
+            yield LabelledPicture.whole(split, name, pictures.mask(i).shape, partial(read, i))
 
     def class_counts(
         self,

@@ -21,7 +21,7 @@ from ...core.files import cache_folder
 from ...core.inputs import DataFolder
 from ...core.listing import by_stem, list_files, match_rows, note_left_out
 from ..labels import LabelScheme
-from ..loading import Key, SegmentationData, key_of, source_id, split_roots
+from ..loading import Key, LayoutData, SegmentationData, key_of, source_id, split_roots
 from .features import NORMAL, face_features, points_in_triangle
 from .files import SUFFIXES, labels_expected, mesh_files, unique_rows
 from .prepared import Preparation, PreparedMesh, prepare_all
@@ -313,6 +313,8 @@ class MeshData(SegmentationData):
         other = copy.copy(self)
         other.roots, other.datasets, other._plain, other._counts = split_roots(root), {}, {}, {}
         return other
+
+    labelled = LayoutData.labelled  # its labels are faces
 
     def reference(self) -> Dataset:
         self.setup()

@@ -6,6 +6,7 @@
 __all__ = ['DRAWS', 'CHIP_SIZED', 'RasterChips', 'RasterData']
 
 # %% ../../../nbs/data/rasters/chips.ipynb #d3578450
+import math
 import os
 import threading
 from collections.abc import Collection, Iterator, Sequence
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from pyproj import Transformer
+from rasterio import Affine
 from rasterio.windows import Window
 from torch.utils.data import Dataset
 
@@ -27,7 +29,7 @@ from ..augment import IGNORE, Augment, Pipeline, cell_centres, pixel_grid
 from ..grids import cover
 from ..labels import LabelScheme
 from ..masks import settle
-from ..loading import CLASS_LISTS, Key, SegmentationData, key_of, mix
+from ..loading import CLASS_LISTS, Key, LabelledPicture, SegmentationData, key_of, mix
 from ..pictures.images import PARTS, plot_sample
 from .files import DRIVERS, Acquisition, find_acquisitions, holds_rasters
 from .labels import STRIP, LabelSettings, is_label_file, label_acquisitions, labels_of, open_labels
@@ -482,6 +484,23 @@ class RasterData(SegmentationData):
         a = next(iter(self.acquisitions.values()))[0]
         numbers = self.reader.numbers(a) or list(range(1, a.count + 1))
         return [a.band_names[band - 1] if a.band_names else str(band) for band in numbers]
+
+    def labelled(self, split: str) -> Iterator[LabelledPicture]:
+        chips, size = self.datasets[split], None
+        for area, name in zip(chips.areas, self.split_names()[split], strict=True):
+            a = area.acquisition
+            if a.mask is None:
+                continue
+            first, right = chips.places(a, area.row, area.col, np.array([[[0, 0], [1, 0]]], np.float64))[0]
+            size = size or math.hypot(*(right - first))  # metres a pixel
+            ground = round(-float(first[1]) / size), round(float(first[0]) / size)
+            transform = tuple(Affine(*a.transform) @ Affine.translation(area.col, area.row))[:6]
+            yield LabelledPicture(split, name, (area.height, area.width), partial(self._part, area), ground, transform,
+                                  a.crs)
+
+    def _part(self, area: Area, row: int, col: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        'A window of an area: image and labels.'
+        return self.reader.window(area.acquisition, area.row + row, area.col + col, height, width)
 
     def once(self, split: str) -> RasterChips:
         return self.reference(overlap=False) if split == 'train' else self.datasets[split]
