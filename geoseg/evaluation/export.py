@@ -106,10 +106,7 @@ def describe(
     bands = init.get('channels', 3) if pictures else 0
     halting = {name: getattr(predictor.network, name) for name in ('t_min', 't_max', 'tau')
                if hasattr(predictor.network, 'unroll')}
-    scores = {}
-    if trained.run is not None and trained.run.checkpoint == trained.run.best and len(trained.run.metrics):
-        row = trained.run.metrics.set_index('epoch').loc[trained.run.best_epoch]
-        scores = {name: float(value) for name, value in row.items() if name.endswith('/val') and value == value}
+    scores = {} if trained.run is None else trained.run.scores
     about = {
         'format': 1, 'geoseg': __version__, 'recipe': card.get('recipe'), 'kind': trained.kind,
         'network': card['network']['class_path'].rpartition('.')[2], 'classes': card['labels'],

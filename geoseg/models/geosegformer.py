@@ -6,15 +6,18 @@
 __all__ = ['pointwise', 'decode', 'pool_places', 'PlaceFusion', 'GeoSegFormer']
 
 # %% ../../nbs/models/geosegformer.ipynb #97e64d9b
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
+from transformers import SegformerForSemanticSegmentation
 from transformers.models.segformer.modeling_segformer import SegformerDecodeHead
 
+from ..core.errors import ConfigError
 from ..geo.location import LocationEncoder
 from ..geo.memory import GeoMemory, Recall
 from ..geo.palette import Palette
@@ -197,6 +200,27 @@ class GeoSegFormer(nn.Module):
             return self.backbone.foreign_names(names, 'backbone.')
         return [names_without(names, 'backbone.') | head,
                 {name: f'backbone.{own}' for name, own in saved_names(self.backbone).items()} | saved]
+
+    auto_class, processor = 'AutoModelForSemanticSegmentation', 'SegformerImageProcessor'
+
+    def to_transformers(
+        self,
+        labels: Mapping[str, dict],  # id2label, label2id
+    ) -> SegformerForSemanticSegmentation:
+        'The same network of transformers; `ConfigError` where place, memory or encoder are none of it.'
+        for has, what in ((self.gps is not None, 'reads places, which no SegFormer of transformers does '
+                           '(fusion_method=none trains one without)'), (self.memory is not None, 'has a memory, which '
+                          'no SegFormer of transformers has'), (self.pyramid, 'has an encoder of timm')):
+            if has:
+                raise ConfigError(f'this GeoSegFormer {what}; geoseg and ONNX files open it')
+        config = copy.deepcopy(self.backbone.config)
+        config.num_labels, config.decoder_hidden_size = self.head.classifier.out_channels, (
+            self.head.linear_fuse.out_channels)
+        config.id2label, config.label2id = labels['id2label'], labels['label2id']
+        theirs = SegformerForSemanticSegmentation(config)
+        theirs.segformer.load_state_dict(self.backbone.state_dict())
+        theirs.decode_head.load_state_dict(self.head.state_dict())
+        return theirs
 
     def features(self, image: Tensor) -> list[Tensor]:
         'Maps of the four stages, [B, C_i, H / 2^(i + 2), W / 2^(i + 2)].'

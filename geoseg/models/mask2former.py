@@ -7,13 +7,15 @@ __all__ = ['MASK2FORMER_SIZES', 'mask2former_config', 'load_mask2former', 'mask2
            'semantic_logits', 'Mask2Former', 'matching_loss']
 
 # %% ../../nbs/models/mask2former.ipynb #8404537e
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, Mask2FormerModel, SwinConfig
 
+from ..core.errors import ConfigError
 from .weights import (for_bands, is_path, load_pretrained, loading, names_without, saved_names,
                                    weights_input)
 
@@ -160,6 +162,26 @@ class Mask2Former(nn.Module):
         return [names_without(names, 'net.'), names_without(names, body),
                 {name: body + own for name, own in saved_names(self.body).items()},
                 {name: f'net.{own}' for name, own in saved_names(self.net).items()}]
+
+    auto_class, processor = 'AutoModelForUniversalSegmentation', 'Mask2FormerImageProcessor'
+
+    def to_transformers(
+        self,
+        labels: Mapping[str, dict],  # id2label, label2id
+    ) -> Mask2FormerForUniversalSegmentation:
+        'The same network of transformers; `ConfigError` for a head that is none of it.'
+        if self.conv is not None:
+            raise ConfigError("this Mask2Former has a convolution over its masks, which that of transformers has not "
+                              '(head=query is its own); geoseg and ONNX files open it')
+        config = copy.deepcopy(self.net.config)
+        config.id2label, config.label2id = labels['id2label'], labels['label2id']
+        config.backbone_config.num_channels = self.body.pixel_level_module.encoder.swin.embeddings.patch_embeddings.\
+            projection.in_channels
+        theirs = Mask2FormerForUniversalSegmentation(config)
+        missing, _ = theirs.load_state_dict(self.net.state_dict(), strict=False)
+        if lost := [name for name in missing if '.encoder.swin.layernorm.' not in name]:
+            raise ConfigError(f'transformers has another Mask2Former here: {lost[0]} is not among the weights')
+        return theirs
 
     @property
     def body(self) -> Mask2FormerModel:

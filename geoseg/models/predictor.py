@@ -27,7 +27,9 @@ from ..data.labels import LabelScheme
 from ..data.loading import ResumableLoader
 from ..geo.memory import GeoMemory
 from .checkpoints import build_network, build_stored, check_card, load_weights, read_checkpoint, reason
+from .hub import write_beside
 from .refiner import refine
+from .weights import match_names
 
 # %% ../../nbs/models/predictor.ipynb #72ed77c1
 @torch.inference_mode(False)
@@ -182,7 +184,14 @@ class SharedNetwork(nn.Module, PyTorchModelHubMixin, library_name='geoseg', pipe
     def __init__(self, card: dict):
         super().__init__()
         check_card(card, 'config.json')
-        self.card = card
+        self.card, self.about = card, {}  # for the model card
+
+    def _save_pretrained(self, save_directory: Path):
+        labels = self.card['labels']
+        theirs = write_beside(save_directory, self.card, labels and LabelScheme.from_dict(labels), self.network,
+                              **self.about)
+        if not theirs:
+            super()._save_pretrained(save_directory)
 
     @classmethod
     def _load_as_safetensor(cls, model, model_file, map_location, strict):
@@ -193,6 +202,8 @@ class SharedNetwork(nn.Module, PyTorchModelHubMixin, library_name='geoseg', pipe
             weights, own = load_file(model_file), model.state_dict(keep_vars=True)
         except Exception as error:
             raise ValueError(f'{model_file}: not a readable network ({reason(error)})') from error
+        if not any(name in own for name in weights):  # by the names of transformers
+            weights = {f'network.{name}': value for name, value in match_names(model.network, weights)[0].items()}
         where = {own[name].data_ptr(): value for name, value in weights.items() if name in own}
         for name, value in own.items():  # of tensors that are shared, the file holds one
             if name not in weights and value.numel() and value.data_ptr() in where:
@@ -212,14 +223,20 @@ class SharedNetwork(nn.Module, PyTorchModelHubMixin, library_name='geoseg', pipe
 def save_pretrained(
     self: Predictor,
     folder: str | Path,  # is made; `repo_id` and `push_to_hub` as in huggingface_hub
+    results: Mapping[str, float] | None = None,  # for the model card: measure -> value
+    training_data: str | None = None,  # where the data are from, in a sentence; so far the card knows the layout
+    intended_use: str | None = None,  # in a sentence
+    license: str | None = None,  # of the weights, such as cc-by-4.0
     **kwargs: Any,
 ):
-    'Write model.safetensors, config.json and README.md.'
+    "Write weights, config.json, preprocessor_config.json and README.md; in transformers' format where it has one."
     if 'network' not in self.card:
         raise ValueError('only a network with a card can be shared: load it from a checkpoint')
     shared = SharedNetwork({**self.card, 'labels': self.scheme and self.scheme.to_dict()})
     shared.network = build_network(shared.card['network'])
     shared.network.load_state_dict(self.network.state_dict())
+    shared.about = {'results': results, 'training_data': training_data, 'intended_use': intended_use,
+                    'license': license}
     shared.save_pretrained(folder, **kwargs)
 
 

@@ -248,6 +248,23 @@ class Run:
         return Predictor.load(self.checkpoint, device)
 
     @property
+    def scores(self) -> dict[str, float]:  # of the best epoch on the validation split; none of another checkpoint
+        'What the best checkpoint reached.'
+        if self.checkpoint != self.best or not len(self.metrics):
+            return {}
+        row = self.metrics.set_index('epoch').loc[self.best_epoch]
+        return {name: float(value) for name, value in row.items() if name.endswith('/val') and value == value}
+
+    @with_own_plugins
+    def save_pretrained(
+        self,
+        folder: str | Path,  # is made
+        **about: Any,  # license, intended_use, and what `Predictor.save_pretrained` takes
+    ):
+        'Write a folder for the hub, its model card with the scores of the run.'
+        Predictor.load(self.checkpoint, 'cpu').save_pretrained(folder, **{'results': self.scores} | about)
+
+    @property
     @with_own_plugins
     def kind(self) -> str:  # as `Task.kind`
         return card_kind(read_checkpoint(self.checkpoint)['geoseg'])
