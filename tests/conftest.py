@@ -66,7 +66,7 @@ def tiny_run(once):
     known = {}
 
     def make(recipe, out):
-        run = tiny.train(recipe, out).folder
+        run = tiny.train(recipe, out, draw_every_n_epochs=10).folder
         (out / 'made.json').write_text(json.dumps({'run': run.name, 'files': tiny.files_of(run)}))
 
     def folder(recipe: str) -> Path:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 COMMON = {'num_workers': 0, 'epochs': 2, 'batch_size': 4, 'warmup_epochs': 0.5, 'save_top_k': 0, 'seed': 3,
+          'draw_every_n_epochs': 0,
           'trainer.accelerator': 'cpu', 'trainer.enable_progress_bar': False}
 ENCODER = {'encoder': 'tu-resnet10t', 'decoder_channels': [16, 8, 8, 8, 8]}
 SCENES = {'epochs': 1, 'image_size': [32, 32], 'trainer.limit_train_batches': 3}

@@ -30,7 +30,7 @@ def geoseg_command(*arguments, folder):
 def started(once):
     'What the command line printed when it made the tiny run, and the folder of the run. Not to be written into.'
     def make(folder):
-        given = tiny.settings('unet')
+        given = tiny.settings('unet', draw_every_n_epochs=10)
         rate = given.pop('lr')
         done = geoseg_command('fit', '--recipe', 'unet', 'data=world:tiny', '--lr', rate, *tiny.words(given),
                               folder=folder)

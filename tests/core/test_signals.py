@@ -19,7 +19,7 @@ from geoseg.core.locks import DRAFT
 from geoseg.core.signals import EXIT_CODES
 
 LONG = {'epochs': 400, 'trainer.limit_train_batches': 4, 'trainer.limit_val_batches': 1, 'patience': None,
-        'draw_every_n_epochs': 0, 'warmup_epochs': 0}
+        'warmup_epochs': 0}
 
 
 def hear_ctrl_c():

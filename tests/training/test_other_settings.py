@@ -96,7 +96,7 @@ def test_what_can_be_monitored_is_what_is_measured(recipe, tiny_run, tmp_path):
 
 
 def test_a_finished_run_stays(tmp_path):
-    run = tiny.train('unet', tmp_path, epochs=1, keep_only_best=True, draw_every_n_epochs=0)
+    run = tiny.train('unet', tmp_path, epochs=1, keep_only_best=True)
     files = tiny.files_of(run.folder)
     assert geoseg.train(resume=run.folder).folder == run.folder and tiny.files_of(run.folder) == files
     (run.folder / 'metadata.json').unlink()  # killed before it was written

@@ -98,7 +98,7 @@ def test_train_scores_are_of_the_training_batches(tmp_path, monkeypatch):
         return compute(self, output, batch)
 
     monkeypatch.setattr(SegmentationTask, 'compute_loss', spy)
-    run = tiny.train('unet', tmp_path, epochs=1, draw_every_n_epochs=0)
+    run = tiny.train('unet', tmp_path, epochs=1)
     k = seen[0][0].max() + 1
     k = max(int(k), *(int(mask[mask != 255].max()) + 1 for _, mask in seen))
     names = len(run.per_class)
@@ -143,7 +143,7 @@ def test_commands_of_the_summary_work(recipe, own_run, tmp_path):
 
 
 def test_a_run_with_nothing_but_its_best_resumes_from_it(tmp_path):
-    run = tiny.train('unet', tmp_path, epochs=1, keep_only_best=True, draw_every_n_epochs=0)
+    run = tiny.train('unet', tmp_path, epochs=1, keep_only_best=True)
     line = shell_commands(run, json.loads((run.folder / 'metadata.json').read_text()))[1]
     assert shlex.split(line)[-1] == f'resume={run.best.resolve()}'
 
@@ -196,7 +196,7 @@ def test_every_second_epoch_is_validated(recipe, tmp_path):
 def test_deterministic_fixes_cudnn_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv('PYTHONHASHSEED', '7')
     for setting, expected in ((True, True), (None, False)):
-        run = tiny.train('unet', tmp_path, epochs=1, deterministic=setting, draw_every_n_epochs=0)
+        run = tiny.train('unet', tmp_path, epochs=1, deterministic=setting)
         about = json.loads((run.folder / 'metadata.json').read_text())['deterministic']
         assert about == {'algorithms': expected, 'cudnn_deterministic': expected, 'cudnn_benchmark': False,
                          'PYTHONHASHSEED': '7'} == determinism()

@@ -10,7 +10,7 @@ from geoseg.core.signals import Stopped
 from geoseg.tasks.base import Task
 from geoseg.training.callbacks import StopBetweenSteps
 
-FEW = {'trainer.limit_train_batches': 3, 'trainer.limit_val_batches': 2, 'draw_every_n_epochs': 0}
+FEW = {'trainer.limit_train_batches': 3, 'trainer.limit_val_batches': 2}
 MEMORY = FEW | {'memory_warmup_epochs': 1, 'label_recall': True}
 CASES = {'unet': FEW | {'trainer.accumulate_grad_batches': 2}, 'geosegformer': MEMORY,
          'geosegformer momentum': MEMORY | {'freshness': 'momentum'}}
