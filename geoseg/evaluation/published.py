@@ -13,7 +13,7 @@ import functools
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -192,14 +192,15 @@ def with_other(
 def without(
     recipe: str,
     settings: Mapping[str, Any],
-    key: str,  # whole
-) -> Built | None:  # None where the recipe does not set it
-    'The recipe without a setting, which then has the default of its class.'
-    config, *above = update_paths(copy.deepcopy(dict(read_config(recipe_path(recipe))))), *key.split('.')[:-1]
-    sections = [config, *((config.get('methods') or {}).values())]
-    removed = False
-    for section in sections:
-        for name in above:
-            section = (section or {}).get(name)
-        removed |= isinstance(section, dict) and section.pop(key.rpartition('.')[2], None) is not None
-    return Built(config, settings) if removed else None
+    keys: Iterable[str],  # whole
+) -> tuple[Built, set[str]]:  # and the keys that the recipe sets
+    'The recipe without some settings, which then have the defaults of their classes.'
+    config, removed = update_paths(copy.deepcopy(dict(read_config(recipe_path(recipe))))), set()
+    for key in keys:
+        *above, last = key.split('.')
+        for section in [config, *((config.get('methods') or {}).values())]:
+            for name in above:
+                section = (section or {}).get(name)
+            if isinstance(section, dict) and section.pop(last, None) is not None:
+                removed.add(key)
+    return Built(config, settings), removed
