@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FLAGS', 'VERBS', 'NOT_SHOWN', 'FOLDERS', 'Words', 'sort_words', 'mapping_or_text', 'is_list', 'from_yaml', 'Verb',
            'verb', 'shown', 'rank_zero_print', 'fit', 'validate', 'test', 'arguments_of', 'predict', 'gallery',
-           'update_map', 'localize', 'calibrate', 'inspect', 'statistics', 'audit_labels', 'profile', 'find_lr',
-           'prepare_data', 'prepare', 'halt_cal', 'efficiency', 'sweep', 'export', 'recipes', 'check_words',
+           'update_map', 'changes', 'localize', 'calibrate', 'inspect', 'statistics', 'audit_labels', 'profile',
+           'find_lr', 'prepare_data', 'prepare', 'halt_cal', 'efficiency', 'sweep', 'export', 'recipes', 'check_words',
            'check_needs', 'check_checkpoint', 'paths_in', 'check_there', 'neighbour', 'usage', 'as_typed', 'verb_help',
            'show_settings', 'show_help', 'check_verb', 'main', 'reader_left', 'of_worker']
 
@@ -219,6 +219,15 @@ def update_map(words: Words):
     ours, _ = arguments_of(update_map, words)
     print(shown(describe_update(update_map(**ours))))
     print(ours.get('out', 'updated-map'))
+
+
+@verb('geoseg.inference.rasters.changes.changes', 'encoder', alone=True)
+def changes(words: Words):
+    'What has changed on mapped ground: raster, polygons, table and page.'
+    from geoseg.inference.rasters.changes import changes, describe_changes
+    ours, _ = arguments_of(changes, words)
+    print(shown(describe_changes(changes(words.checkpoint, **ours))))
+    print(ours.get('out', 'changes'))
 
 
 @verb('geoseg.inference.places.localize.localize', 'encoder', alone=True)

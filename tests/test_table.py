@@ -57,8 +57,9 @@ def given(tmp_path, own_run, monkeypatch) -> Callable:
             del settings['trainer.limit_val_batches']  # an evaluation needs all pictures
         gta = world_data('gta', size='tiny')
         scene = next(world_data('raster', size='tiny').glob('*_image.tif'))
+        new = scene.with_name('20220712_image.tif')
         return {'settings': settings, 'run': own_run(recipe), 'out': tmp_path / 'out',
-                'photos': gta / 'drone' / 'images', 'tiles': gta, 'map': scene}
+                'photos': gta / 'drone' / 'images', 'tiles': gta, 'map': scene, 'new': new}
 
     return words
 
@@ -88,6 +89,7 @@ def command(verb: str, recipe: str, given: dict) -> list[str]:
         'validate': [*old, out], 'test': [*old, out], 'predict': [*old, out], 'calibrate': [*old, out],
         'halt-cal': [*old, out, 'delta=0.5', 'by=sample'], 'localize': [*old, *places],
         'gallery': [*old, f'data={given["map"]}', out],
+        'changes': [*old, f'data={given["new"]}', f'maps={given["new"].parent}', 'known=[20210902]', 'write=[]', out],
         'efficiency': [*old, 'repeats=1', 'size=64'],
         'export': [*old, f'{out}{"/model.pt2" * slow}', 'chips=2', 'memory=without'],
     }

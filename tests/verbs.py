@@ -44,8 +44,8 @@ class Job:
         if self.recipe.startswith('game4loc'):
             del settings['trainer.limit_val_batches']
         given = {'settings': settings, 'run': run, 'out': out, 'tiles': gta, 'photos': gta / 'drone' / 'images',
-                 'map': next(world('raster').glob('*_image.tif'))}
-        words = [self.verb] if self.verb == 'update-map' else command(self.verb, self.recipe, given)
+                 'map': next(world('raster').glob('*_image.tif')), 'new': world('raster') / '20220712_image.tif'}
+        words = [self.verb] if self.verb in ('update-map', 'changes') else command(self.verb, self.recipe, given)
         words = [word for word in words if not (self.data and word.startswith('data='))]
         words = [word for word in words if word != f'out={out}'] + [f'out={out}'] * self.writes * (
             self.verb != 'prepare')
@@ -77,6 +77,9 @@ JOBS = {
     'update-map': Job('update-map', 'unet', 'raster/20210902_image.tif', (
         'maps={raster}', 'known=[20190514,20200819]', 'block=24', 'sample=3000', 'most=300', 'taught=400', 'window=64',
         'write=[probabilities,geojson,qgis]')),
+    'changes': Job('changes', 'unet', 'raster/20210902_image.tif', (
+        'maps={raster}', 'known=[20190514,20200819]', 'block=24', 'sample=3000', 'most=300', 'taught=400',
+        'window=64')),
     'predict with a memory': Job('predict', 'geosegformer', more=('update=true',)),
     'predict meshes': Job('predict', 'nomeformer', more=('write=[page,probabilities]',)),
     'predict photos': Job('predict', 'game4loc-same-area', more=('gallery={out}/gallery', 'tiles={gta}')),

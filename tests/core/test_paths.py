@@ -30,7 +30,7 @@ def verbs():
 
 
 VERBS = ('train', 'predict', 'evaluate', 'localize', 'calibrate', 'calibrate_halting', 'run_efficiency', 'sweep',
-         'inspect', 'profile', 'load_plugins', 'export', 'update_map')
+         'inspect', 'profile', 'load_plugins', 'export', 'update_map', 'changes')
 
 
 @pytest.mark.parametrize('verb', VERBS)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UPDATED', 'OPTIONS', 'RasterImage', 'RasterMask', 'file_store', 'day_of', 'same_grid', 'read_new', 'choose_maps',
-           'read_scheme', 'check_numbers', 'update_map', 'predict_new', 'describe_update']
+           'read_scheme', 'find_maps', 'check_numbers', 'update_map', 'predict_new', 'describe_update']
 
 # %% ../../../nbs/inference/rasters/outdated.ipynb #0c83c334
 import json
@@ -141,7 +141,8 @@ def choose_maps(
     new: Acquisition,
     acquisitions: Sequence[Acquisition],  # of the folder of maps
     known: Sequence[Any] = (),  # dates; (): all before the new one
-) -> list[Acquisition]:  # by time, two or more
+    least: int = 2,  # maps
+) -> list[Acquisition]:  # by time
     'The maps to learn from; `ConfigError` where there are too few, or one is asked for that is not there.'
     mapped, folder = {}, acquisitions[0].image.parent
     for a in acquisitions:
@@ -158,7 +159,7 @@ def choose_maps(
     if not chosen:
         raise ConfigError(f'{new.image}: of {new.date}, and {folder} has no older map (maps: {there}); known=[DATE, …] '
                           'learns from later ones')
-    if len(chosen) < 2:
+    if len(chosen) < least:
         raise ConfigError(f'{folder}: one map to learn from, {chosen[0]} (maps: {there}): expected two or more, since '
                           'each teaches how far to believe the others')
     return [mapped[day] for day in chosen]
@@ -181,6 +182,36 @@ def read_scheme(
     return decide_masks(LabelScheme.load(labels), count_values(parts, 0), unknown=unknown)[0]
 
 # %% ../../../nbs/inference/rasters/outdated.ipynb #a10f0002
+def find_maps(
+    data: str | Path,  # the new GeoTIFF
+    maps: Path,  # folder of older ones
+    date: str | None,  # of `data`; None: as its name says
+    known: Sequence[Any],  # dates; (): all before the new one
+    pattern: str,  # of the names of rasters
+    mask_pattern: str,  # of the names of maps
+    bands: Sequence[int] | None,
+    value_range: Sequence[Any] | None,
+    area: Any,  # of `limited`
+    allow_outside: bool,
+    least: int = 2,  # maps
+    pictures: bool = True,  # the older rasters are read, too: of the same bands
+) -> tuple[Acquisition, list[Acquisition]]:  # the new one; the older ones by time, with their maps
+    'The headers of all rasters; `ConfigError` for what does not fit.'
+    if not isinstance(allow_outside, bool):
+        raise ConfigError(f'allow_outside is true or false, not {allow_outside!r}')
+    if not maps.is_dir():
+        raise ConfigError(f'maps: {maps}: expected a folder of rasters and their maps')
+    new = limited([read_new(data, date, pattern, allow_outside)], area)[0]
+    found = limited(find_acquisitions(maps, pattern, mask_pattern, 'optional', allow_outside), area)
+    old = choose_maps(new, found, known, least)
+    channels = ValidReader(LabelScheme(['any', 'other']), bands, value_range).channels
+    for a in old:
+        same_grid(new, a)
+        if pictures and channels(a) != channels(new):
+            raise ConfigError(f'{a.image}: {channels(a)} bands, {new.image.name} has {channels(new)}: set bands')
+    return new, old
+
+
 UPDATED = {'classes': 'classes.tif', 'probabilities': 'probabilities.tif', 'polygons': 'polygons.gpkg',
            'geojson': 'polygons.geojson'}  # layer -> what follows the name of the raster
 OPTIONS = (*UPDATED, 'qgis')[1:]  # of `write`
@@ -228,23 +259,13 @@ def update_map(
     write, maps, out = as_list(write), Path(maps).expanduser(), Path(out).expanduser()
     if wrong := [name for name in write if name not in OPTIONS]:
         raise ConfigError(f'write is {wrong[0]!r}{nearest(str(wrong[0]), OPTIONS)}; there are {", ".join(OPTIONS)}')
-    if not isinstance(allow_outside, bool):
-        raise ConfigError(f'allow_outside is true or false, not {allow_outside!r}')
     if unknown not in ('error', 'ignore'):
         raise ConfigError(f"unknown is {unknown!r}, expected 'error' or 'ignore'")
     check_numbers(block=(block, 1), margin=(Folds().margin if margin is None else margin, 0), repeats=(repeats, 1),
                   sample=(sample, 1), most=(most, 1), taught=(taught, 1), seed=(seed, 0), window=(window, 8))
-    if not maps.is_dir():
-        raise ConfigError(f'maps: {maps}: expected a folder of rasters and their maps')
-    new = limited([read_new(data, date, pattern, allow_outside)], area)[0]
-    found = limited(find_acquisitions(maps, pattern, mask_pattern, 'optional', allow_outside), area)
-    old = choose_maps(new, found, as_list(known))
+    new, old = find_maps(data, maps, date, as_list(known), pattern, mask_pattern, bands, value_range, area,
+                         allow_outside)
     blocks, size = Blocks(CACHE << 20), (new.height, new.width)
-    channels = ValidReader(LabelScheme(['any', 'other']), bands, value_range).channels
-    for a in old:
-        same_grid(new, a)
-        if channels(a) != channels(new):
-            raise ConfigError(f'{a.image}: {channels(a)} bands, {new.image.name} has {channels(new)}: set bands')
     refuse_links(out)
     stem, draft_folder = new.stem, out / f'.{new.stem}.draft'
     report, targets = out / f'{stem}.json', {name: out / f'{stem}_{end}' for name, end in UPDATED.items()}

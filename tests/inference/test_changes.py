@@ -1,0 +1,240 @@
+"What has changed: files agree, windows and kills change no byte, and the same picture shows no change."
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+from geoseg import cli
+from geoseg.core.errors import ConfigError
+from geoseg.data.rasters.files import read_acquisition
+from geoseg.inference.rasters import changes as module
+from geoseg.inference.rasters.changes import NOT_JUDGED, areas_of_rows, changes, remembered, times_before
+from geoseg.models.outdated import CrossFit, Fusion, windows_of
+
+K, SIZE = 20, (96, 80)
+DATES = '20180101', '20190101', '20200101', '20210101'
+SMALL = {'block': 24, 'sample': 2000, 'most': 200, 'taught': 300, 'window': 64}
+
+
+def draw(folder: Path):
+    "Twenty classes, three old maps that disagree, unmapped corners and a class that the list ignores."
+    random, (rows, cols) = np.random.default_rng(0), np.indices(SIZE)
+    colours = random.integers(30, 220, (K, 3))
+    grid = {'driver': 'GTiff', 'width': SIZE[1], 'height': SIZE[0], 'crs': 'EPSG:32633', 'dtype': 'uint8',
+            'transform': from_origin(500000, 5200000, 2, 2)}
+    for i, date in enumerate(DATES):
+        mask = (rows // 12 * 7 + (cols + 2 * i) // 8 * 3) % K
+        mask[40:60, 10:30] = 7 if i == 3 else 3
+        pixels = np.clip(colours[mask] + random.normal(0, 4, (*SIZE, 3)), 1, 255).astype(np.uint8)
+        mask[:6, :9], mask[-5:, -7:] = 255, 99  # not mapped; ignored
+        pixels[90:, :4] = 0  # no data
+        with rasterio.open(folder / f'{date}_image.tif', 'w', count=3, nodata=0, **grid) as file:
+            file.write(pixels.transpose(2, 0, 1))
+        with rasterio.open(folder / f'{date}_mask.tif', 'w', count=1, nodata=255, **grid) as file:
+            file.write(mask[None].astype(np.uint8))
+    rows = [f'{k},class {k},{r},{g},{b}' for k, (r, g, b) in enumerate(colours)]
+    (folder / 'category.csv').write_text('\n'.join(['id,name,r,g,b', *rows]) + '\n')
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('changes') / 'place'
+    folder.mkdir()
+    draw(folder)
+    return folder
+
+
+class Told:
+    "In place of trees: the new picture's own map, by so many."
+
+    def __init__(self, images, masks, num_classes, window, store, **how):
+        self.shape, self.window = SIZE, window
+
+    def fit(self, known):
+        return self
+
+    def predict_windows(self, date, done=0):
+        truth = read(Told.folder / f'{date}_mask.tif')[0]
+        random = np.random.default_rng(0).uniform(0, 0.04, (K, *SIZE)).astype(np.float32)
+        random[truth[truth < K], truth < K] = 0
+        shares = (np.arange(K)[:, None, None] == truth) + random
+        for window in windows_of(SIZE, self.window):
+            if window[0].stop > done:
+                yield window, (shares / shares.sum(0))[:, *window]
+
+
+@pytest.fixture
+def told(folder, monkeypatch):
+    Told.folder = folder
+    monkeypatch.setattr(module, 'OutdatedMaps', Told)
+
+
+def make(folder, out, **more):
+    return changes(**{'data': folder / f'{DATES[3]}_image.tif', 'maps': folder, 'out': out, 'unknown': 'ignore'} | SMALL
+                   | more)
+
+
+@pytest.fixture(scope='module')
+def written(folder, tmp_path_factory):
+    out, Told.folder = tmp_path_factory.mktemp('written'), folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, 'OutdatedMaps', Told)
+        return out, make(folder, out)
+
+
+def read(path) -> np.ndarray:
+    with rasterio.open(path) as file:
+        return file.read()
+
+
+def file_of(out, kind='tif') -> Path:
+    return Path(out) / f'{DATES[3]}_image_changes.{kind}'
+
+
+def test_raster_table_polygons_and_report_agree(folder, written):
+    out, report = written
+    code, sure, before = read(file_of(out))
+    judged = code != NOT_JUDGED
+    then, now = code // K, code % K
+    moved = judged & (then != now)
+    assert not judged[90:, :4].any() and not judged[:6, :9].any() and not judged[-5:, -7:].any()
+    assert judged.sum() == report['judged'] and moved.sum() == report['changed'] and moved.sum() > 300
+    truth = read(folder / f'{DATES[3]}_mask.tif')[0]
+    assert (truth == now)[moved & (truth < K)].mean() > 0.9
+    table = pd.read_csv(file_of(out, 'csv'))
+    assert len(table) == K * K and np.isclose(table.hectares.sum(), judged.sum() * 4e-4)
+    first = report['largest'][0]
+    row = table[(table['from'] == first['from']) & (table['to'] == first['to'])].hectares.item()
+    pair = [int(first[key].split()[1]) for key in ('from', 'to')]
+    assert row == first['hectares'] and np.isclose(row, ((then == pair[0]) & (now == pair[1]) & judged).sum() * 4e-4)
+    rows = gpd.read_file(file_of(out, 'gpkg'))
+    assert len(rows) == report['polygons'] and np.isclose(rows.area_m2.sum(), 4 * moved.sum())
+    for row in rows.sort_values('area_m2').tail(3).itertuples():
+        at = rasterio.features.geometry_mask([row.geometry], SIZE, from_origin(500000, 5200000, 2, 2), invert=True)
+        assert 4 * at.sum() == row.area_m2 and len(np.unique(code[at])) == 1
+        assert np.isclose(row.confidence, sure[at].mean() / 1e4, atol=1e-4) and row.to == f'class {now[at][0]}'
+    names = Path(f'{file_of(out)}.aux.xml').read_text()
+    assert names.count('<Category>') == K * K and '<Category>class 3 → class 7</Category>' in names
+    assert f'{first["from"]} → {first["to"]}' in file_of(out, 'html').read_text()
+    assert (before[~moved] == NOT_JUDGED).all() and set(rows.lasting) <= {'yes', 'no', 'unknown'}
+
+
+def test_what_is_compared_with_and_what_came_before_by_a_loop():
+    random = np.random.default_rng(3)
+    maps = random.choice([0, 1, 2, 255], (4, 6, 7)).astype(np.uint8)
+    now = random.integers(0, 3, (6, 7)).astype(np.uint8)
+    for since in ('newest', 'majority', 1):
+        then, shown = remembered(maps, 3, since)
+        before = times_before(maps, now, shown, 3)
+        for row, col in np.ndindex(6, 7):
+            cell = maps[:, row, col].tolist()
+            known = [c for c in cell if c < 3]
+            told = {'newest': known[-1:], 'majority': [max(sorted(set(known)), key=known.count)] if known else [],
+                    1: [cell[1]] if cell[1] < 3 else []}[since]
+            assert [c for c in [then[row, col]] if c < 3] == told
+            if told:
+                at = 1 if since == 1 else max(i for i, c in enumerate(cell) if c == told[0])
+                older = [c for c in cell[:at] if c < 3]
+                assert shown[row, col] == at
+                assert before[row, col] == (older.count(now[row, col]) if older else 255)
+
+
+def test_killed_and_taken_up_again_with_other_windows(folder, written, told, tmp_path):
+    if child := os.fork():
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    else:
+        plain, calls = module.Draft.mark, []
+
+        def counted(*args):
+            calls.append(args)
+            if len(calls) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return plain(*args)
+        module.Draft.mark = counted
+        try:
+            make(folder, tmp_path)
+        finally:
+            os._exit(1)
+    assert not list(tmp_path.glob('*.tif'))
+    make(folder, tmp_path, window=48)
+    for kind in ('tif', 'csv', 'tif.aux.xml'):
+        assert file_of(tmp_path, kind).read_bytes() == file_of(written[0], kind).read_bytes(), kind
+    one, other = (gpd.read_file(file_of(out, 'gpkg')) for out in (tmp_path, written[0]))
+    assert one.to_json() == other.to_json() and not list(tmp_path.glob('.*'))
+
+
+def test_trees_find_changes_of_twenty_classes_and_none_in_the_same_picture(folder, tmp_path, monkeypatch):
+    for kind in (CrossFit, Fusion):  # that learn for a moment
+        monkeypatch.setattr(kind, 'settings', kind.settings | {'max_iter': 6, 'learning_rate': 0.4})
+    monkeypatch.setitem(CrossFit.settings, 'min_samples_leaf', 10)
+    make(folder, tmp_path / 'out', write=[], most=2000)
+    code, truth = read(file_of(tmp_path / 'out'))[0], read(folder / f'{DATES[3]}_mask.tif')[0]
+    moved, judged = (code != NOT_JUDGED) & (code // K != code % K), (code != NOT_JUDGED) & (truth < K)
+    changed = truth != code // K
+    assert changed[moved & judged].mean() > 1.2 * changed[judged].mean()
+    again = tmp_path / 'again.tif'
+    shutil.copy(folder / f'{DATES[2]}_image.tif', again)
+    report = make(folder, tmp_path / 'again', data=again, date='20220101', known=DATES[:3], write=[])
+    assert report['changed'] == 0 and report['judged'] > 6000
+
+
+def test_classes_left_out_small_pieces_and_another_year(folder, written, told, tmp_path):
+    code = read(file_of(written[0]))[0]
+    report = make(folder, tmp_path / 'a', leave_out=['class 7'], write=[])
+    other = read(file_of(tmp_path / 'a'))[0]
+    lost = (code != NOT_JUDGED) & (other == NOT_JUDGED)
+    assert lost.sum() == (((code // K == 7) | (code % K == 7)) & (code != NOT_JUDGED)).sum()
+    assert (code[~lost] == other[~lost]).all() and report['not judged'] > written[1]['not judged']
+    make(folder, tmp_path / 'b', postprocess={'min_area': 200}, since=2018, write=['polygons'], simplify=1)
+    table = gpd.read_file(file_of(tmp_path / 'b', 'gpkg'))
+    assert set(table.date_remembered) == {DATES[0]} and set(table.lasting) == {'unknown'}
+    moved = read(file_of(tmp_path / 'b'))[0]
+    moved = (moved != NOT_JUDGED) & (moved // K != moved % K)
+    from scipy.ndimage import label
+    pieces, count = label(moved, np.ones((3, 3)))
+    assert count and np.bincount(pieces.ravel())[1:].min() >= 50
+
+
+@pytest.mark.parametrize(('options', 'says'), [
+    ({'since': 2030}, 'a map of the future'), ({'since': 1990}, 'expected newest, majority, or one of'),
+    ({'known': [DATES[2], DATES[3]]}, 'has no map of'), ({'leave_out': ['clas 7']}, 'nearest: class 7'),
+    ({'data': '{folder}/' + f'{DATES[0]}_image.tif'}, 'has no older map'), ({'threshold': 2}, 'from 0 to 1'),
+    ({'write': ['polygon']}, 'nearest: polygons'), ({'simplify': -1}, 'from 0'), ({'maps': None}, 'maps is missing'),
+    ({'data': '{folder}/' + f'{DATES[1]}_image.tif', 'known': [DATES[0], DATES[2]]}, 'a map of the future'),
+    ({'unknown': 'error'}, 'values .* not declare: 99'), ({'labels': 'water'}, 'expected|not declare'),
+    ({'postprocess': {'crf': {}}}, 'crf'), ({'checkpoint': 'nowhere.ckpt'}, 'nowhere.ckpt')])
+def test_bad_input_is_one_line_before_any_work(folder, tmp_path, monkeypatch, options, says):
+    monkeypatch.setattr(module.OutdatedMaps, 'fit', None)
+    options = {k: v.format(folder=folder) if isinstance(v, str) else v for k, v in options.items()}
+    if 'labels' in options:
+        options['unknown'] = 'error'
+    with pytest.raises((ConfigError, ValueError, OSError), match=says) as error:
+        make(folder, tmp_path / 'out', **options)
+    assert '\n' not in str(error.value) and not [*tmp_path.rglob('*.*')]
+
+
+def test_areas_in_degrees_shrink_towards_the_pole(tmp_path):
+    grid = {'driver': 'GTiff', 'width': 20, 'height': 30, 'crs': 'EPSG:4326', 'dtype': 'uint8', 'count': 1}
+    with rasterio.open(tmp_path / 'a.tif', 'w', transform=from_origin(10, 60.03, 0.001, 0.001), **grid) as file:
+        file.write(np.ones((1, 30, 20), np.uint8))
+    areas = areas_of_rows(read_acquisition(tmp_path / 'a.tif', None))
+    metres = np.cos(np.radians(60.03 - 0.001 * (np.arange(30) + 0.5)))
+    assert np.allclose(areas, areas[0] * metres / metres[0], rtol=1e-4) and np.isclose(areas[0], 6220, rtol=0.01)
+
+
+def test_from_a_shell(folder, written, told, tmp_path, capsys):
+    words = ['changes', f'data={folder}/{DATES[3]}_image.tif', f'maps={folder}', f'out={tmp_path}/out', 'write=[]',
+             'unknown=ignore', *(f'{k}={v}' for k, v in SMALL.items())]
+    assert cli.main(words) == 0
+    said = capsys.readouterr().out
+    assert f'changed until {DATES[3]} since newest' in said
+    assert file_of(tmp_path / 'out').read_bytes() == file_of(written[0]).read_bytes()
+    assert json.loads((tmp_path / 'out' / f'{DATES[3]}_image.json').read_text())['changed'] == written[1]['changed']
