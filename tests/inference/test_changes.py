@@ -173,7 +173,7 @@ def test_killed_and_taken_up_again_with_other_windows(folder, written, told, tmp
 
 def test_trees_find_changes_of_twenty_classes_and_none_in_the_same_picture(folder, tmp_path, monkeypatch):
     for kind in (CrossFit, Fusion):  # that learn for a moment
-        monkeypatch.setattr(kind, 'settings', kind.settings | {'max_iter': 6, 'learning_rate': 0.4})
+        monkeypatch.setattr(kind, 'settings', kind.settings | {'max_iter': 10, 'learning_rate': 0.3})
     monkeypatch.setitem(CrossFit.settings, 'min_samples_leaf', 10)
     make(folder, tmp_path / 'out', write=[], most=2000)
     code, truth = read(file_of(tmp_path / 'out'))[0], read(folder / f'{DATES[3]}_mask.tif')[0]
