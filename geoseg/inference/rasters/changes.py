@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['SCORE', 'NOT_JUDGED', 'LAYERS', 'CHANGED', 'remembered', 'times_before', 'RasterArchive', 'network_windows', 'decide',
-           'areas_of_rows', 'pixel_sums', 'change_polygons', 'move', 'chunks', 'read_since', 'class_numbers',
-           'category_names', 'changes', 'change_table', 'summarise', 'describe_changes']
+           'areas_of_rows', 'pixel_sums', 'change_polygons', 'move', 'read_since', 'class_numbers', 'category_names',
+           'changes', 'change_table', 'summarise', 'describe_changes']
 
 # %% ../../../nbs/inference/rasters/changes.ipynb #3109fe51
+import itertools
 import json
 import shutil
 import time
@@ -38,7 +39,7 @@ from ...data.rasters.files import Acquisition
 from ...data.rasters.reader import Blocks, Reader
 from ...visualization.changes import write_change_page
 from ..answer import Trained
-from ..polygons import CHUNK, polygon_areas, write_layer
+from ..polygons import CHUNK, polygon_areas, polygons_of, write_layer
 from ..postprocess import Postprocess
 from ..predict import predict
 from .draft import CACHE, Draft, context_margin, describe_raw, postprocess_blocks, write_cog
@@ -266,8 +267,8 @@ def change_polygons(
     with rasterio.open(described, driver='VRT') as file:
         pieces = ((geometry['coordinates'], int(code)) for geometry, code in
                   shapes(rasterio.band(file, 1), connectivity=4, transform=file.transform) if code != NOT_JUDGED)
-        for chunk in chunks(pieces, CHUNK):
-            ground = np.array([shapely.Polygon(rings[0], rings[1:]) for rings, _ in chunk])
+        while chunk := list(itertools.islice(pieces, CHUNK)):
+            ground = polygons_of([rings for rings, _ in chunk])
             codes = np.array([code for _, code in chunk])
             polygons = shapely.transform(ground, lambda xy: np.rint(move(~transform, xy)))
             sums = pixel_sums(polygons, read, draft.layers['code'][2:])
@@ -286,21 +287,6 @@ def move(
 ) -> np.ndarray:  # float [N, 2]
     'Coordinates by a transform.'
     return np.stack(transform * (xy[:, 0], xy[:, 1]), -1)
-
-
-def chunks(
-    items: Iterator[Any],
-    size: int,
-) -> Iterator[list[Any]]:
-    'Items, so many at once.'
-    chunk = []
-    for item in items:
-        chunk.append(item)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 # %% ../../../nbs/inference/rasters/changes.ipynb #1c8214de
 CHANGED = {'changes': 'changes.tif', 'table': 'changes.csv', 'polygons': 'changes.gpkg', 'page': 'changes.html'}
@@ -374,6 +360,7 @@ def changes(
     seed: int = 0,  # of blocks and pixels
     window: int = 512,  # side of what is read at once, pixels, a multiple of 8
     overrides: Mapping[str, Any] | None = None,  # of the checkpoint's configuration
+    area: Any = None,  # only this ground: a file of polygons, or [west, south, east, north, CRS]
     allow_outside: bool = False,  # sources of virtual rasters outside of their folder, too
     force: bool = False,  # although a process on another machine may write there, see `lock_output`
     trust: bool = False,  # whatever the files name: see SECURITY.md
@@ -399,8 +386,8 @@ def changes(
         if trained.kind != 'segmentation':
             raise ConfigError(f'{checkpoint}: changes compares class maps; this checkpoint (recipe {trained.recipe}) '
                               'makes none of rasters')
-    new, old = find_maps(data, maps, date, as_list(known), pattern, mask_pattern, bands, value_range, allow_outside,
-                         1 if trained else 2, trained is None)
+    new, old = find_maps(data, maps, date, as_list(known), pattern, mask_pattern, bands, value_range, area,
+                         allow_outside, 1 if trained else 2, trained is None)
     if later := [day_of(a) for a in old if day_of(a) > day_of(new)]:
         raise ConfigError(f'known: {later[-1]} is a map of the future: {new.image.name} is of {new.date}')
     when = read_since(since, [*map(day_of, old)], day_of(new))
@@ -424,7 +411,8 @@ def changes(
            'seed': seed} if trained is None else {'checkpoint': trained.fingerprint, 'overrides': overrides or {}}
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     answer_job = {'files': stats, 'dates': [*map(day_of, (*old, new))], 'classes': scheme.to_dict(), 'unknown': unknown,
-                  'bands': bands, 'value_range': value_range, 'settings': how, 'since': since}
+                  'bands': bands, 'value_range': value_range, 'settings': how, 'since': since,
+                  'part': [*new.corner, *size, new.limit and new.limit.key] if area else None}
     job = json.loads(json.dumps({**answer_job, 'leave_out': leave_out, 'threshold': threshold, 'layers': layers,
                                  'postprocess': postprocess, 'simplify': simplify}, default=str))
     lock_output(out, force)
@@ -447,7 +435,7 @@ def changes(
                                  store=file_store(draft_folder), **how).fit(place.dates)
             answers = model.predict_windows(place.day, draft.done[1])
         else:
-            own = {'bands': bands, 'value_range': value_range}
+            own = {'bands': bands, 'value_range': value_range, 'area': area}
             own = dict(overrides or {}) | {name: value for name, value in own.items() if value is not None}
             predict(checkpoint, new.image, draft_folder / 'network', own, write=['probabilities'], trust=trust)
             answers = network_windows(draft_folder / 'network' / f'{stem}_probabilities.tif', window, draft.done[1])
