@@ -356,7 +356,7 @@ def sweep(words: Words):
     from geoseg.training.sweep import summarise, sweep
     settings = {key: value if key in ('data', 'out', 'address', 'notebook') or not isinstance(value, str)
                 else from_yaml(key, value) for key, value in words.overrides.items()}
-    names = ('notebook', 'out', 'seeds', 'grid', 'address', 'force')
+    names = ('notebook', 'out', 'seeds', 'grid', 'address', 'workers', 'force')
     ours = {key: settings.pop(key) for key in names if key in settings}
     scores = settings.pop('scores', ['mIoU/val'])
     recipe = {} if words.recipe is None else {'recipe': words.recipe}

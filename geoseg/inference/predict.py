@@ -47,6 +47,9 @@ def predict(
     gallery: str | Path | None = None,  # as `Gallery.save` wrote it
     k: int = 5,  # places of each photo
     register: bool = False,  # align photos to their first tiles, for a finer position
+    workers: int | None = None,  # processes on this machine that share GeoTIFFs and pictures
+    address: str | None = None,  # of a Dask scheduler whose workers share them
+    devices: int | None = None,  # GPUs of this machine, a process each
     model: str | Path | None = None,  # instead of a checkpoint: anyone's, see `ModelFile`; overrides add facts
     plugins: str | Path | Sequence[str | Path] | None = None,  # classes of one's own, see `load_plugins`
     force: bool = False,  # although a process on another machine may write there, see `lock_output`
@@ -54,7 +57,8 @@ def predict(
 ) -> Path:  # the folder
     'Answer for data with a checkpoint: a class for each pixel or face, a place for each photo.'
     request = Request(data, out, memory, update, window, overlap, stride, tuple(as_list(tta)),
-                      Postprocess.of(postprocess), as_list(write), tiles, as_list(sides), gallery, k, register)
+                      Postprocess.of(postprocess), as_list(write), tiles, as_list(sides), gallery, k, register, workers,
+                      address, devices)
     if (checkpoint is None) == (model is None):
         raise ConfigError('give a checkpoint, or a model from elsewhere (--model FILE)')
     trained = Trained(checkpoint, overrides) if model is None else ModelFile(model, overrides)

@@ -18,6 +18,7 @@ import papermill
 
 from ..core.files import fingerprint
 from .ledger import Ledger
+from ..core.cluster import Workers, compute
 from ..core.errors import ConfigError
 from ..core.files import make_folder
 from ..core.locks import lock_output, releases_locks
@@ -90,21 +91,19 @@ def run_job(
 
 def results(
     jobs: Sequence[Mapping[str, Any]],
-    address: str | None,  # of a Dask scheduler; None: here, one after the other
+    where: Workers,  # none: here, one after the other
 ) -> Iterator[tuple[Mapping[str, Any], dict[str, Any] | Exception]]:  # each job with its row, or what went wrong
     'Jobs as they finish.'
-    if address is None:
+    if not where:
         for job in jobs:
             try:
                 yield job, run_job(job)
             except Exception as error:
                 yield job, error
         return
-    from distributed import Client, as_completed
-    with Client(address) as client:
-        futures = {client.submit(run_job, job, pure=False): job for job in jobs}
-        for future in as_completed(futures):
-            yield futures[future], future.exception() or future.result()
+    known = {job['key']: job for job in jobs}
+    for key, row in compute(run_job, {key: (job,) for key, job in known.items()}, where, title='sweep', errors=True):
+        yield known[key], row
 
 
 @releases_locks()
@@ -116,10 +115,11 @@ def sweep(
     grid: Mapping[str, Sequence[Any]] | None = None,  # name -> values
     parameters: Mapping[str, Any] | None = None,  # the same for all runs
     address: str | None = None,  # of a Dask scheduler; None: here, one after the other
+    workers: int | None = None,  # processes on this machine
     force: bool = False,  # although a process on another machine may write there, see `lock_output`
 ) -> pd.DataFrame:  # a row a run: what was varied, seed, best_epoch, scores of the best epoch
     'Run what has not been run yet; `ConfigError` where a job failed, after all have been tried.'
-    notebook, out = find_notebook(notebook), Path(out).expanduser().resolve()
+    notebook, out, where = find_notebook(notebook), Path(out).expanduser().resolve(), Workers(workers, address)
     parameters = {name: absolute(value) if name == 'data' else value for name, value in (parameters or {}).items()}
     jobs = make_jobs(notebook, [*papermill.inspect_notebook(notebook)], out, seeds, grid, parameters)
     data = parameters.get('data')
@@ -127,7 +127,7 @@ def sweep(
     check_outputs(out, folders)
     lock_output(out, force)
     ledger, failed = Ledger(out, 'sweep'), {}
-    for job, row in results([job for job in jobs if job['key'] not in ledger], address):
+    for job, row in results([job for job in jobs if job['key'] not in ledger], where):
         if isinstance(row, Exception):
             failed[job['key']] = row
         else:

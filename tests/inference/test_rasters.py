@@ -168,6 +168,46 @@ def test_killed_and_taken_up_again(trained, scene, tmp_path):
     assert {p.name for p in (tmp_path / 'cut').iterdir()} == {p.name for p in (tmp_path / 'whole').iterdir()}
 
 
+def test_workers_that_are_killed(trained, scene, tmp_path):
+    """Two workers give the bytes of one process, also where one of them, or the scheduler, is killed in the middle."""
+    done = run(Path(__file__).with_name('kill_cluster.py'), trained, scene, tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert {name: bool(end) for name, end in told['ends'].items()} == {
+        'whole': False, 'a worker': False, 'the scheduler': True, 'again': False}, done.stderr
+    assert 'the scheduler is gone; the same command goes on' in done.stderr and told['rows before']
+    for out in ('cut', 'again'):
+        for name in ('classes', 'probabilities'):
+            one, two = ((tmp_path / folder / f'scene_{name}.tif').read_bytes() for folder in ('whole', out))
+            assert one == two, (out, name)
+        one, two = (gpd.read_file(tmp_path / folder / 'scene_polygons.gpkg') for folder in ('whole', out))
+        assert one.equals(two)
+        assert {p.name for p in (tmp_path / out).iterdir()} == {p.name for p in (tmp_path / 'whole').iterdir()}
+
+
+def test_a_network_is_opened_once_a_worker(trained, scene, tmp_path, monkeypatch):
+    from distributed import LocalCluster
+
+    from geoseg.inference.rasters import rasters
+    monkeypatch.setattr(rasters, 'plan_raster', functools.partial(rasters.plan_raster, panel=128))
+    opened, load = [], Predictor.load.__func__
+    monkeypatch.setattr(Predictor, 'load', classmethod(lambda cls, *a, **k: (opened.append(a), load(cls, *a, **k))[1]))
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+        geoseg.predict(trained, scene, tmp_path / 'two', window=64, address=cluster.scheduler_address)
+    assert len(opened) == 2  # by the one that is asked, and by the worker for its four blocks
+    geoseg.predict(trained, scene, tmp_path / 'one', window=64)
+    assert (tmp_path / 'one/scene_classes.tif').read_bytes() == (tmp_path / 'two/scene_classes.tif').read_bytes()
+
+
+@pytest.mark.parametrize('wrong, message', [
+    ({'workers': 0}, 'workers is 0'), ({'workers': 2, 'address': 'tcp://here:1'}, 'one of them'),
+    ({'address': 'here'}, 'tcp://HOST:8786'), ({'workers': 1, 'update': True}, 'in order: not with workers')])
+def test_workers_that_cannot_be(trained, scene, tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        geoseg.predict(trained, scene, tmp_path / 'none', **wrong)
+    assert not (tmp_path / 'none').exists()
+
+
 @pytest.mark.skipif(sys.platform != 'linux', reason='peaks are told apart on Linux alone')
 def test_memory_does_not_grow_with_the_raster(tmp_path):
     done = run(Path(__file__).with_name('predict_large.py'), tmp_path)  # a process that nothing else has enlarged
