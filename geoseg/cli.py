@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['FLAGS', 'VERBS', 'NOT_SHOWN', 'FOLDERS', 'Words', 'sort_words', 'mapping_or_text', 'is_list', 'from_yaml', 'Verb',
            'verb', 'shown', 'rank_zero_print', 'fit', 'validate', 'test', 'arguments_of', 'predict', 'gallery',
-           'update_map', 'changes', 'localize', 'calibrate', 'inspect', 'statistics', 'audit_labels', 'profile',
-           'find_lr', 'prepare_data', 'prepare', 'halt_cal', 'efficiency', 'sweep', 'export', 'recipes', 'check_words',
-           'check_needs', 'check_checkpoint', 'paths_in', 'check_there', 'neighbour', 'usage', 'as_typed', 'verb_help',
-           'show_settings', 'show_help', 'check_verb', 'main', 'reader_left', 'of_worker']
+           'update_map', 'changes', 'localize', 'calibrate', 'inspect', 'table', 'init', 'statistics', 'audit_labels',
+           'profile', 'find_lr', 'prepare_data', 'prepare', 'halt_cal', 'efficiency', 'sweep', 'export', 'recipes',
+           'check_words', 'check_needs', 'check_checkpoint', 'paths_in', 'check_there', 'neighbour', 'usage',
+           'as_typed', 'verb_help', 'show_settings', 'show_help', 'check_verb', 'main', 'reader_left', 'of_worker']
 
 # %% ../nbs/command_line.ipynb #b68593f1
 import ast
@@ -263,6 +263,26 @@ def inspect(words: Words):
     print(*map(shown, (*found.remarks, *found.notes)), sep='\n')
     if 'out' in ours:
         print(ours['out'])
+
+
+@verb('geoseg.evaluation.beginning.table', 'nothing', alone=True)
+def table(words: Words):
+    'Images, labels and splits of a folder as a table, to be corrected.'
+    from geoseg.evaluation.beginning import table
+    ours, _ = arguments_of(table, words)
+    print(*map(shown, table(**ours)[1]), sep='\n')
+
+
+@verb('geoseg.evaluation.beginning.init', 'data')
+def init(words: Words):
+    'A commented configuration for a folder of data, to be edited.'
+    from geoseg.evaluation.beginning import init
+    ours, settings = arguments_of(init, words, 'data', 'out')
+    settings = {key: from_yaml(key, value) if isinstance(value, str) and not value.startswith('{') else value
+                for key, value in settings.items()}
+    if 'data' not in ours or words.configs:
+        raise ConfigError('init takes data=FOLDER, and no --config')
+    print(*map(shown, init(recipe=words.recipe, **ours, **settings)[1]), sep='\n')
 
 
 @verb('geoseg.evaluation.statistics.statistics', 'data')

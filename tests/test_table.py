@@ -82,7 +82,10 @@ def command(verb: str, recipe: str, given: dict) -> list[str]:
     places = [f'photos={given["photos"]}', f'tiles={given["tiles"]}', out]
     slow = recipe == 'wildscenes-mask2former'  # its ONNX file takes minutes to be written
     words = {
-        'prepare': new, 'inspect': new, 'statistics': [*new, out], 'fit': [*new, out], 'profile': [*new, 'steps=1'],
+        'prepare': new, 'inspect': new, 'statistics': [*new, out],
+        'init': ['--recipe', recipe, f'data={own_world(recipe)}', out,
+                 *['patch=32'] * (recipe == 'deepglobe-trm')],
+        'fit': [*new, out], 'profile': [*new, 'steps=1'],
         'find-lr': [*new, out, 'steps=5'],
         'audit-labels': [*new, out, 'splits=[val]', 'folds=2', 'teach=200', 'crops=2', 'most=30'],
         'sweep': [*(w for w in new if not w.startswith('seed=')), 'seeds=[0]', out, f'scores=[{monitor(recipe)}]'],
@@ -94,6 +97,15 @@ def command(verb: str, recipe: str, given: dict) -> list[str]:
         'export': [*old, f'{out}{"/model.pt2" * slow}', 'chips=2', 'memory=without'],
     }
     return [verb, *words[verb]]
+
+
+def own_world(recipe: str) -> Path:
+    "The tiny world in the layout of a recipe."
+    from geoseg.core.trust import safe_class
+    from geoseg.training.recipes import read_config, recipe_path
+    from geoseg.world.layouts import world_data
+    layout = safe_class(read_config(recipe_path(recipe))['data']['class_path'], key='data').layout
+    return world_data(layout, size='tiny')
 
 
 @functools.cache

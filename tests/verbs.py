@@ -45,7 +45,7 @@ class Job:
             del settings['trainer.limit_val_batches']
         given = {'settings': settings, 'run': run, 'out': out, 'tiles': gta, 'photos': gta / 'drone' / 'images',
                  'map': next(world('raster').glob('*_image.tif')), 'new': world('raster') / '20220712_image.tif'}
-        words = [self.verb] if self.verb in ('update-map', 'changes') else command(self.verb, self.recipe, given)
+        words = [self.verb] if self.verb in ('update-map', 'changes', 'table') else command(self.verb, self.recipe, given)
         words = [word for word in words if not (self.data and word.startswith('data='))]
         words = [word for word in words if word != f'out={out}'] + [f'out={out}'] * self.writes * (
             self.verb != 'prepare')
@@ -91,6 +91,8 @@ JOBS = {
     'halt-cal': Job('halt-cal', 'deepglobe-trm'),
     'sweep': Job('sweep', 'unet'),
     'find-lr': Job('find-lr', 'unet'),
+    'table': Job('table', 'unet', 'folders'),
+    'init': Job('init', 'unet'),
     'statistics': Job('statistics', 'unet'),
     'inspect pictures': Job('inspect', 'unet'),
     'inspect places': Job('inspect', 'game4loc-same-area'),

@@ -120,7 +120,7 @@ DISKS = {  # job -> the largest file that fits, in bytes
     'calibrate pictures': [20_000, 200_000], 'calibrate places': [400], 'calibrate meshes': [400],
     'halt-cal': [20_000],
     'sweep': [100_000], 'find-lr': [9_000], 'export': [3_000],
-    'statistics': [100],
+    'table': [300], 'init': [300], 'statistics': [100],
     'audit pictures': [200, 5_000],
     'inspect pictures': [5_000], 'inspect places': [100], 'inspect meshes': [100],
 }

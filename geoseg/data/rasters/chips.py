@@ -35,7 +35,7 @@ from .files import DRIVERS, Acquisition, find_acquisitions, holds_rasters
 from .labels import STRIP, LabelSettings, is_label_file, label_acquisitions, labels_of, open_labels
 from .limits import limited
 from .reader import Blocks, IgnoreBand, Reader, overview, read_image
-from .regions import Area, check_apart, corner_xy, deal_blocks, region_window
+from .regions import Area, check_apart, corner_xy, deal_blocks, ground_share, region_window
 from .vectors import VectorLabels  # noqa: F401  imported to be known
 from ..splits import SPLITS
 from ...geo.coords import WGS84, Frame, pixel_xy
@@ -367,6 +367,12 @@ class RasterData(SegmentationData):
             raise ValueError('acquisitions with different numbers of bands: '
                              + ', '.join(f'{file}: {n}' for n, file in counts.items()) + '; set bands')
         return counts.popitem()[0]
+
+    def shared_ground(self) -> list[str]:
+        'How much of the ground that validates and tests also trains, at whatever date.'
+        areas = self.areas()
+        return [f'leakage: {share:.0%} of the ground of {split} is also in training images'
+                for split in ('val', 'test') if (share := ground_share(areas.get(split, ()), areas.get('train', ())))]
 
     def by_date(
         self,

@@ -1,0 +1,94 @@
+"What geoseg guesses of a folder is a configuration that fit takes as it is, and a table that inspect reads."
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+import yaml
+from a_raster import write
+from PIL import Image
+
+from geoseg import cli
+from geoseg.data.labels import LabelScheme
+from geoseg.evaluation.beginning import attribute_table, guess_classes, init, table
+from geoseg.world.layouts import world_data
+
+RNG = np.random.default_rng(0)
+RAT = ('<PAMDataset><PAMRasterBand band="1"><GDALRasterAttributeTable><FieldDefn index="0"><Name>Value</Name>'
+       '</FieldDefn><FieldDefn index="1"><Name>Count</Name></FieldDefn><FieldDefn index="2"><Name>Class_Name</Name>'
+       '</FieldDefn><Row index="0"><F>3</F><F>9</F><F>water</F></Row><Row index="1"><F>7</F><F>9</F><F>land</F></Row>'
+       '</GDALRasterAttributeTable></PAMRasterBand></PAMDataset>')
+
+
+@pytest.fixture
+def scene(tmp_path):
+    "One raster of four bands of 16 bits, and its mask with an attribute table; no class list."
+    where = np.indices((160, 200)).sum(0) % 60 > 30
+    write(tmp_path / 'data' / '2020_image.tif', (RNG.integers(0, 900, (4, 160, 200)) + 3000 * where).astype(np.uint16))
+    write(tmp_path / 'data' / '2020_mask.tif', np.where(where, 7, 3).astype(np.uint8))
+    (tmp_path / 'data' / '2020_mask.tif.aux.xml').write_text(RAT)
+    return tmp_path / 'data'
+
+
+def test_fit_takes_what_init_writes(scene, tmp_path, capsys):
+    "Names of the attribute table, a range for the numbers, blocks for a single date; nothing else is needed."
+    assert attribute_table(scene / '2020_mask.tif') == {3: 'water', 7: 'land'}
+    assert cli.main(['init', f'data={scene}', f'out={tmp_path / "config.yaml"}']) == 0
+    said = capsys.readouterr().out
+    assert 'classes: water, land, guessed' in said and '1 labelled dates are too few' in said and 'split: train' in said
+    text = (tmp_path / 'config.yaml').read_text()
+    config = yaml.safe_load(text)
+    arguments = config['data']['init_args']
+    assert len(arguments['value_range']) == 4 and arguments['split'] == 'block' and '    # ' in text
+    assert LabelScheme.load(tmp_path / 'config_classes.csv').ids == {3: 0, 7: 1, 255: 255}
+    words = tiny.words({key: value for key, value in tiny.settings('unet', epochs=1).items()
+                        if key not in ('image_size', 'crop')} | {'trainer.limit_train_batches': 1})
+    words = [word for word in words if not word.startswith('save_top_k')]
+    assert cli.main(['fit', '--config', str(tmp_path / 'config.yaml'), *words, f'out={tmp_path / "runs"}']) == 0
+    assert len([*(tmp_path / 'runs').rglob('best.ckpt')]) == 1
+
+
+def test_colors_of_palettes_are_kept(tmp_path):
+    for n in range(4):
+        (tmp_path / 'images').mkdir(exist_ok=True), (tmp_path / 'masks').mkdir(exist_ok=True)
+        Image.fromarray(RNG.integers(0, 255, (32, 32, 3)).astype(np.uint8)).save(tmp_path / 'images' / f'{n}.png')
+        mask = Image.fromarray(RNG.integers(1, 4, (32, 32)).astype(np.uint8), 'P')
+        mask.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0, 0, 0, 200])
+        mask.save(tmp_path / 'masks' / f'{n}.png')
+    scheme = guess_classes(tmp_path)
+    assert scheme.names == ['class 1', 'class 2', 'class 3'] and scheme.ids == {1: 0, 2: 1, 3: 2, 255: 255}
+    assert scheme.colors.tolist() == [[200, 0, 0], [0, 200, 0], [0, 0, 200]]
+
+
+@pytest.mark.parametrize('layout', ['folders', 'geotagged', 'raster'])
+def test_a_table_of_a_layout_reads_the_same_images(layout, tmp_path, capsys):
+    root = world_data(layout, size='tiny')
+    rows, said = table(root, tmp_path / 'table.csv')
+    assert set(rows) >= {'image', 'label'} and rows['label'].notna().all() and 'as its layout tells' in said[0]
+    words = [f'data={tmp_path / "table.csv"}', 'allow_outside=true', f'labels={root / "category.csv"}']
+    words = [word for word in words if layout != 'folders' or (root / 'category.csv').is_file() or 'labels' not in word]
+    assert cli.main(['inspect', *words, *([f'labels={root / "classes.txt"}'] if len(words) == 2 else [])]) == 0
+    out = capsys.readouterr().out
+    assert f'next: geoseg fit --recipe unet data={tmp_path / "table.csv"} allow_outside=' in out
+
+
+def test_a_table_of_names_without_a_scheme(tmp_path):
+    "Masks are told by their values or names, and go to the image with the same numbers."
+    for n, name in enumerate(('north', 'east', 'west')):
+        write(tmp_path / 'data' / f'{name} {n}.tif', RNG.integers(0, 255, (3, 40, 40)).astype(np.uint8))
+        write(tmp_path / 'data' / 'drawn' / f'{n}_by_me.tif', RNG.integers(0, 2, (40, 40)).astype(np.uint8))
+    rows, said = table(tmp_path / 'data', tmp_path / 'data' / 'table.csv')
+    found = dict(zip(rows['image'], rows['label'], strict=True))
+    assert found == {f'{name} {n}.tif': f'drawn/{n}_by_me.tif' for n, name in enumerate(('north', 'east', 'west'))}
+    assert 'by their names and values' in said[0]
+    assert pd.read_csv(tmp_path / 'data' / 'table.csv').columns.tolist() == ['image', 'label']
+
+
+def test_what_init_cannot_do_is_one_line(scene, tmp_path, capsys):
+    for words, message in ((['data=nowhere'], 'no such file or folder'), ([], 'data=FOLDER is missing'),
+                           ([f'data={scene}', 'out=x.txt'], 'expected a name that ends in .yaml'),
+                           ([f'data={scene}', 'patch=9', f'out={tmp_path}/c.yaml'], "unknown setting 'patch'")):
+        assert cli.main(['init', *words]) == 2
+        [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith('geoseg init')]
+        assert message in line
+    with pytest.raises(FileNotFoundError):
+        init(tmp_path / 'none', tmp_path / 'c.yaml')
