@@ -45,7 +45,8 @@ class Job:
             del settings['trainer.limit_val_batches']
         given = {'settings': settings, 'run': run, 'out': out, 'tiles': gta, 'photos': gta / 'drone' / 'images',
                  'map': next(world('raster').glob('*_image.tif')), 'new': world('raster') / '20220712_image.tif'}
-        words = [self.verb] if self.verb in ('update-map', 'changes', 'table') else command(self.verb, self.recipe, given)
+        of_files = self.verb in ('update-map', 'changes', 'table')
+        words = [self.verb] if of_files else command(self.verb, self.recipe, given)
         words = [word for word in words if not (self.data and word.startswith('data='))]
         words = [word for word in words if word != f'out={out}'] + [f'out={out}'] * self.writes * (
             self.verb != 'prepare')
