@@ -624,9 +624,17 @@ class OutdatedMaps:
         for window in windows_of(self.shape, self.window):
             if window[0].stop <= done:
                 continue
-            odds = np.stack([self.fusion.probability(found) for _, found in self.evidence(date, self.known, window)])
-            answer = np.concatenate([1 - odds, odds]) if self.num_classes == 2 else odds / np.maximum(odds.sum(0), 1e-6)
-            yield window, np.where(self.valid(date, window), answer, np.nan).astype(np.float32)
+            yield window, self.predict_window(date, window)
+
+    def predict_window(
+        self,
+        date: str,  # for which everything is prepared
+        window: tuple[slice, slice],  # that begins at multiples of 8 pixels
+    ) -> np.ndarray:  # float32 [K, h, w]; NaN where there are no data
+        'Probabilities of the classes in one window.'
+        odds = np.stack([self.fusion.probability(found) for _, found in self.evidence(date, self.known, window)])
+        answer = np.concatenate([1 - odds, odds]) if self.num_classes == 2 else odds / np.maximum(odds.sum(0), 1e-6)
+        return np.where(self.valid(date, window), answer, np.nan).astype(np.float32)
 
     def predict_proba(
         self,

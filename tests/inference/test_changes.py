@@ -56,19 +56,25 @@ class Told:
     "In place of trees: the new picture's own map, by so many."
 
     def __init__(self, images, masks, num_classes, window, store, **how):
-        self.shape, self.window = SIZE, window
+        self.shape, self.window, self.seed, self.tiles = SIZE, window, 0, 64
 
     def fit(self, known):
         return self
 
-    def predict_windows(self, date, done=0):
-        truth = read(Told.folder / f'{date}_mask.tif')[0]
+    def prepare(self, date, known):
+        assert max(known) < date  # nothing of its year, or later
+
+    def predict_window(self, date, window):
+        truth = read(Told.folder / f'{min(date, DATES[3])}_mask.tif')[0]
         random = np.random.default_rng(0).uniform(0, 0.04, (K, *SIZE)).astype(np.float32)
         random[truth[truth < K], truth < K] = 0
         shares = (np.arange(K)[:, None, None] == truth) + random
+        return (shares / shares.sum(0))[:, *window]
+
+    def predict_windows(self, date, done=0):
         for window in windows_of(SIZE, self.window):
             if window[0].stop > done:
-                yield window, (shares / shares.sum(0))[:, *window]
+                yield window, self.predict_window(date, window)
 
 
 @pytest.fixture
@@ -207,6 +213,7 @@ def test_classes_left_out_small_pieces_and_another_year(folder, written, told, t
     ({'since': 2030}, 'a map of the future'), ({'since': 1990}, 'expected newest, majority, or one of'),
     ({'known': [DATES[2], DATES[3]]}, 'has no map of'), ({'leave_out': ['clas 7']}, 'nearest: class 7'),
     ({'data': '{folder}/' + f'{DATES[0]}_image.tif'}, 'has no older map'), ({'threshold': 2}, 'from 0 to 1'),
+    ({'precision': 1.5}, 'below 1'), ({'false_alarms': 0}, 'above 0'), ({'ground': 2}, 'ground is 2'),
     ({'write': ['polygon']}, 'nearest: polygons'), ({'simplify': -1}, 'from 0'), ({'maps': None}, 'maps is missing'),
     ({'data': '{folder}/' + f'{DATES[1]}_image.tif', 'known': [DATES[0], DATES[2]]}, 'a map of the future'),
     ({'unknown': 'error'}, 'values .* not declare: 99'), ({'labels': 'water'}, 'expected|not declare'),
@@ -219,6 +226,24 @@ def test_bad_input_is_one_line_before_any_work(folder, tmp_path, monkeypatch, op
     with pytest.raises((ConfigError, ValueError, OSError), match=says) as error:
         make(folder, tmp_path / 'out', **options)
     assert '\n' not in str(error.value) and not [*tmp_path.rglob('*.*')]
+
+
+def test_a_precision_is_promised_or_refused_and_the_confidence_is_calibrated(folder, told, tmp_path):
+    new = {'data': folder / f'{DATES[3]}_image.tif', 'ground': 16, 'write': []}
+    with pytest.raises(ConfigError, match='need two past years that can be forecast.* there are 1'):
+        make(folder, tmp_path / 'a', precision=0.5, **new)
+    later = tmp_path / 'later.tif'
+    shutil.copy(new.pop('data'), later)
+    new |= {'data': later, 'date': '20220101', 'known': DATES}
+    report = make(folder, tmp_path / 'b', precision=0.9, **new)
+    rows = report['past years']
+    assert [row['year'] for row in rows] == [*DATES[2:]] and report['calibrated']
+    assert all(row['precision'] > 0.95 and row['precision there'] > 0.9 for row in rows)  # the stub is right
+    table = pd.read_csv(tmp_path / 'b' / 'later_changes.csv')
+    assert np.isclose(table.hectares.sum(), table.corrected_hectares.sum())
+    with pytest.raises(ConfigError, match='false_alarms=0.001 per km² cannot be promised at risk 0.1 from') as error:
+        make(folder, tmp_path / 'c', false_alarms=0.001, **new)
+    assert '\n' not in str(error.value) and not list((tmp_path / 'c').glob('*.tif'))
 
 
 def test_areas_in_degrees_shrink_towards_the_pole(tmp_path):
