@@ -12,8 +12,7 @@ import rasterio
 from geoseg.core.files import write_whole
 from geoseg.inference.places.encoder import TileEncoder
 from geoseg.inference.places.map_gallery import gallery
-from geoseg.inference.places.place_photos import find_photo, fit_confidence, verify
-from geoseg.inference.places.points import find_points
+from geoseg.inference.places.place_photos import find_photo, fit_confidence, verify_tiles
 from geoseg.world.ground import ORIGIN
 from geoseg.world.noise import random_stream
 from geoseg.world.photos import MAPPED, Camera
@@ -82,10 +81,9 @@ def wrong_ground(worlds, known, done):
         tiles = rng.choice(len(known), TILES, replace=False)
         if (name := f'wrong {number}') not in done:
             photo = worlds[1].view(0, camera, SHAPE, random_stream(1, 'neg', number))[0]
-            points = find_points(photo, 3000)
-            placements = [verify(points, SHAPE, known, tile) for tile in tiles]
+            placement, _ = verify_tiles(photo, known, tiles)
             yield {'photo': name, 'kind': f'elsewhere, best of {TILES} tiles', 'spoilt': 'none',
-                   'width': round(width, 1), 'inliers': max(p.inliers if p else 0 for p in placements),
+                   'width': round(width, 1), 'inliers': placement.inliers if placement else 0,
                    'error': np.nan, 'right': False}
         number += 1
 

@@ -14,9 +14,13 @@ from geoseg.data.shared import shared_data
 from geoseg.geo.coords import exif_place
 from geoseg.inference.places.encoder import TileEncoder
 from geoseg.inference.places.map_gallery import MapGallery, gallery
+from geoseg.inference.places.mosaic import Mosaic
 from geoseg.inference.places.place_photos import Lens, camera_place, find_photo
+from geoseg.inference.places.points import find_points, match_points, on_ground
+from geoseg.visualization.photo_map import laid_out
 
 ROWS = Path(__file__).parent.parent / 'nbs/tutorials/results/where_was_this_taken.csv'
+REFERENCE = ROWS.with_name('where_reference.csv')
 
 
 def turned(photo, degrees):
@@ -64,6 +68,55 @@ class CutOut(MapGallery):
         return np.flatnonzero(self.kept)[i], s, v
 
 
+def likeness(photo, outline, mosaic, step=0.25):
+    'The correlation of a photo that lies on an outline with the map there, both as grey values.'
+    (west, south), (east, north) = outline.min(0), outline.max(0)
+    shape = int((north - south) / step), int((east - west) / step)
+    ground, known = mosaic.read(west, north, step, shape)
+    laid = laid_out(cv2.GaussianBlur(photo, (0, 0), 2), (outline - (west, north)) * (1, -1) / step, shape)
+    both = known & (laid[..., 3] == 255)
+    grey = [cv2.GaussianBlur(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (0, 0), 1)[both].astype(float)
+            for picture in (np.ascontiguousarray(laid[..., :3]), ground)]
+    return float(np.corrcoef(*grey)[0, 1]) if both.mean() > 0.3 else np.nan
+
+
+def beside(photo, other):
+    'Where the middle of another photo lies in a photo, pixels, from the two alone; how many key points agree.'
+    first, second = (find_points(picture, 3000) for picture in (photo, other))
+    pairs = match_points(second, first)
+    if len(pairs) < 8:
+        return np.full(2, np.nan), 0
+    matrix, good = cv2.findHomography(second.xy[pairs[:, 0]].astype(float), first.xy[pairs[:, 1]].astype(float),
+                                      cv2.USAC_MAGSAC, 3, maxIters=4000, confidence=0.9999)
+    if matrix is None or good.sum() < 12:
+        return np.full(2, np.nan), 0
+    return on_ground(matrix, np.array([other.shape[1::-1]]) / 2)[0], int(good.sum())
+
+
+def check_reference(root, mosaic):
+    'What tells an error of the place from one of the GPS: the map under a photo, and the photo before it.'
+    rows = pd.read_csv(ROWS)
+    table, last = [], None
+    for row in rows[rows.variant == 'intact'].itertuples():
+        path = root / 'images' / row.photo
+        photo, (_, _, seconds) = read_image(path), exif_place(path)
+        outline = np.array(shapely.from_wkt(row.outline).exterior.coords)[:4]
+        off = np.array([row.x - row.found_x, row.y - row.found_y])
+        line = {'photo': row.photo, 'seconds': seconds, 'altitude': Lens.read(path).altitude,
+                'like_found': round(likeness(photo, outline, mosaic), 3),
+                'like_gps': round(likeness(photo, outline + off, mosaic), 3)}
+        if last is not None:
+            at, inliers = beside(last[0], photo)
+            rows_, columns = last[0].shape[:2]
+            own = np.float32([(0, 0), (columns, 0), (columns, rows_), (0, rows_)])
+            there = on_ground(cv2.getPerspectiveTransform(own, np.float32(last[1])), at[None])[0]
+            line |= {'pair_inliers': inliers, 'step_x': round(there[0] - last[2].found_x, 2),
+                     'step_y': round(there[1] - last[2].found_y, 2)}
+        table.append(line)
+        last = photo, outline, row
+        write_whole(REFERENCE, pd.DataFrame(table).to_csv(index=False))
+
+
 def distance(a, b):
     return round(float(np.linalg.norm(a - b)), 2)
 
@@ -107,6 +160,8 @@ def main():
                 outlines[path.name] = shapely.Polygon(p.outline)
         rows.append(row)
         write_whole(ROWS, pd.DataFrame(rows).to_csv(index=False))
+    check_reference(root, Mosaic.open(str(root / 'orthomosaic_utm14n.tif'), known.frame))
+
 
 if __name__ == '__main__':
     main()

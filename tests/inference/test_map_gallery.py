@@ -19,6 +19,7 @@ from geoseg.geo.coords import exif_place
 from geoseg.inference.places.localize import localize
 from geoseg.inference.places.map_gallery import MapGallery, gallery
 from geoseg.inference.places.mosaic import Mosaic
+from geoseg.inference.places.place_photos import verify_tiles
 from geoseg.world.layouts import world_data
 from geoseg.world.photos import Camera
 
@@ -102,6 +103,17 @@ def test_a_photo_is_placed_and_others_are_not_on_the_map(scene, camera, album, t
         world = rasterio.Affine(*np.loadtxt('places/warped/seen.tfw')[[0, 2, 4, 1, 3, 5]])
         np.testing.assert_allclose(world, file.transform * rasterio.Affine.translation(0.5, 0.5), atol=1e-6)
     assert known.sum() > 1000 and off.mean() < 4
+
+
+def test_a_photo_of_less_than_the_smallest_tile_is_placed(scene, known):
+    large = known.side > 100
+    only = {name: value[large] if len(value) == len(large) else value for name, value in known.tables.items()}
+    few, shape = MapGallery(known.folder, known.about, only), (480, 640)
+    west, south, east, north = Ortho.read(scene).outline.bounds
+    camera = Camera((west + east) / 2 - 20, (south + north) / 2 + 15, height=70., yaw=200., pitch=6.)  # 80 m of 128
+    placement, _ = verify_tiles(Ortho.read(scene).view(camera, shape), few, np.arange(len(few)))
+    aim = few.frame.from_crs(camera.ground(shape, np.array([[320., 240.]])), Ortho.read(scene).crs)[0]
+    assert np.hypot(*(placement.centre - aim)) < 1.5 and placement.shape == shape
 
 
 def reprojected(source, target, crs):
