@@ -31,9 +31,8 @@ from ..core.pages import csv_text
 from ..core.trust import refuse_links, takes_trust
 from ..core.notebooks import in_notebook, text_paths
 from .evaluate import SegmentationKind  # noqa: F401  imported to be known
+from .elsewhere import run_of
 from .kinds import kind_of
-from ..models.checkpoints import change_card
-from ..training.run import Run
 from ..models.predictor import Predictor
 from ..visualization.drawing import drawing_of
 
@@ -173,7 +172,7 @@ def ece_of(
 @text_paths
 @takes_trust
 def calibrate(
-    checkpoint: str | Path,  # a checkpoint, or a run's folder: its best
+    checkpoint: str | Path | None = None,  # a checkpoint, or a run's folder: its best
     data: str | Mapping[str, str] | None = None,  # None: the run's own
     split: str = 'val',  # that the temperature is fitted to
     test: str | None = 'test',  # that tells how good it is; None, or where there is none: only the fit is told
@@ -181,13 +180,14 @@ def calibrate(
     bins: int = 15,  # of the reliability diagram
     overrides: Mapping[str, Any] | None = None,  # of the run's configuration
     out: str | Path | None = None,  # folder of the tables; None: RUN/calibration
+    model: str | Path | None = None,  # instead of a checkpoint: anyone's, see `ModelFile`; overrides add facts
     force: bool = False,  # although a process on another machine may write there, see `lock_output`
     trust: bool = False,  # whatever the files name: see SECURITY.md
 ) -> Calibrated:
-    'Fit a temperature and write it into the checkpoint.'
+    'Fit a temperature and write it into the checkpoint, or beside the model.'
     if split not in SPLITS:
         raise ConfigError(f'split must be train, val or test, not {split!r}')
-    run = Run.of(checkpoint)
+    run = run_of(checkpoint, model, overrides)
     refuse_links(run.folder)
     refuse_links(run.folder if out is None else out)
     kind = kind_of(run.kind)
@@ -230,5 +230,5 @@ def calibrate(
     figure = plot_reliability(*measured.values(), names=[f'{name}, {when}' for name, when in measured])
     write_figure(folder / 'reliability.png', figure)
     plt.close(figure)
-    change_card(run.checkpoint, {'temperature': temperature})
+    run.keep({'temperature': temperature})
     return Calibrated(temperature, table, folder)

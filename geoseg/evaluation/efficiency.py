@@ -27,6 +27,7 @@ from ..core.trust import safe_class, takes_trust
 from .evaluate import SegmentationKind  # noqa: F401  imported to be known
 from .kinds import kind_of
 from ..inference.answer import Trained
+from ..inference.wrapped import ModelFile, keep_found
 from ..models.checkpoints import build_network
 from ..models.predictor import Predictor
 
@@ -136,15 +137,22 @@ def run_efficiency(
     steps: float | None = None,  # mean number of steps of a refiner
     repeats: int = 20,  # of the timed pass
     device: str | None = None,  # None: a GPU where there is one
+    model: str | Path | None = None,  # instead of a checkpoint: anyone's, see `ModelFile`; overrides add facts
     trust: bool = False,  # whatever the files name: see SECURITY.md
 ) -> pd.DataFrame:  # of `efficiency`
     'What a run or a recipe costs.'
-    if (checkpoint is None) == (recipe is None and not configs):
-        raise ConfigError('give either a checkpoint or a recipe')
+    if [checkpoint is not None, recipe is not None or len(configs) > 0, model is not None].count(True) != 1:
+        raise ConfigError('give either a checkpoint, a recipe, or a model from elsewhere (--model FILE)')
     for name, value in (('size', size), ('batch', batch), ('repeats', repeats)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ConfigError(f'{name} is {value!r}, expected a whole number of 1 or more')
-    if checkpoint is not None:
+    if model is not None:
+        file = ModelFile(model, overrides)
+        network, settings, name, channels = file.wrapped.network, {}, file.kind, file.card['network']['init_args'][
+            'channels']
+        device = device or str(file.wrapped.device)
+        size, batch = min(network.size) if network.size else size, network.batch or batch
+    elif checkpoint is not None:
         trained = Trained(checkpoint, overrides)
         settings, run, name = trained.settings(), trained.run, trained.kind
         network = Predictor.load(trained.path, settings=settings['network']).network
@@ -155,7 +163,13 @@ def run_efficiency(
         network, settings, channels, name = recipe_network([*([recipe] if recipe else []), *configs], overrides)
     device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     inputs = kind_of(name).example(network, settings, channels, size, batch)
-    return efficiency(network.to(device), {key: value.to(device) for key, value in inputs.items()}, steps, repeats)
+    found = efficiency(network.to(device), {key: value.to(device) for key, value in inputs.items()}, steps, repeats)
+    if model is not None:
+        if network.network is None:  # what another program runs, torch does not count
+            found['parameters'], found['GFLOPs'] = network.weights, np.nan
+        row = {key: None if np.isnan(value) else value for key, value in found.loc['network'].items()}
+        keep_found(file.path, {'efficiency': {f'{batch} x {size} x {size}': row}})
+    return found
 
 
 def recipe_network(

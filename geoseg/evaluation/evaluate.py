@@ -37,6 +37,7 @@ from ..data.loading import SegmentationData
 from ..data.rasters.labels import is_label_file
 from ..data.splits import SPLITS, write_split
 from .evaluate_places import LocalizationKind  # noqa: F401  imported to be known
+from .elsewhere import run_of
 from .kinds import Kind, Result, kind_of
 from ..metrics.segmentation import (block_ids, bootstrap_interval, can_resample, class_intervals, image_scores,
                                          metrics_from_confusion, paired_test, per_class_table, plot_confusion)
@@ -147,18 +148,19 @@ class Evaluation(Result):
 @text_paths
 @takes_trust
 def evaluate(
-    checkpoint: str | Path,  # a checkpoint, or a run's folder: its best
+    checkpoint: str | Path | None = None,  # a checkpoint, or a run's folder: its best
     data: str | Mapping[str, str] | None = None,  # None: the run's own
     split: str = 'test',  # 'train', 'val' or 'test'; where there is no test split: 'val'
     overrides: Mapping[str, Any] | None = None,  # of the run's configuration
     out: str | Path | None = None,  # folder of the tables; None: RUN/evaluation/SPLIT
     memory: str | Path | None = None,  # as `GeoMemory.save` wrote it, instead of the checkpoint's
+    model: str | Path | None = None,  # instead of a checkpoint: anyone's, see `ModelFile`; overrides add facts
     plugins: str | Path | Sequence[str | Path] | None = None,  # classes of one's own, see `load_plugins`
     force: bool = False,  # although a process on another machine may write there, see `lock_output`
     trust: bool = False,  # whatever the files name: see SECURITY.md
 ) -> Result:
     'Run a checkpoint over a split; every sample counts once, whatever the number of processes.'
-    run = Run.of(checkpoint)
+    run = run_of(checkpoint, model, overrides)
     kind = kind_of(run.kind)
     refuse_links(run.folder if out is None else out)
     cli = run.open(data, overrides)
@@ -176,6 +178,8 @@ def evaluate(
     if rank_zero_only.rank == 0:
         scores = {name: None if np.isnan(value) else float(value) for name, value in result.scores.items()}
         write_whole(folder / 'scores.json', json.dumps(scores, indent=1) + '\n')  # the same for each kind
+        if model is not None:
+            run.keep({'scores': {split: scores}})
         if out is None and (run.folder / 'summary.md').is_file():
             write_summary(run.folder)
     return result

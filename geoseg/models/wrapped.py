@@ -9,6 +9,7 @@ __all__ = ['FACTS', 'WrappedModel', 'scheme_of', 'known_facts', 'inside_of', 'ga
 # %% ../../nbs/models/wrapped.ipynb #a26d0005
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ class WrappedModel(nn.Module):
         super().__init__()
         self.call, self.answer, self.size, self.multiple, self.batch = call, answer, size, multiple, batch
         self.places, self.network = list(places), network
+        self.weights = float('nan')  # how many, where `network` does not hold them
         self.inside = inside and tuple(torch.tensor(values).view(-1, 1, 1) for values in inside)
         self.register_buffer('digest', torch.tensor(list(digest), dtype=torch.uint8))
 
@@ -221,7 +223,8 @@ def wrap_onnx(
     given: Mapping[str, Any],  # of FACTS
 ) -> Predictor:
     'A predictor from an ONNX file, which onnxruntime runs on the CPU.'
-    about = read_about(check_onnx(path), path)
+    graph = check_onnx(path)
+    about = read_about(graph, path)
     own = about.get(OURS, {})
     if own.get('kind', 'segmentation') != 'segmentation':
         raise ConfigError(f'{path}: a network of kind {own["kind"]!r}; predict takes files of kind segmentation, and '
@@ -255,6 +258,7 @@ def wrap_onnx(
     digest = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
     model = WrappedModel(call, facts['answer'], tuple(size) if None not in size else None, facts.get('multiple', 1),
                          shape[0] if isinstance(shape[0], int) else None, places, digest, None, inside_of(own, facts))
+    model.weights = float(sum(math.prod(tensor.dims) for tensor in graph.graph.initializer))
     return finish(path, model, facts, shape[1] if isinstance(shape[1], int) else None, own, 'cpu')
 
 # %% ../../nbs/models/wrapped.ipynb #a26d0013

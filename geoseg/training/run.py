@@ -34,7 +34,7 @@ from ..core.inputs import SETTINGS, check_file, read_json
 from ..core.pages import read_csv
 from ..core.plugins import plugin_modules, with_own_plugins
 from ..geo.coords import Frame
-from ..models.checkpoints import OF_THE_MACHINE, card_kind, load_weights, read_checkpoint
+from ..models.checkpoints import OF_THE_MACHINE, card_kind, change_card, load_weights, read_checkpoint
 from ..models.predictor import Predictor
 from .config import RecipeCLI, parse_run
 from .recipes import read_config
@@ -246,6 +246,13 @@ class Run:
     def predictor(self, device=None) -> Predictor:
         'The network, at its best where no other checkpoint is meant.'
         return Predictor.load(self.checkpoint, device)
+
+    def keep(
+        self,
+        found: Mapping[str, Any],  # of `calibrate`: temperature
+    ):
+        'Write what was found of the network into its checkpoint.'
+        change_card(self.checkpoint, found)
 
     @property
     def scores(self) -> dict[str, float]:  # of the best epoch on the validation split; none of another checkpoint

@@ -222,7 +222,7 @@ def test_a_folder_of_hugging_face(tmp_path):
 
 def test_other_verbs_take_runs(tmp_path, capsys):
     model = write_onnx(tmp_path / 'bright.onnx')
-    for words, says in ((['test', '--model', str(model)], '--model: a model from elsewhere is for predict'),
+    for words, says in ((['profile', '--model', str(model)], '--model: a model from elsewhere is for predict'),
                         (['predict', '--model', str(model), '--checkpoint', str(tmp_path)], 'one of them'),
                         (['predict', '--model', str(model), *FACTS], 'name files or a folder of them: data=FILE'),
                         (['predict', '--model', str(tmp_path / 'brigt.onnx')], 'nearest: bright.onnx')):
