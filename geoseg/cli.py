@@ -30,7 +30,7 @@ import yaml
 
 from .core.errors import ConfigError, UnknownKey, check_utf8, nearest
 from .core.locks import process_rank
-from .core.signals import EXIT_CODES, Stopped, ends_on_sigterm
+from .core.signals import EXIT_CODES, Stopped, ends_on_sigterm, requeueing
 from .core.signatures import Parameter, Signature, read_signature
 from . import __version__, leave_working_folder
 
@@ -627,7 +627,7 @@ def main(
         check_words(name, known)
         from geoseg.core.plugins import letting_in
         from geoseg.core.trust import trusted
-        with trusted(trust), letting_in(','.join(known.plugins)), ends_on_sigterm():
+        with trusted(trust), letting_in(','.join(known.plugins)), requeueing(), ends_on_sigterm():
             VERBS[name].run(known)
         sys.stdout.flush()
     except Stopped as stopped:

@@ -66,6 +66,9 @@ class RunConfig:
     freeze_encoder_epochs: int = 0  # first epochs in which the encoder does not learn
     freeze_batch_norm: bool = False  # batch norm of the encoder keeps the statistics that it has
     weights_end: bool = False  # write weights_end.pth at the end, a state_dict by published names
+    requeue_on_sigterm: bool = False  # in a job of SLURM SIGTERM queues it again, as SIGUSR1 always does
+    requeue_exit_code: int | None = None  # by which the site queues a job again; None: by scontrol requeue
+    loggers: list[str] | None = None  # beside TensorBoard: wandb, mlflow
     draw_every_n_epochs: int = 10  # figures/ shows validation samples so often, curves at the end; 0: nothing
 
 # %% ../../nbs/training/config.ipynb #2408c89d
