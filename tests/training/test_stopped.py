@@ -1,6 +1,7 @@
 "A signal costs no step, wherever in an epoch it comes: the run that goes on ends as one that was left alone."
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import tiny
@@ -21,7 +22,7 @@ class Strike:
     'Sends one signal at each moment of a list, one in each life of a run, and notes the steps that are made.'
 
     def __init__(self, patch):
-        self.wanted, self.steps = None, []
+        self.wanted, self.steps, self.number = None, [], signal.SIGTERM
         own = (Task.training_step, StopBetweenSteps.on_train_batch_start, StopBetweenSteps.on_validation_batch_end)
 
         def training_step(task, batch, batch_idx):
@@ -46,24 +47,33 @@ class Strike:
     def at(self, moment, trainer):
         if self.wanted == (moment, trainer.current_epoch) and not trainer.sanity_checking:
             self.wanted = None
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self.number)
 
 
 @pytest.mark.parametrize('case', CASES)
 def test_no_step_is_lost(case, tmp_path, monkeypatch):
+    "Every other time by SIGUSR1, on which SLURM is asked to queue the job again."
     recipe = case.partition(' ')[0]
+    scontrol = tmp_path / 'bin' / 'scontrol'
+    scontrol.parent.mkdir()
+    scontrol.write_text('#!/bin/sh\necho "$@" >> "$0.asked"\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv('PATH', f'{scontrol.parent}:{os.environ["PATH"]}')
+    monkeypatch.setenv('SLURM_JOB_ID', '7')
     whole = tiny.train(recipe, tmp_path / 'whole', **CASES[case])
     strike, folder = Strike(monkeypatch), None
-    for moment in MOMENTS:
-        strike.wanted = moment
+    for i, moment in enumerate(MOMENTS):
+        strike.wanted, strike.number = moment, (signal.SIGTERM, signal.SIGUSR1)[i % 2]
         with pytest.raises(Stopped) as stopped:
             if folder is None:
                 tiny.train(recipe, tmp_path / 'cut', **CASES[case])
             else:
                 geoseg.train(resume=folder)
         [folder] = (path.parent for path in (tmp_path / 'cut').rglob('config.yaml'))
-        assert str(stopped.value) == f'stopped by SIGTERM; to go on: geoseg fit resume={folder}'
+        assert str(stopped.value) == ('stopped by SIGUSR1; job 7 is queued again' if i % 2 else
+                                      f'stopped by SIGTERM; to go on: geoseg fit resume={folder}')
         assert not [*folder.rglob('.*')] and (folder / 'checkpoints' / 'last.ckpt').is_file(), moment
+    assert Path(f'{scontrol}.asked').read_text() == 'requeue 7\n' * 2
     geoseg.train(resume=folder)
     assert len(strike.steps) == len(set(strike.steps)) == 3 * len(whole.metrics)
     assert tiny.difference(whole.folder, folder) == ''
