@@ -511,6 +511,8 @@ def check_there(
     'An error where nothing has this name.'
     from geoseg.core.inputs import ADDRESS
     path = Path(name).expanduser()
+    if key == 'data' and name.startswith(('http://', 'https://')):  # a catalogue, asked when it is opened
+        return
     if ADDRESS.match(name):
         raise FileNotFoundError(f'{name}: an address; only files on this machine are opened')
     if not path.exists():

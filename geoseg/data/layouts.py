@@ -22,6 +22,7 @@ from .pictures.arrangements import Arrangement, pictures_in, suffixes, tree_text
 from .pictures.images import FolderData, GeotaggedData, WildscenesData  # noqa: F401
 from .pictures.patches import DeepGlobeData  # noqa: F401
 from .rasters.chips import RasterData  # noqa: F401
+from .rasters.stac import StacData  # noqa: F401
 from .tables import TABLE_FILES
 
 # %% ../../nbs/data/layouts.ipynb #8089b325
@@ -45,6 +46,9 @@ def recognise(
     given: Mapping[str, Any] | None = None,  # settings that say where its files lie, such as image_dir
 ) -> type[LayoutData]:
     'The data module that recognises a folder; `ValueError` where none does, or several do.'
+    for module in LAYOUTS.values():
+        if module.addresses(root):
+            return module
     root, given = Path(root).expanduser(), given or {}
     if root.is_file() and root.suffix.lower() in TABLE_FILES:
         return next(module for module in LAYOUTS.values() if module.of_table and module.recognises(root))

@@ -268,6 +268,14 @@ class LayoutData(L.LightningDataModule):
         return False
 
     @classmethod
+    def addresses(
+        cls,
+        spec: Any,  # as the setting `data`
+    ) -> bool:
+        'Whether data that are no folder, such as a catalogue, have this layout.'
+        return False
+
+    @classmethod
     def described(
         cls,
         root: Path,  # a folder

@@ -29,6 +29,7 @@ from ..core.outputs import check_outputs
 from ..core.plugins import Registry, letting_in, plugin_modules, register
 from ..core.trust import is_trusted, refuse_links, trusted
 from ..data.labels import LabelScheme
+from ..data.layouts import LAYOUTS
 from ..data.tables import is_table
 from ..geo.coords import Frame
 from .postprocess import Postprocess
@@ -431,6 +432,8 @@ def find_answer(
     if not fitting:
         raise ConfigError(f'{trained.path}: no answer is known for {trained.kind!r}; give its class with --plugins')
     named = paths_of(data)
+    if named is None and any(module.addresses(data) for module in LAYOUTS.values()):
+        named = []
     if data is not None and named is None and not isinstance(data, Mapping) and not str(data).startswith('world'):
         raise FileNotFoundError(f'{data}: no such file or folder')
     if named is not None:
@@ -440,7 +443,7 @@ def find_answer(
         if others := [a.name for a in known if a not in fitting and a.files(data) is not None]:
             raise ConfigError(f'{data}: {others[0]}, and this checkpoint (recipe {trained.recipe}) answers '
                               + ' and '.join(a.name for a in fitting))
-        if isinstance(data, Mapping) or not named[0].is_dir() and not is_table(named[0]):
+        if isinstance(data, Mapping) or not named or not named[0].is_dir() and not is_table(named[0]):
             raise ConfigError(f'{data}: expected ' + ' or '.join(a.name for a in fitting))
     cli = trained.open(data)
     for kind in fitting:

@@ -23,7 +23,7 @@ from ...core.listing import note
 from ..labels import LabelScheme
 from ..masks import MaskPixels, raster_pixels
 from ..pictures.files import count_and_first
-from .files import Acquisition, color_table, extents, open_raster, touches
+from .files import Acquisition, color_table, extents, open_raster, raise_remote, touches
 
 # %% ../../../nbs/data/rasters/labels.ipynb #1ab00007
 STRIP = 1 << 22  # pixels of labels that are counted at once
@@ -113,7 +113,12 @@ class RasterLabels(LabelSource):
             return tuple(f.bounds), f.crs
 
     def read(self, a: Acquisition, window: Window, blocks) -> MaskPixels:
-        return raster_pixels(blocks.handle(self.file, self.within, a), window)
+        f = blocks.handle(self.file, self.within, a)
+        try:
+            return raster_pixels(f, window)
+        except RasterioError:
+            raise_remote(f)
+            raise
 
     def parts(self, a: Acquisition, area: tuple[int, int, int, int], blocks) -> Iterator[MaskPixels]:
         f = blocks.handle(self.file, self.within, a)

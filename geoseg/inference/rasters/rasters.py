@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PATTERNS', 'RASTER_WRITTEN', 'FILES', 'BANDS', 'FLAGS', 'OWN_SETTINGS', 'find_rasters', 'plan_raster', 'raster_files',
-           'is_answered', 'predict_raster', 'layers_of', 'unanswered', 'predict_rasters', 'RasterAnswer', 'work']
+           'is_answered', 'predict_raster', 'layers_of', 'unanswered', 'predict_rasters', 'RasterAnswer', 'work',
+           'StacAnswer']
 
 # %% ../../../nbs/inference/rasters/rasters.ipynb #797f6c8a
 import json
@@ -30,6 +31,7 @@ from ...data.labels import LabelScheme
 from ...data.loading import ResumableLoader, SeededBatchSampler, without_masks
 from ...data.pictures.files import EXTENSIONS
 from ...data.rasters.chips import RasterChips, RasterData
+from ...data.rasters.stac import STAC_SETTINGS, asset_bands, is_stac, stac_acquisitions
 from ...data.rasters.files import (DRIVERS, Acquisition, find_acquisitions, is_georeferenced, match_pattern,
                                        read_acquisition, with_scale)
 from ...data.rasters.limits import limited
@@ -345,17 +347,18 @@ class RasterAnswer(Answer):
 
     def how(self) -> dict[str, Any]:
         'Arguments of `plan_raster`, and what its reader needs.'
-        ask, settings = self.request, self.trained.settings(*OWN_SETTINGS)
+        ask, settings = self.request, self.trained.settings(*OWN_SETTINGS, 'assets')
         band, values, bits = (settings.get(name) for name in FLAGS)
         ignore = None if band is None else IgnoreBand(band, tuple(values or ()), tuple(bits or ()))
-        return {'bands': settings.get('bands'), 'value_range': settings.get('value_range'), 'ignore': ignore,
+        bands = settings.get('bands') or asset_bands(settings.get('assets'))
+        return {'bands': bands, 'value_range': settings.get('value_range'), 'ignore': ignore,
                 'frame': self.trained.frame, 'steps': ask.postprocess, 'write': ask.write, 'window': self.window,
                 'overlap': self.overlap, 'tta': ask.tta, 'batch_size': settings.get('batch_size', 8)}
 
     def answer(self) -> Path:
         ask, named = self.request, self.found is not None
         if named:
-            folders = [path for path in paths_of(ask.data) if path.is_dir()]
+            folders = [path for path in paths_of(ask.data) or () if path.is_dir()]
             used = [file for a in self.found for file in a.images]
             note_left_out(folders, {*EXTENSIONS, *DRIVERS}, used, 'pictures and rasters')
         predictor, self.found = self.source
@@ -403,3 +406,29 @@ def work(
         answer_block(predictor, windows, panels(windows.across, a.width, job['panel']), folder, job, block, job['tta'],
                      job['batch_size'])
         return predictor.asked - before[0], predictor.recalled - before[1]
+
+# %% ../../../nbs/inference/rasters/rasters.ipynb #a5ac0002
+class StacAnswer(RasterAnswer):
+    'Class maps of the items of a STAC catalogue.'
+
+    name = 'STAC items'
+
+    @classmethod
+    def files(cls, data: Any, trained: Trained | None = None) -> list[Acquisition] | None:
+        data = data['predict'] if isinstance(data, Mapping) and set(data) == {'predict'} else data
+        if isinstance(data, Mapping | list | tuple) or not is_stac(data):
+            return None
+        if trained is None:
+            return []
+        settings = trained.settings(*OWN_SETTINGS, *STAC_SETTINGS)
+        how = {name: settings[name] for name in (*STAC_SETTINGS, 'grid_band', 'apply_scale', 'allow_outside')
+               if settings.get(name) is not None}
+        return stac_acquisitions(str(data), **how)
+
+    def named(self):
+        for a in self.found:
+            yield from a.images
+
+    @classmethod
+    def serves(cls, module) -> bool:
+        return False
