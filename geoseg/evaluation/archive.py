@@ -8,16 +8,22 @@ __all__ = ['KNOWN', 'Archive', 'predicted_map']
 # %% ../../nbs/evaluation/archive.ipynb #7fd9709c
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from rasterio.windows import Window
 from torch.utils.data import DataLoader
 
 from ..data.labels import LabelScheme
 from ..data.grids import cover
 from ..data.rasters.chips import RasterChips
-from ..data.rasters.files import open_raster
+from ..data.masks import train_ids
+from ..data.rasters.files import open_raster, read_acquisition
+from ..data.rasters.labels import LabelSettings, labels_of
+from ..data.rasters.legends import in_our_classes, match_maps
+from ..data.rasters.reader import Blocks
 from ..metrics.segmentation import bootstrap_interval, image_confusions, metrics_from_confusion
 
 # %% ../../nbs/evaluation/archive.ipynb #d685e57a
@@ -55,9 +61,22 @@ class Archive:
         root: str | Path,  # folder of GeoTIFF masks
         scheme: LabelScheme,
         pattern: str = '{date}_mask.tif',
+        grid: str | Path | None = None,  # a raster onto whose grid maps of any kind are brought; None: they have one
+        legend: str | Path | None = None,  # which class a value of theirs is, a CSV or YAML; None: `scheme` says so
+        settings: LabelSettings = LabelSettings(),  # noqa: B008 (frozen): of maps that are vector files
         **kwargs,
     ) -> 'Archive':
-        'The masks of a folder.'
+        'The masks of a folder; on a `grid` also rasters of other grids, and with {date}_mask.* vector files.'
+        if grid is not None:
+            a, blocks, masks = read_acquisition(Path(grid), None), Blocks(), {}
+            for (date, _), path in match_maps(Path(root), pattern).items():
+                [own] = in_our_classes([replace(a, mask=path, date=date)], scheme, legend, settings)
+                pixels = labels_of(own).read(own, Window(0, 0, a.width, a.height), blocks)
+                ids = train_ids(pixels, scheme, str(path))
+                masks[date] = ids if pixels.hidden is None else np.where(pixels.hidden, 255, ids).astype(np.uint8)
+            return cls(masks, scheme.num_classes, **kwargs)
+        if legend is not None:
+            raise ValueError('legend: name the grid, too, on which the maps are read')
         form, masks = re.compile(re.escape(pattern).replace(r'\{date\}', r'(\d{8})')), {}
         for path in sorted(Path(root).iterdir()):
             if match := form.fullmatch(path.name):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UPDATED', 'OPTIONS', 'RasterImage', 'RasterMask', 'file_store', 'day_of', 'same_grid', 'read_new', 'choose_maps',
-           'read_scheme', 'find_maps', 'check_numbers', 'update_map', 'predict_new', 'describe_update']
+           'class_list', 'read_scheme', 'find_maps', 'check_numbers', 'update_map', 'predict_new', 'describe_update']
 
 # %% ../../../nbs/inference/rasters/outdated.ipynb #0c83c334
 import json
@@ -32,7 +32,8 @@ from ...data.augment import IGNORE
 from ...data.labels import LabelScheme, missing_labels
 from ...data.masks import count_values, decide_masks
 from ...data.rasters.files import Acquisition, find_acquisitions, match_pattern, read_acquisition, unix_day
-from ...data.rasters.labels import labels_of
+from ...data.rasters.labels import LabelSettings, RasterLabels, labels_of
+from ...data.rasters.legends import in_our_classes, match_maps, read_legend
 from ...data.rasters.limits import limited
 from ...data.rasters.reader import Blocks, Reader
 from ..polygons import write_polygons
@@ -165,6 +166,19 @@ def choose_maps(
     return [mapped[day] for day in chosen]
 
 
+def class_list(
+    maps: Path,  # folder
+    labels: str | Path | LabelScheme | None = None,  # None: in the folder
+) -> LabelScheme:
+    'The classes of maps.'
+    if labels is None:
+        lists = [maps / name for name in ('category.csv', 'classes.txt') if (maps / name).is_file()]
+        if not lists:
+            raise ConfigError(missing_labels(maps))
+        labels = lists[0]
+    return LabelScheme.load(labels)
+
+
 def read_scheme(
     maps: Path,  # folder
     used: Sequence[Acquisition],  # with their maps
@@ -172,14 +186,9 @@ def read_scheme(
     unknown: str = 'error',  # values outside of the scheme: 'error' or 'ignore'
 ) -> LabelScheme:
     'The class list, once each map is read: `ConfigError` for a value that it does not declare.'
-    if labels is None:
-        lists = [maps / name for name in ('category.csv', 'classes.txt') if (maps / name).is_file()]
-        if not lists:
-            raise ConfigError(missing_labels(maps))
-        labels = lists[0]
     blocks = Blocks(CACHE << 20)
     parts = [(a.mask, partial(labels_of(a).parts, a, (0, 0, a.height, a.width), blocks)) for a in used]
-    return decide_masks(LabelScheme.load(labels), count_values(parts, 0), unknown=unknown)[0]
+    return decide_masks(class_list(maps, labels), count_values(parts, 0), unknown=unknown)[0]
 
 # %% ../../../nbs/inference/rasters/outdated.ipynb #a10f0002
 def find_maps(
@@ -202,7 +211,12 @@ def find_maps(
     if not maps.is_dir():
         raise ConfigError(f'maps: {maps}: expected a folder of rasters and their maps')
     new = limited([read_new(data, date, pattern, allow_outside)], area)[0]
-    found = limited(find_acquisitions(maps, pattern, mask_pattern, 'optional', allow_outside), area)
+    own, stem = match_maps(maps, mask_pattern), mask_pattern.removesuffix(Path(mask_pattern).suffix)
+    of_rasters = mask_pattern if Path(mask_pattern).suffix.lower() in RasterLabels.suffixes else f'{stem}.tif'
+    found = find_acquisitions(maps, pattern, of_rasters, 'optional', allow_outside)
+    if lost := [path.name for key, path in own.items() if key not in {(a.date, a.tile) for a in found}]:
+        raise ConfigError(f'{maps}: no raster ({pattern}) of the date of {lost[0]}')
+    found = limited([replace(a, mask=own.get((a.date, a.tile))) for a in found], area)
     old = choose_maps(new, found, known, least)
     channels = ValidReader(LabelScheme(['any', 'other']), bands, value_range).channels
     for a in old:
@@ -237,7 +251,7 @@ def update_map(
     date: str | None = None,  # of `data`, as 20240801; None: as its name says
     known: Sequence[str] = (),  # dates of the maps to learn from; []: all before `data`
     pattern: str = '{date}_image.tif',  # of the names of rasters
-    mask_pattern: str = '{date}_mask.tif',  # of the names of maps
+    mask_pattern: str = '{date}_mask.tif',  # of the names of maps, on any grid; {date}_mask.* takes vector files, too
     bands: Sequence[int] | None = None,  # numbers from 1; None: all
     value_range: Sequence[Any] | None = None,  # [low, high] to 0 and 1, one or one a band
     unknown: str = 'error',  # label values that the class list does not know: 'error' or 'ignore'
@@ -252,6 +266,9 @@ def update_map(
     window: int = 512,  # side of what is read at once, pixels, a multiple of 8; it changes nothing
     allow_outside: bool = False,  # sources of virtual rasters outside of their folder, too
     area: Any = None,  # only this ground: a file of polygons, or [west, south, east, north, CRS]
+    legend: str | Path | None = None,  # which class a value of the maps is, a CSV or YAML; None: the class list says so
+    label_field: str | None = None,  # column with the class, of maps that are vector files
+    outside: str = 'ignore',  # their ground in no feature: 'ignore', or a class
     force: bool = False,  # although a process on another machine may write there, see `lock_output`
     trust: bool = False,  # whatever the files name: see SECURITY.md
 ) -> dict[str, Any]:  # job, maps, how well each is explained, pixels, pixels of each class, seconds
@@ -273,16 +290,20 @@ def update_map(
     targets |= {'qgis': out / PROJECT} if 'qgis' in write else {}
     layers += [name for name in ('qgis',) if name in write]
     styles = style_files(targets['classes'])
-    files = [new.image, *(path for a in old for path in (*a.images, a.mask))]
+    files = [new.image, *(path for a in old for path in (*a.images, a.mask)), *([Path(legend)] if legend else [])]
     outputs = (report, *styles, *(targets[name] for name in layers))
     check_outputs(out, [maps, *files], [(path, new.image) for path in outputs],
                   report.is_file() or draft_folder.exists())
+    labels = class_list(maps, labels)
+    old = in_our_classes(old, labels, legend, LabelSettings(label_field, outside=outside), unknown)
     scheme = read_scheme(maps, old, labels, unknown)
     how = {'block': block, 'margin': margin, 'repeats': repeats, 'sample': sample, 'most': most, 'taught': taught,
            'seed': seed}
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     job = json.loads(json.dumps({'files': stats, 'dates': [*map(day_of, (*old, new))], 'classes': scheme.to_dict(),
                                  **({'part': [*new.corner, *size, new.limit and new.limit.key]} if area else {}),
+                                 **({'legend': [str(read_legend(legend))]} if legend else {}),
+                                 **({'drawn': [label_field, outside]} if label_field or outside != 'ignore' else {}),
                                  'unknown': unknown, 'bands': bands, 'value_range': value_range, 'layers': layers,
                                  'settings': how}))
     lock_output(out, force)
