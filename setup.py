@@ -39,7 +39,7 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=[cfg['lib_name'], f"{cfg['lib_name']}.*"]),
     package_data={cfg['lib_name']: ['recipes/*.yaml', 'training/*.yaml', 'evaluation/*.csv',
-                                   'visualization/assets/*']},
+                                   'visualization/assets/*', 'lab/assets/*']},
     cmdclass={'build_py': BuildWithNotebooks},
     python_requires=f">={cfg['min_python']}",
     install_requires=lines('requirements'),

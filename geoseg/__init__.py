@@ -31,6 +31,7 @@ _NAMES = {
     'train': 'training.train',
     'evaluate': 'evaluation.evaluate',
     'predict': 'inference.predict',
+    'explore': 'lab.explore',
     'Run': 'training.run',
     'Predictor': 'models.predictor',
     'load_plugins': 'core.plugins',
@@ -38,7 +39,7 @@ _NAMES = {
     'LabelScheme': 'data.labels',
     'world_data': 'world.layouts',
 }
-_SUBPACKAGES = ('cli', 'core', 'data', 'evaluation', 'geo', 'inference', 'metrics', 'models', 'tasks', 'training',
+_SUBPACKAGES = ('cli', 'core', 'data', 'evaluation', 'geo', 'inference', 'lab', 'metrics', 'models', 'tasks', 'training',
                 'visualization', 'world')
 __all__ = sorted(_NAMES)
 

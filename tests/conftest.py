@@ -145,9 +145,10 @@ def scene(tmp_path_factory):
 
 
 def pytest_terminal_summary(terminalreporter):
-    def count(*outcomes):
+    def count(marker, *outcomes):
         reports = (report for outcome in outcomes for report in terminalreporter.getreports(outcome))
-        return len({report.nodeid for report in reports if 'real_data' in getattr(report, 'keywords', ())})
+        return len({report.nodeid for report in reports if marker in getattr(report, 'keywords', ())})
 
-    ran, skipped = count('passed', 'failed', 'error'), count('skipped')
-    terminalreporter.write_line(f'real data: {ran} ran, {skipped} skipped')
+    for marker, name in (('real_data', 'real data'), ('browser', 'browser')):
+        ran, skipped = count(marker, 'passed', 'failed', 'error'), count(marker, 'skipped')
+        terminalreporter.write_line(f'{name}: {ran} ran, {skipped} skipped')

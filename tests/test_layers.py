@@ -9,7 +9,7 @@ import geoseg
 
 ROOT = Path(geoseg.__file__).parent
 LAYERS = [{'core', 'geo', 'metrics'}, {'data'}, {'models', 'world'}, {'tasks', 'visualization'}, {'training'},
-          {'inference'}, {'evaluation'}, {'cli'}]
+          {'inference'}, {'evaluation'}, {'lab'}, {'cli'}]
 LONGEST = 700  # lines of a module
 
 

@@ -80,16 +80,18 @@ def main():
             pictures.append(one)
         smallest = 1 if error == 'flipped' else 9
         chance = float(np.mean([w.mean() for w in wrong]))
-        arms = {'chance': {k: chance for k in KS}}
+        arms, counts = {'chance': {k: chance for k in KS}}, {}
         for name, deal in (('cross-fitted', deal_folds), ('trees that saw the labels', seen)):
             places = judge_labels(pictures, scheme, 5, 20_000, smallest, 5000, deal).places
 
-            def right(order, places=places, wrong=wrong):
-                chosen = sorted(places, key=order)[:max(KS)]
+            def right(order, places=places, wrong=wrong, most=KS[-1]):
+                chosen = sorted(places, key=order)[:most]
                 return np.array([wrong[p.picture][p.row:, p.col:][:p.pixels.shape[0], :p.pixels.shape[1]][
                     p.pixels].mean() >= 0.5 for p in chosen])
 
             hits = right(lambda p: p.order())
+            every = right(lambda p: p.order(), most=len(places))
+            counts[name] = {'places': len(every), 'right places': int(every.sum())}
             arms[name] = {k: float(hits[:k].mean()) for k in KS}
             if deal is deal_folds:
                 hits = right(lambda p: (p.label_probability - p.probability, p.order()))
@@ -100,7 +102,8 @@ def main():
         arms['least sure'] = {k: float(hits[:k].mean()) for k in KS}
         for arm, values in arms.items():
             rows.append({'error': error, 'arm': arm, 'seed': given.seed, 'wrong': round(chance, 4)}
-                        | {f'precision at {k}': round(v, 3) for k, v in values.items()})
+                        | {f'precision at {k}': round(v, 3) for k, v in values.items()}
+                        | counts.get(arm, {'places': '', 'right places': ''}))
             print(rows[-1], flush=True)
         path = Path(given.out)
         before = list(csv.DictReader(path.open())) if path.is_file() else []

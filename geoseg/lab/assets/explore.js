@@ -1,0 +1,227 @@
+// The widget of geoseg.explore: layers on a canvas, a click that answers, polygons that are drawn. No server, no tiles.
+const KEYS = '123456789';
+function element(tag, parent, attributes = {}, text = '') {
+  const node = document.createElement(tag);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  if (text) node.textContent = text;
+  parent.appendChild(node);
+  return node;
+}
+function render({ model, el }) {
+  el.classList.add('geoseg-explore');
+  el.tabIndex = 0;
+  el.style.outline = 'none';
+  const bar = element('div', el, { style: 'display:flex;gap:6px;flex-wrap:wrap;align-items:center;margin-bottom:4px' });
+  const body = element('div', el, { style: 'display:flex;gap:8px;align-items:flex-start' });
+  const canvas = element('canvas', body, { width: 560, height: 480, class: 'geoseg-canvas',
+    style: 'background:#222;cursor:crosshair;flex:none' });
+  const side = element('div', body, { style: 'font:12px sans-serif;min-width:200px;max-height:480px;overflow:auto' });
+  const context = canvas.getContext('2d');
+  const button = (text, title, action) => {
+    const node = element('button', bar, { title, class: 'geoseg-' + text.replace(/\W/g, '') || 'b' }, text);
+    node.onclick = action;
+    return node;
+  };
+  const send = (ask, more = {}) => model.send({ ask, ...more });
+  button('<', 'sample before (left arrow)', () => send('step', { by: -1 }));
+  button('>', 'next sample (right arrow)', () => send('step', { by: 1 }));
+  const order = element('select', bar, { title: 'order of the samples', class: 'geoseg-order' });
+  for (const name of ['sample', 'loss', 'disagreement', 'uncertainty', 'uncertain and spread'])
+    element('option', order, { value: name }, name === 'sample' ? 'in order' : 'worst: ' + name);
+  order.onchange = () => send('order', { by: order.value });
+  const date = element('input', bar, { type: 'range', min: 0, max: 0, value: 0, title: 'acquisition', class: 'geoseg-date' });
+  const dateText = element('span', bar);
+  date.oninput = () => send('date', { at: Number(date.value) });
+  const title = element('b', bar, { class: 'geoseg-title' });
+  const drawing = button('draw', 'draw a polygon (d): click its corners, Enter closes', () => toggle());
+  button('accept', 'take the predicted piece under the last click as a label (a)', () => accept());
+  button('delete', 'delete the chosen polygon (Delete)', () => removeChosen());
+  button('undo', 'take back the last change (u)', () => send('undo'));
+  button('new class', 'a class that the list does not have', () => {
+    const name = window.prompt('name of the class');
+    if (name) send('class', { name });
+  });
+  let state = null, pictures = {}, zoom = 1, left = 0, top = 0, points = [], draws = false, current = 0, last = null;
+  let chosen = null, hold = null, opacity = {}, visible = {}, threshold = 0;
+  const toScreen = ([x, y]) => [x * zoom + left, y * zoom + top];
+  const toPixel = (event) => {
+    const box = canvas.getBoundingClientRect();
+    return [(event.clientX - box.left - left) / zoom, (event.clientY - box.top - top) / zoom];
+  };
+  function toggle(on = !draws) {
+    draws = on; points = [];
+    drawing.style.background = draws ? '#fc6' : '';
+    draw();
+  }
+  function colored(values, name) {  // ids or grey as a picture; classes that are hidden, and what is below the threshold, left out
+    const out = document.createElement('canvas');
+    out.width = state.width; out.height = state.height;
+    const pixels = new ImageData(state.width, state.height), unsure = pictures.uncertainty;
+    for (let i = 0; i < values.length; i++) {
+      const value = values[i];
+      let color = null;
+      if (state.grey.includes(name)) color = [255, 160, 0, value];
+      else if (value < state.classes.length && visible[value] !== false) color = [...state.classes[value][1], 255];
+      if (!color || (unsure && unsure[i] < threshold * 255)) continue;
+      pixels.data.set(color, 4 * i);
+    }
+    out.getContext('2d').putImageData(pixels, 0, 0);
+    return out;
+  }
+  function draw() {
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    if (!state) return;
+    context.imageSmoothingEnabled = false;
+    context.setTransform(zoom, 0, 0, zoom, left, top);
+    for (const name of state.layers) {
+      context.globalAlpha = opacity[name] ?? (name === 'image' ? 1 : 0);
+      if (context.globalAlpha && pictures.shown?.[name]) context.drawImage(pictures.shown[name], 0, 0);
+    }
+    context.globalAlpha = 1;
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    const outline = (corners, color, closed) => {
+      context.strokeStyle = color; context.lineWidth = 2;
+      context.beginPath();
+      corners.map(toScreen).forEach(([x, y], i) => (i ? context.lineTo(x, y) : context.moveTo(x, y)));
+      if (closed) context.closePath();
+      context.stroke();
+      context.fillStyle = color;
+      if (!closed || chosen !== null) corners.map(toScreen).forEach(([x, y]) => context.fillRect(x - 3, y - 3, 6, 6));
+    };
+    for (const shape of state.shapes)
+      outline(shape.points, shape.number === chosen ? '#fff' : `rgb(${shape.color})`, true);
+    if (points.length) outline(points, '#ff0', false);
+    if (last) { const [x, y] = toScreen([last[1] + 0.5, last[0] + 0.5]); context.strokeStyle = '#fff'; context.strokeRect(x - 4, y - 4, 8, 8); }
+  }
+  function recolor() {
+    if (!state) return;
+    pictures.shown = { image: pictures.picture };
+    for (const name of [...state.ids, ...state.grey]) if ((opacity[name] ?? 0) > 0) pictures.shown[name] = colored(pictures[name], name);
+    draw();
+  }
+  function panel() {
+    side.replaceChildren();
+    for (const name of state.layers) {
+      const row = element('div', side);
+      const slider = element('input', row, { type: 'range', min: 0, max: 1, step: 0.05, value: opacity[name] ?? (name === 'image' ? 1 : 0),
+        class: 'geoseg-layer', 'data-layer': name, style: 'width:80px' });
+      slider.oninput = () => { opacity[name] = Number(slider.value); recolor(); };
+      element('span', row, {}, ' ' + name);
+    }
+    const row = element('div', side, { title: 'show layers only where the network is less sure than this' });
+    const slider = element('input', row, { type: 'range', min: 0, max: 1, step: 0.02, value: threshold, class: 'geoseg-threshold', style: 'width:80px' });
+    slider.oninput = () => { threshold = Number(slider.value); recolor(); };
+    element('span', row, {}, ' uncertainty at least');
+    state.classes.forEach(([name, color], i) => {
+      const line = element('div', side, { class: 'geoseg-class', 'data-class': name, style: 'cursor:pointer;' + (i === current ? 'font-weight:bold' : '') });
+      const box = element('input', line, { type: 'checkbox', title: 'show this class' });
+      box.checked = visible[i] !== false;
+      box.onclick = (event) => { event.stopPropagation(); visible[i] = box.checked; recolor(); };
+      element('span', line, { style: `display:inline-block;width:12px;height:12px;background:rgb(${color});margin:0 4px` });
+      element('span', line, {}, `${KEYS[i] ?? ' '} ${name}`);
+      line.onclick = () => choose(i);
+    });
+    element('pre', side, { class: 'geoseg-answer', style: 'white-space:pre-wrap;font:11px monospace' }, model.get('answer'));
+  }
+  function choose(i) {
+    if (i >= state.classes.length) return;
+    current = i;
+    if (chosen !== null) send('rename', { number: chosen, name: state.classes[i][0] });
+    panel();
+  }
+  function close() {
+    if (points.length > 2) send('draw', { points, name: state.classes[current][0] });
+    points = [];
+    draw();
+  }
+  function accept() { if (last) send('accept', { row: last[0], col: last[1] }); }
+  function removeChosen() { if (chosen !== null) send('remove', { number: chosen }); chosen = null; }
+  canvas.onmousedown = (event) => {
+    el.focus({ preventScroll: true });
+    const [x, y] = toPixel(event);
+    hold = { x: event.clientX, y: event.clientY, left, top, moved: false, vertex: null };
+    if (draws || !state) return;
+    for (const shape of state.shapes)
+      shape.points.forEach((point, i) => {
+        if (Math.hypot(point[0] - x, point[1] - y) * zoom < 7 && (chosen === null || chosen === shape.number)) hold.vertex = [shape, i];
+      });
+    if (hold.vertex) chosen = hold.vertex[0].number;
+  };
+  canvas.onmousemove = (event) => {
+    if (!hold) return;
+    if (Math.hypot(event.clientX - hold.x, event.clientY - hold.y) > 3) hold.moved = true;
+    if (!hold.moved) return;
+    if (hold.vertex) hold.vertex[0].points[hold.vertex[1]] = toPixel(event);
+    else { left = hold.left + event.clientX - hold.x; top = hold.top + event.clientY - hold.y; }
+    draw();
+  };
+  canvas.onmouseup = (event) => {
+    const was = hold;
+    hold = null;
+    if (!was || !state) return;
+    if (was.vertex && was.moved) return send('move', { number: was.vertex[0].number, points: was.vertex[0].points });
+    if (was.moved) return;
+    const [x, y] = toPixel(event);
+    if (draws) { points.push([x, y]); return draw(); }
+    if (x < 0 || y < 0 || x >= state.width || y >= state.height) return;
+    last = [Math.floor(y), Math.floor(x)];
+    chosen = null;
+    for (const shape of state.shapes) {
+      const path = new Path2D();
+      shape.points.forEach(([px, py], i) => (i ? path.lineTo(px, py) : path.moveTo(px, py)));
+      path.closePath();
+      context.setTransform(1, 0, 0, 1, 0, 0);
+      if (context.isPointInPath(path, x, y)) chosen = shape.number;
+    }
+    send('click', { row: last[0], col: last[1] });
+    draw();
+  };
+  canvas.ondblclick = () => { if (draws) close(); };
+  canvas.onwheel = (event) => {
+    event.preventDefault();
+    const box = canvas.getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
+    const factor = event.deltaY < 0 ? 1.25 : 0.8;
+    left = x - (x - left) * factor; top = y - (y - top) * factor; zoom *= factor;
+    draw();
+  };
+  el.addEventListener('keydown', (event) => {
+    if (event.ctrlKey || event.metaKey || ['INPUT', 'SELECT'].includes(event.target.tagName)) return;
+    const actions = { d: () => toggle(), u: () => send('undo'), a: accept, Enter: close, Escape: () => toggle(false), Delete: removeChosen,
+      ArrowLeft: () => send('step', { by: -1 }), ArrowRight: () => send('step', { by: 1 }) };
+    if (KEYS.includes(event.key)) choose(KEYS.indexOf(event.key));
+    else if (actions[event.key]) actions[event.key]();
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  });
+  function show(message, buffers) {
+    if (message.kind === 'shapes') { state.shapes = message.shapes; state.classes = message.classes; panel(); return draw(); }
+    const fresh = !state || state.width !== message.width || state.height !== message.height;
+    state = message;
+    pictures = {};
+    const bytes = buffers.map((b) => new Uint8ClampedArray(b.buffer ?? b, b.byteOffset ?? 0, b.byteLength));
+    const out = document.createElement('canvas');
+    out.width = state.width; out.height = state.height;
+    const rgba = new ImageData(state.width, state.height);
+    for (let i = 0, n = state.width * state.height; i < n; i++) {
+      rgba.data[4 * i] = bytes[0][3 * i]; rgba.data[4 * i + 1] = bytes[0][3 * i + 1]; rgba.data[4 * i + 2] = bytes[0][3 * i + 2]; rgba.data[4 * i + 3] = 255;
+    }
+    out.getContext('2d').putImageData(rgba, 0, 0);
+    pictures.picture = out;
+    [...state.ids, ...state.grey].forEach((name, i) => { pictures[name] = bytes[i + 1]; });
+    if (state.ids.includes('prediction')) opacity.prediction ??= 0.4;
+    else opacity.mask ??= 0.4;
+    if (fresh) { zoom = Math.min(canvas.width / state.width, canvas.height / state.height); left = top = 0; }
+    points = []; last = null; chosen = null;
+    date.max = Math.max(state.dates.length - 1, 0); date.value = state.date; dateText.textContent = state.dates[state.date] ?? '';
+    date.style.display = state.dates.length > 1 ? '' : 'none';
+    title.textContent = `${state.position + 1} / ${state.count}  ${state.name}`;
+    panel(); recolor();
+    el.dataset.ready = state.name;
+  }
+  model.on('msg:custom', show);
+  model.on('change:answer', () => { const node = side.querySelector('.geoseg-answer'); if (node) node.textContent = model.get('answer'); });
+  send('ready');
+}
+export default { render };

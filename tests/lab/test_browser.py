@@ -1,0 +1,143 @@
+"JupyterLab in a real browser: the widget appears, a click answers, and a polygon drawn by mouse is in the file."
+import importlib.util
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import geopandas
+import pytest
+from conftest import TESTS
+
+CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
+MISSING = [name for name in ('jupyterlab', 'playwright', 'anywidget') if importlib.util.find_spec(name) is None]
+MISSING += [] if CHROMIUM else ['chromium']
+pytestmark = [pytest.mark.browser, pytest.mark.long,
+              pytest.mark.skipif(bool(MISSING), reason=f'no browser test: {", ".join(MISSING)} is absent')]
+PATIENCE = 90_000  # milliseconds: two cores may be busy with other tests
+
+
+def notebook(*cells: str) -> str:
+    'A notebook of code cells.'
+    made = [{'cell_type': 'code', 'id': f'cell{i}', 'metadata': {}, 'outputs': [], 'execution_count': None,
+             'source': text} for i, text in enumerate(cells)]
+    return json.dumps({'nbformat': 4, 'nbformat_minor': 5, 'cells': made,
+                       'metadata': {'kernelspec': {'name': 'python3', 'display_name': 'python3'}}})
+
+
+@pytest.fixture(scope='module')
+def lab(tmp_path_factory):
+    'A server of JupyterLab: its address and its folder.'
+    folder = tmp_path_factory.mktemp('lab')
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    own = {'JUPYTER_CONFIG_DIR': str(folder / '.config'), 'JUPYTER_DATA_DIR': str(folder / '.data'),
+           'JUPYTER_RUNTIME_DIR': str(folder / '.runtime'), 'PYTHONPATH': str(TESTS.parent), 'OMP_NUM_THREADS': '1'}
+    words = ['--no-browser', f'--port={port}', f'--ServerApp.root_dir={folder}', '--IdentityProvider.token=',
+             '--ServerApp.password=', '--ServerApp.allow_root=True', '--LabApp.news_url=None',
+             '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate']
+    with open(folder / 'server.log', 'w') as log:
+        server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', *words], cwd=folder, env=os.environ | own,
+                                  stdout=log, stderr=log)
+    try:
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f'http://127.0.0.1:{port}/lab', timeout=5).read()
+                break
+            except OSError:
+                assert server.poll() is None, (folder / 'server.log').read_text()
+                time.sleep(0.2)
+        yield f'http://127.0.0.1:{port}', folder
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.fixture(scope='module')
+def browser():
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu'])
+        yield chromium
+        chromium.close()
+
+
+def opened(lab, browser, name, *cells):
+    "A notebook in JupyterLab, all of its cells run."
+    address, folder = lab
+    (folder / name).write_text(notebook(*cells))
+    page = browser.new_page(viewport={'width': 1300, 'height': 900})
+    page.set_default_timeout(PATIENCE)
+    page.goto(f'{address}/lab/tree/{name}?reset')
+    page.wait_for_selector('.jp-Notebook .jp-CodeCell')
+    page.wait_for_selector('text=python3 | Idle')  # before, the kernel would not hear
+    page.click('.jp-Notebook .jp-CodeCell .cm-content')
+    for _ in cells:
+        page.keyboard.press('Shift+Enter')
+    return page
+
+
+def shot(page, name):
+    'A picture to look at, where GEOSEG_SHOTS says.'
+    if folder := os.environ.get('GEOSEG_SHOTS'):
+        page.screenshot(path=f'{folder}/{name}.png')
+
+
+def test_look_click_and_draw(lab, browser, own_run):
+    "All in one visit, since a server, a browser and a kernel take seconds each."
+    _, folder = lab
+    file = folder / 'drawn.gpkg'
+    page = opened(lab, browser, 'explore.ipynb',
+                  'import geoseg\nw = geoseg.explore("world:raster:tiny", labels="drawn.gpkg", annotator="ada",'
+                  ' overrides={"chip": 64, "num_workers": 0})\nw')
+    page.wait_for_selector('.geoseg-explore[data-ready]')
+    canvas = page.locator('.geoseg-canvas')
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+
+    def at(col, row):  # the sample of 64 pixels fills the height of 480
+        return box['x'] + (col + 0.5) * 480 / 64, box['y'] + (row + 0.5) * 480 / 64
+
+    page.mouse.click(*at(20, 10))
+    page.wait_for_function("document.querySelector('.geoseg-answer').textContent.includes('column: 20')")
+    answer = page.locator('.geoseg-answer').inner_text()
+    assert re.search(r'row: 10\ncolumn: 20\nmask: \w+\neast: ', answer), answer
+    shot(page, 'clicked')
+    page.keyboard.press('3')  # the third class
+    page.keyboard.press('d')
+    for corner in ((10, 10), (40, 10), (40, 30), (10, 30)):
+        page.mouse.click(*at(*corner))
+    page.keyboard.press('Enter')
+    page.wait_for_function("document.querySelector('.geoseg-answer').textContent.includes('600 m²')")
+    shot(page, 'drawn')
+    table = geopandas.read_file(file)
+    assert table['class'].tolist() == ['grass'] and table['annotator'].tolist() == ['ada'] and len(table['when'][0])
+    assert table['date'].tolist() == ['20210902'] and round(table.area[0]) == 600
+    page.keyboard.press('d')  # a corner is moved
+    page.mouse.move(*at(40, 30))
+    page.mouse.down()
+    page.mouse.move(*at(45, 35), steps=4)
+    page.mouse.move(*at(50, 40), steps=4)
+    page.mouse.up()
+    wait_for(lambda: round(geopandas.read_file(file).area[0]) > 700)
+    page.keyboard.press('u')
+    wait_for(lambda: round(geopandas.read_file(file).area[0]) == 600)
+    page.keyboard.press('ArrowRight')
+    page.wait_for_function("document.querySelector('.geoseg-title').textContent.startsWith('2 /')")
+    page.locator('.geoseg-date').evaluate("node => { node.value = 0; node.dispatchEvent(new Event('input')) }")
+    page.wait_for_function("document.querySelector('.geoseg-title').textContent.includes('20170621')")
+    shot(page, 'another date')
+    page.close()
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.2)

@@ -1,0 +1,134 @@
+"What the widget asks of the kernel, without a browser: every kind of run, and labels that the next training reads."
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import geopandas
+import numpy as np
+import pytest
+
+import geoseg
+from geoseg.core.errors import ConfigError
+from geoseg.data.rasters import vectors  # noqa: F401  imported to be known
+from geoseg.lab.explore import explore
+from geoseg.lab.labels import DrawnLabels, spread_places
+from geoseg.lab.views import VIEWS
+
+CRS = 'EPSG:32631'
+
+
+def test_every_kind_of_task_has_a_view():
+    from geoseg.evaluation.kinds import KINDS
+    assert {*KINDS} <= {*VIEWS}
+
+
+@pytest.mark.parametrize('recipe', ['unet', 'geosegformer', 'nomeformer', 'game4loc-same-area'])
+def test_a_run_is_explored(recipe, tiny_run, monkeypatch):
+    widget, sent = explore(tiny_run(recipe), most=3), []
+    monkeypatch.setattr(widget, 'send', lambda content, buffers=None: sent.append((content, buffers)))
+    widget._heard(widget, {'ask': 'ready'}, [])
+    content, buffers = sent[-1]
+    pixels = content['height'] * content['width']
+    assert [len(part) for part in buffers] == [3 * pixels] + [pixels] * (len(content['layers']) - 1)
+    widget._heard(widget, {'ask': 'step', 'by': -1}, [])
+    assert sent[-1][0]['position'] == content['count'] - 1
+    if widget.view.kind == 'segmentation':
+        found = widget.click(3, 5)
+        assert 0.3 < sum(found['probabilities'].values()) <= 1.01 and found['prediction'] in found['probabilities']
+        widget._heard(widget, {'ask': 'order', 'by': 'loss'}, [])
+        losses = [widget.scores[number]['loss'] for number in widget.order]
+        assert losses == sorted(losses, reverse=True) and len(losses) == min(3, len(widget.view.samples))
+        memory = widget.view.predictor.memory
+        assert ('recalled' in found) == (memory is not None and len(memory.keys) > 0)
+    widget._heard(widget, {'ask': 'click', 'row': 10 ** 6, 'col': 0}, [])
+    assert 'outside' in widget.answer
+
+
+def test_labels_are_trained_on_as_they_are(tmp_path):
+    "Polygons of two classes, and nothing else: the next run reads the file, all other ground is ignored."
+    widget = explore('world:raster:tiny', labels=tmp_path / 'drawn.gpkg', overrides={'chip': 64, 'num_workers': 0})
+    for number, name in ((0, 'water'), (3, 'crop')):
+        widget.position = number
+        widget.show()
+        widget.draw([[5, 5], [60, 5], [60, 60], [5, 60]], name)
+    import tiny
+    raster = geoseg.world_data('raster', size='tiny')
+    run = tiny.train('unet', tmp_path / 'runs', str(raster), labels=str(tmp_path / 'drawn.gpkg'), epochs=1,
+                     pattern='{date}_image.tif', masks='optional', chip=64, crop=None, image_size=None,
+                     **{'trainer.limit_train_batches': 2})
+    assert (run.folder / 'metrics.csv').is_file()
+    assert run.config['data']['init_args']['label_file'] or run.config['data']['init_args']['labels']
+
+
+def test_a_killed_kernel_loses_nothing(tmp_path):
+    file = tmp_path / 'drawn.gpkg'
+    code = ('import sys, time\nfrom geoseg.lab.labels import DrawnLabels\n'
+            f'labels = DrawnLabels({str(file)!r}, {CRS!r})\n'
+            'for i in range(10**6):\n    labels.add([(i, 0), (i + 1, 0), (i, 1)], "water")\n    print(i, flush=True)')
+    with subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True, env=os.environ) as process:
+        for line in process.stdout:
+            if int(line) == 6:
+                process.send_signal(signal.SIGKILL)
+                break
+        told = max([6, *(int(line) for line in process.stdout)])
+    table = geopandas.read_file(file)
+    assert told + 1 <= len(table) <= told + 2 and set(table['class']) == {'water'}
+    assert len(DrawnLabels(file, CRS).shapes) == len(table)
+
+
+def test_undo_takes_back_each_kind_of_change(tmp_path):
+    labels = DrawnLabels(tmp_path / 'a.gpkg', CRS)
+    square = [(0, 0), (2, 0), (2, 2), (0, 2)]
+    labels.add(square, 'water')
+    states = [labels.shapes]
+    for change in (lambda: labels.move(0, [(0, 0), (4, 0), (4, 4)]), lambda: labels.rename(0, 'road'),
+                   lambda: labels.add(square, 'crop'), lambda: labels.remove(0)):
+        change()
+        states.append(labels.shapes)
+    for before in states[-2::-1]:
+        assert labels.undo() and labels.shapes == before
+        assert [s.name for s in DrawnLabels(labels.path, CRS).shapes] == [s.name for s in before]
+    assert labels.undo() and labels.shapes == () and not labels.undo()
+
+
+@pytest.mark.parametrize(('points', 'says'), [([(0, 0), (1, 1)], 'three or more'), ([(0, 0), (1, 1), (2, 2)], 'line'),
+                                              ([(0, 0), (np.nan, 1), (2, 0)], 'three or more')])
+def test_no_polygon_is_refused_and_changes_nothing(tmp_path, points, says):
+    labels = DrawnLabels(tmp_path / 'a.gpkg', CRS)
+    labels.add([(0, 0), (2, 0), (2, 2)], 'water')
+    before = labels.path.read_bytes()
+    with pytest.raises(ConfigError, match=says):
+        labels.add(points, 'road')
+    assert labels.path.read_bytes() == before and len(labels.shapes) == 1
+
+
+def test_a_file_from_elsewhere_is_left_alone(tmp_path):
+    square = geopandas.GeoSeries.from_wkt(['POLYGON ((0 0, 1 0, 1 1, 0 0))'], crs=CRS)
+    geopandas.GeoDataFrame({'kind': ['a']}, geometry=square).to_file(tmp_path / 'a.gpkg')
+    with pytest.raises(ConfigError, match='it has no column'):
+        DrawnLabels(tmp_path / 'a.gpkg', CRS)
+    with pytest.raises(ConfigError, match=r'ends in \.gpkg'):
+        DrawnLabels(tmp_path / 'a.shp', CRS)
+
+
+def test_what_cannot_be_drawn_on_says_so(tmp_path):
+    with pytest.raises(ConfigError, match='no place on the ground|drawn on rasters'):
+        widget = explore('world:tiny', labels=tmp_path / 'a.gpkg', overrides={'num_workers': 0})
+        widget.show()
+        widget.draw([[0, 0], [5, 0], [5, 5]], 'water')
+    with pytest.raises(FileNotFoundError, match='no such run or folder'):
+        explore(tmp_path / 'absent')
+
+
+def test_places_are_spread():
+    rng = np.random.default_rng(0)
+    xy = rng.uniform(0, 100, (300, 2))
+    unsure = np.exp(-((xy - 20) ** 2).sum(1) / 100) + 0.01
+    chosen = spread_places(unsure, xy, 12)
+    assert chosen[0] == unsure.argmax() and len({*chosen.tolist()}) == 12
+    apart = np.linalg.norm(xy[chosen][:, None] - xy[chosen], axis=-1)[np.triu_indices(12, 1)].min()
+    alone = xy[np.argsort(-unsure)[:12]]
+    assert apart > 3 * np.linalg.norm(alone[:, None] - alone, axis=-1)[np.triu_indices(12, 1)].min()
+    assert len(spread_places(unsure[:0], xy[:0], 5)) == 0 and json.dumps(chosen.tolist())
