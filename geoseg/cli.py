@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FLAGS', 'VERBS', 'NOT_SHOWN', 'FOLDERS', 'OF_MODELS', 'Words', 'sort_words', 'mapping_or_text', 'is_list',
            'from_yaml', 'Verb', 'verb', 'shown', 'rank_zero_print', 'fit', 'validate', 'test', 'arguments_of',
-           'predict', 'gallery', 'update_map', 'changes', 'localize', 'calibrate', 'inspect', 'table', 'init',
+           'predict', 'gallery', 'update_map', 'changes', 'sample', 'localize', 'calibrate', 'inspect', 'table', 'init',
            'statistics', 'audit_labels', 'profile', 'find_lr', 'prepare_data', 'prepare', 'halt_cal', 'efficiency',
            'sweep', 'export', 'recipes', 'check_words', 'check_needs', 'check_checkpoint', 'paths_in', 'check_there',
            'neighbour', 'usage', 'as_typed', 'verb_help', 'show_settings', 'show_help', 'check_verb', 'main',
@@ -229,6 +229,15 @@ def changes(words: Words):
     ours, _ = arguments_of(changes, words)
     print(shown(describe_changes(changes(words.checkpoint, **ours))))
     print(ours.get('out', 'changes'))
+
+
+@verb('geoseg.inference.rasters.change_points.sample', 'nothing', alone=True)
+def sample(words: Words):
+    'Points of a map of changes to be looked up, for areas with intervals.'
+    from geoseg.inference.rasters.change_points import sample
+    ours, _ = arguments_of(sample, words)
+    print(shown(sample(**ours).to_string(float_format='%.2f')))
+    print(ours.get('out', 'points'))
 
 
 @verb('geoseg.inference.places.localize.localize', 'encoder', alone=True)

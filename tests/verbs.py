@@ -45,14 +45,28 @@ class Job:
             del settings['trainer.limit_val_batches']
         given = {'settings': settings, 'run': run, 'out': out, 'tiles': gta, 'photos': gta / 'drone' / 'images',
                  'map': next(world('raster').glob('*_image.tif')), 'new': world('raster') / '20220712_image.tif'}
-        of_files = self.verb in ('update-map', 'changes', 'table')
+        of_files = self.verb in ('update-map', 'changes', 'sample', 'table')
         words = [self.verb] if of_files else command(self.verb, self.recipe, given)
         words = [word for word in words if not (self.data and word.startswith('data='))]
         words = [word for word in words if word != f'out={out}'] + [f'out={out}'] * self.writes * (
             self.verb != 'prepare')
         data = [f'data={world(self.data)}'] if self.data and '/' not in self.data else [
             f'data={world(self.data.partition("/")[0]) / self.data.partition("/")[2]}'] if self.data else []
-        return [*words, *data, *(word.format(out=out, gta=gta, raster=world('raster')) for word in self.more)]
+        folders = {'out': out, 'gta': gta, 'raster': world('raster'), 'changes': changes_raster(run.parent)}
+        return [*words, *data, *(word.format(**folders) for word in self.more)]
+
+
+def changes_raster(folder: Path) -> Path:
+    'A map of changes of two classes.'
+    path = folder / 'drawn_changes.tif'
+    if not path.is_file():
+        codes = np.zeros((3, 60, 60), np.uint16)
+        codes[0, :20, :30], codes[0, 50:] = 1, 3
+        with rasterio.open(path, 'w', driver='GTiff', width=60, height=60, count=3, dtype='uint16', nodata=65535,
+                           crs='EPSG:32633', transform=rasterio.Affine(2, 0, 500000, 0, -2, 5200000)) as file:
+            file.write(codes)
+            file.update_tags(classes=json.dumps(['field', 'water']))
+    return path
 
 
 def world(layout: str) -> Path:
@@ -81,6 +95,7 @@ JOBS = {
     'changes': Job('changes', 'unet', 'raster/20210902_image.tif', (
         'maps={raster}', 'known=[20190514,20200819]', 'block=24', 'sample=3000', 'most=300', 'taught=400',
         'window=64')),
+    'sample': Job('sample', 'unet', more=('data={changes}', 'size=60', 'least=10')),
     'predict with a memory': Job('predict', 'geosegformer', more=('update=true',)),
     'predict meshes': Job('predict', 'nomeformer', more=('write=[page,probabilities]',)),
     'predict photos': Job('predict', 'game4loc-same-area', more=('gallery={out}/gallery', 'tiles={gta}')),

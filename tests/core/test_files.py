@@ -114,7 +114,7 @@ DISKS = {  # job -> the largest file that fits, in bytes
     'fit': [9_000, 100_000],
     'validate': [400], 'test pictures': [1_500], 'test places': [150], 'test meshes': [400],
     'predict pictures': [50, 6_000], 'predict the own pictures': [300], 'predict GeoTIFFs': [2_000],
-    'update-map': [2_000, 30_000], 'changes': [30_000],
+    'update-map': [2_000, 30_000], 'changes': [30_000], 'sample': [20_000],
     'predict with a memory': [6_000], 'predict meshes': [6_000, 40_000], 'predict photos': [300],
     'gallery': [1_000], 'localize': [4_000],
     'calibrate pictures': [20_000, 200_000], 'calibrate places': [400], 'calibrate meshes': [400],

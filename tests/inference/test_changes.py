@@ -16,6 +16,7 @@ from geoseg import cli
 from geoseg.core.errors import ConfigError
 from geoseg.data.rasters.files import read_acquisition
 from geoseg.inference.rasters import changes as module
+from geoseg.inference.rasters.change_points import sample
 from geoseg.inference.rasters.changes import NOT_JUDGED, areas_of_rows, changes, remembered, times_before
 from geoseg.models.outdated import CrossFit, Fusion, windows_of
 
@@ -229,7 +230,7 @@ def test_bad_input_is_one_line_before_any_work(folder, tmp_path, monkeypatch, op
 
 
 def test_a_precision_is_promised_or_refused_and_the_confidence_is_calibrated(folder, told, tmp_path):
-    new = {'data': folder / f'{DATES[3]}_image.tif', 'ground': 16, 'write': []}
+    new = {'data': folder / f'{DATES[3]}_image.tif', 'ground': 8, 'write': []}
     with pytest.raises(ConfigError, match='need two past years that can be forecast.* there are 1'):
         make(folder, tmp_path / 'a', precision=0.5, **new)
     later = tmp_path / 'later.tif'
@@ -244,6 +245,45 @@ def test_a_precision_is_promised_or_refused_and_the_confidence_is_calibrated(fol
     with pytest.raises(ConfigError, match='false_alarms=0.001 per km² cannot be promised at risk 0.1 from') as error:
         make(folder, tmp_path / 'c', false_alarms=0.001, **new)
     assert '\n' not in str(error.value) and not list((tmp_path / 'c').glob('*.tif'))
+
+
+def test_a_cloud_is_not_judged_and_points_that_are_looked_up_give_areas(folder, written, told, tmp_path):
+    plain = read(file_of(written[0]))[0]
+    with rasterio.open(folder / f'{DATES[3]}_mask.tif') as file:
+        profile, cloud = file.profile | {'nodata': None}, np.zeros((1, *SIZE), np.uint8)
+    cloud[0, 20:40, 30:50], cloud[0, 60:70] = 4, 1
+    with rasterio.open(tmp_path / 'cloud.tif', 'w', **profile) as file:
+        file.write(cloud)
+    make(folder, tmp_path / 'a', unusable=tmp_path / 'cloud.tif', unusable_bits=[2], write=[])
+    other = read(file_of(tmp_path / 'a'))[0]
+    hidden = cloud[0] == 4
+    assert (other[hidden] == NOT_JUDGED).all() and (other[~hidden] == plain[~hidden]).all()
+    table = sample(file_of(written[0]), tmp_path / 'drawn', size=200, least=5)
+    assert np.isclose(table.hectares.sum(), 7567 * 4e-4) and (table.points >= 5).all()
+    points = tmp_path / 'drawn' / 'points.gpkg'
+    with pytest.raises(ConfigError, match='points are not filled in .first: point 1.: each needs then and now'):
+        make(folder, tmp_path / 'b', reference_points=points)
+    rows = gpd.read_file(points)
+    rows['then'], rows['now'] = rows.mapped_then, rows.mapped_now
+    rows.loc[0, 'now'] = 'clas 3'
+    rows.to_file(points, layer='points')
+    with pytest.raises(ConfigError, match="point 1: now is 'clas 3'.*nearest: class 3"):
+        make(folder, tmp_path / 'b', reference_points=points)
+    rows.loc[0, 'now'] = rows.mapped_now[0]
+    rows.to_file(points, layer='points')
+    make(folder, tmp_path / 'b', reference_points=points, write=[])
+    areas = pd.read_csv(tmp_path / 'b' / f'{DATES[3]}_image_areas.csv', index_col='category')
+    assert np.isclose(areas.area.sum(), 7567 * 4e-4) and areas.loc['all', 'accuracy'] == 1
+
+
+def test_a_picture_that_is_moved_is_refused(folder, told, tmp_path):
+    with rasterio.open(folder / f'{DATES[2]}_image.tif') as file:
+        profile, pixels = file.profile, file.read()
+    pixels[pixels == 0] = 1
+    with rasterio.open(tmp_path / 'moved.tif', 'w', **profile) as file:
+        file.write(np.roll(pixels, 6, 2))
+    with pytest.raises(ConfigError, match=r'moved.tif: moved by [56]\.\d+ pixels right, .* register it first'):
+        make(folder, tmp_path / 'a', data=tmp_path / 'moved.tif', date='20220101', known=DATES[:3])
 
 
 def test_areas_in_degrees_shrink_towards_the_pole(tmp_path):

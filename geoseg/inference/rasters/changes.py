@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SCORE', 'NOT_JUDGED', 'LAYERS', 'CHANGED', 'remembered', 'times_before', 'RasterArchive', 'network_windows',
            'past_days', 'count_past', 'judge_past', 'promised_threshold', 'decide', 'areas_of_rows', 'pixel_sums',
-           'change_polygons', 'move', 'read_since', 'class_numbers', 'category_names', 'changes', 'change_table',
-           'summarise', 'describe_changes', 'past_lines']
+           'change_polygons', 'move', 'shift_between', 'read_since', 'class_numbers', 'category_names', 'changes',
+           'change_table', 'summarise', 'describe_changes', 'shift_lines', 'past_lines']
 
 # %% ../../../nbs/inference/rasters/changes.ipynb #3109fe51
 import itertools
@@ -47,6 +47,8 @@ from .draft import CACHE, Draft, context_margin, describe_raw, postprocess_block
 from .outdated import (RasterImage, RasterMask, check_numbers, day_of, file_store, find_maps,
                                                read_scheme)
 from .windows import ValidReader, pixel_size
+from .change_points import areas_from_points
+from .false_change import block_shift, median_shift, read_unusable
 from ...metrics.thresholds import THRESHOLDS, PastYear, calibrate_scores, choose_threshold
 from ...models.outdated import REACH, Folds, OutdatedMaps, box_sum, ground_hash, windows_of, with_halo
 from ...training.run import log
@@ -378,7 +380,20 @@ def move(
     return np.stack(transform * (xy[:, 0], xy[:, 1]), -1)
 
 # %% ../../../nbs/inference/rasters/changes.ipynb #f32ba05e
-CHANGED = {'changes': 'changes.tif', 'table': 'changes.csv', 'polygons': 'changes.gpkg', 'page': 'changes.html'}
+CHANGED = {'changes': 'changes.tif', 'table': 'changes.csv', 'polygons': 'changes.gpkg', 'page': 'changes.html',
+           'areas': 'areas.csv'}
+
+
+def shift_between(
+    place: RasterArchive,
+    side: int,  # of windows, pixels
+    most: int = 64,  # windows
+) -> dict[str, float]:  # of `median_shift`
+    'How far the new picture is moved against the newest old one.'
+    windows = [*windows_of(place.shape, side)]
+    chosen = [windows[i] for i in np.unique(np.linspace(0, len(windows) - 1, most).astype(int))]
+    pictures = [place.images[day] for day in (place.day, place.dates[-1])]
+    return median_shift([block_shift(*(picture[:, *window] for picture in pictures)) for window in chosen])
 
 
 def read_since(
@@ -452,6 +467,10 @@ def changes(
     taught: int = 60_000,  # pixels of each known year that teach how far to believe
     seed: int = 0,  # of blocks and pixels
     window: int = 512,  # side of what is read at once, pixels, a multiple of 8
+    max_shift: float = 3,  # pixels between the new picture and the newest old one; more is refused
+    unusable: str | Path | None = None,  # ground that is not judged: a raster of the same grid, or polygons
+    unusable_bits: Sequence[int] = (),  # of that raster, a quality band, from 0; []: all values but 0
+    reference_points: str | Path | None = None,  # points of `geoseg sample`, filled in: areas with intervals
     overrides: Mapping[str, Any] | None = None,  # of the checkpoint's configuration
     area: Any = None,  # only this ground: a file of polygons, or [west, south, east, north, CRS]
     allow_outside: bool = False,  # sources of virtual rasters outside of their folder, too
@@ -468,7 +487,8 @@ def changes(
         raise ConfigError(f'write is {wrong[0]!r}{nearest(str(wrong[0]), CHANGED)}; there are polygons, page')
     if unknown not in ('error', 'ignore'):
         raise ConfigError(f"unknown is {unknown!r}, expected 'error' or 'ignore'")
-    for name, value, least, largest in (('threshold', threshold, 0, 1), ('simplify', simplify, 0, np.inf)):
+    for name, value, least, largest in (('threshold', threshold, 0, 1), ('simplify', simplify, 0, np.inf),
+                                        ('max_shift', max_shift, 0, np.inf)):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= largest:
             raise ConfigError(f'{name} is {value!r}, expected a number from {least} to {largest}')
     for name, value, top in (('precision', precision, 1), ('false_alarms', false_alarms, np.inf), ('risk', risk, 1)):
@@ -498,12 +518,17 @@ def changes(
     if promised and len(days) < 2:
         raise ConfigError(f'precision and false_alarms need two past years that can be forecast, each from two older '
                           f'maps; there are {len(days)} ({", ".join(map(day_of, old))}): set threshold')
+    if unusable is not None and area is not None:
+        raise ConfigError('unusable and area cannot stand together: leave out area')
+    hidden = None if unusable is None else read_unusable(unusable, new, as_list(unusable_bits))
     refuse_links(out)
     stem, draft_folder, size = new.stem, out / f'.{new.stem}.draft', (new.height, new.width)
     report, targets = out / f'{stem}.json', {name: out / f'{stem}_{end}' for name, end in CHANGED.items()}
     named = targets['changes'].with_name(f'{targets["changes"].name}.aux.xml')
-    layers = ['changes', 'table', *(name for name in ('polygons', 'page') if name in write)]
-    files = [new.image, *(path for a in old for path in (*(a.images if trained is None else ()), a.mask))]
+    layers = ['changes', 'table', *(name for name in ('polygons', 'page') if name in write),
+              *(['areas'] if reference_points is not None else [])]
+    files = [new.image, *(path for a in old for path in (*(a.images if trained is None else ()), a.mask)),
+             *(Path(path).expanduser() for path in (unusable, reference_points) if path is not None)]
     check_outputs(out, [maps, *files], [(path, new.image) for path in (report, named, *map(targets.get, layers))],
                   report.is_file() or draft_folder.exists())
     scheme = read_scheme(maps, old, labels, unknown)
@@ -513,15 +538,19 @@ def changes(
     if scheme.num_classes < 2:
         raise ConfigError(f'{maps}: one class, {scheme.names[0]}: nothing can change')
     left_out = class_numbers(leave_out, scheme)
+    areas = None if reference_points is None else areas_from_points(reference_points, scheme.names)
     how = {'block': block, 'margin': margin, 'repeats': repeats, 'sample': sample, 'most': most, 'taught': taught,
            'seed': seed} if trained is None else {'checkpoint': trained.fingerprint, 'overrides': overrides or {}}
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    answer_job = {'files': stats, 'dates': [*map(day_of, (*old, new))], 'classes': scheme.to_dict(), 'unknown': unknown,
-                  'bands': bands, 'value_range': value_range, 'settings': how, 'since': since,
+    looked_up = stats.pop() if reference_points is not None else None
+    answer_job = {'files': stats, 'unusable': [str(unusable), as_list(unusable_bits)], 'settings': how, 'since': since,
+                  'dates': [*map(day_of, (*old, new))], 'classes': scheme.to_dict(), 'unknown': unknown,
+                  'bands': bands, 'value_range': value_range,
                   'part': [*new.corner, *size, new.limit and new.limit.key] if area else None}
     answer_job = json.loads(json.dumps(answer_job, default=str))
     job = json.loads(json.dumps({**answer_job, 'leave_out': leave_out, 'threshold': threshold, 'precision': precision,
                                  'false_alarms': false_alarms, 'risk': risk, 'ground': ground, 'layers': layers,
+                                 'reference points': looked_up, 'max_shift': max_shift,
                                  'postprocess': postprocess, 'simplify': simplify}, default=str))
     lock_output(out, force)
     if report.is_file() and all(targets[name].is_file() for name in layers):
@@ -537,6 +566,11 @@ def changes(
     draft = Draft(draft_folder, answer_job, {name: (kind, 1, *size) for name, kind in LAYERS.items()}
                   | {'classes': ('uint8', 1, *size), 'tidied': ('uint8', 1, *size), 'code': ('uint16', 1, *size),
                      'changes': ('uint16', 3, *size)})
+    moved = shift_between(place, window) if trained is None else None
+    if moved and max(abs(moved['right']), abs(moved['down'])) > max_shift:
+        raise ConfigError(f'{new.image}: moved by {moved["right"]} pixels right, {moved["down"]} down against '
+                          f'{old[-1].image.name} (median of {moved["blocks"]} blocks; max_shift is {max_shift:g}): '
+                          'register it first')
     years, model = [], None
     if trained is None:
         model = OutdatedMaps(place.images, place.masks, scheme.num_classes, window=window,
@@ -553,6 +587,8 @@ def changes(
             predict(checkpoint, new.image, draft_folder / 'network', own, write=['probabilities'], trust=trust)
             answers = network_windows(draft_folder / 'network' / f'{stem}_probabilities.tif', window, draft.done[1])
         for (rows, cols), probabilities in answers:
+            if hidden is not None:
+                probabilities[:, hidden((rows, cols))] = np.nan
             for name, values in place.compare((rows, cols), probabilities, when).items():
                 draft.write(name, rows.start, cols.start, values[None])
             if cols.stop == new.width:
@@ -578,7 +614,9 @@ def changes(
                                           GeoDataFrame(empty, geometry=[], crs=new.crs), 'changes')
         if 'page' in write:
             write_change_page(targets['page'], targets['changes'], target, scheme)
-    summary |= {'threshold': threshold, 'calibrated': bool(years),
+    if areas is not None:
+        write_whole(targets['areas'], csv_text(areas, float_format='%.4f'))
+    summary |= {'shift': moved, 'threshold': threshold, 'calibrated': bool(years),
                 'past years': judge_past(years, threshold, precision, false_alarms, risk)}
     summary |= {'job': job, 'since': str(since), 'date': place.day, 'maps': place.dates}
     write_whole(report, json.dumps(summary | {'seconds': round(time.perf_counter() - begun, 1)}, indent=1))
@@ -624,7 +662,16 @@ def describe_changes(
     return '\n'.join([f'changed until {summary["date"]} since {summary["since"]}: {area["changed"]:.2f} ha of '
                       f'{area["judged"]:.2f} ha judged ({summary["share changed"]:.1%}), pixel counts; not judged: '
                       f'{area["not judged"]:.2f} ha ({summary["share not judged"]:.1%})', *lines,
-                      *past_lines(summary)])
+                      *past_lines(summary), *shift_lines(summary['shift'])])
+
+
+def shift_lines(
+    moved: Mapping[str, float] | None,  # of `median_shift`
+) -> list[str]:
+    'How far the new picture is moved, a line.'
+    return [] if moved is None else [
+        f'moved against the newest old picture by {moved["right"]:.1f} pixels right, {moved["down"]:.1f} down '
+        f'({moved["blocks"]} of {moved["of"]} blocks tell)']
 
 
 def past_lines(
