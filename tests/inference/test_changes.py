@@ -273,7 +273,7 @@ def test_a_cloud_is_not_judged_and_points_that_are_looked_up_give_areas(folder, 
     rows.to_file(points, layer='points')
     make(folder, tmp_path / 'b', reference_points=points, write=[])
     areas = pd.read_csv(tmp_path / 'b' / f'{DATES[3]}_image_areas.csv', index_col='category')
-    assert np.isclose(areas.area.sum(), 7567 * 4e-4) and areas.loc['all', 'accuracy'] == 1
+    assert np.isclose(areas.area.sum(), 7567 * 4e-4, atol=2e-3) and areas.loc['all', 'accuracy'] == 1
 
 
 def test_a_picture_that_is_moved_is_refused(folder, told, tmp_path):

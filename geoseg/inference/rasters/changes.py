@@ -681,6 +681,6 @@ def past_lines(
     if not summary['past years']:
         return [f'threshold {summary["threshold"]:g}; no past year can be forecast: the confidence is not calibrated']
     table = pd.DataFrame(summary['past years']).astype(object)
-    table = table.where(table.notna(), '-').to_string(index=False, float_format='%.3f')
+    table = table.where(table.notna(), '-').to_string(index=False, float_format='{:.3f}'.format)
     return [f'threshold {summary["threshold"]:g}; past years, each forecast from the maps before it (no promise for '
             'other kinds of years):', table]
