@@ -12,7 +12,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pandas as pd
 import pyogrio
 import rasterio
 from pyogrio.errors import DataSourceError
