@@ -44,7 +44,7 @@ def predict(
     write: Sequence[str] = (),  # layers beside the answers: see the tables above
     tiles: str | Path | None = None,  # for photos to be found: a data set of layout `gta`, or a GeoTIFF
     sides: Sequence[float] = (),  # of the squares that a GeoTIFF is cut into, metres
-    gallery: str | Path | None = None,  # as `Gallery.save` wrote it
+    gallery: str | Path | None = None,  # of a map; photos are placed on it before they are segmented
     k: int = 5,  # places of each photo
     register: bool = False,  # align photos to their first tiles, for a finer position
     workers: int | None = None,  # processes on this machine that share GeoTIFFs and pictures

@@ -218,6 +218,27 @@ def test_a_trained_network_is_an_encoder_too(scene, album, tiny_run, tmp_path, m
     assert 'give its --checkpoint' in said(capsys, 'localize', 'photos=album', 'gallery=map', 'out=other')
 
 
+def test_photos_are_placed_and_segmented_in_one_command(known, album, tiny_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = str(tiny_run('geosegformer'))
+    for name in ('black', 'mirrored'):
+        (album / f'{name}.png').unlink()
+    assert main(['predict', '--checkpoint', run, 'data=album', f'gallery={known.folder}', 'out=found']) == 0
+    places = pd.read_csv('found/places/places.csv')
+    assert places[places['rank'] == 1].set_index('photo').on_map.to_dict() == {'noise.png': False, 'seen.png': True}
+    shutil.copy('found/places/gps.csv', 'album/gps.csv')  # the same places, told
+    told = pd.read_csv('album/gps.csv')
+    assert told.filename.tolist() == ['seen.png']
+    assert main(['predict', '--checkpoint', run, 'data=album', 'out=told']) == 0
+    for name in ('seen', 'noise'):
+        assert Path(f'found/{name}.png').read_bytes() == Path(f'told/{name}.png').read_bytes()
+    for words, expected in (([f'gallery={tmp_path}'], 'is no gallery of a map'),):
+        assert expected in said(capsys, 'predict', '--checkpoint', run, 'data=album', 'out=other', *words)
+    reads_none = str(tiny_run('unet'))
+    assert 'unet reads no place' in said(capsys, 'predict', '--checkpoint', reads_none, 'data=album', 'out=other',
+                                         f'gallery={known.folder}')
+
+
 def test_real_photos_are_placed(real_data, tmp_path):
     root = real_data('caliterra')
     known = gallery(str(root / 'orthomosaic_utm14n.tif'), str(tmp_path / 'map'))

@@ -123,7 +123,7 @@ def view_side(
     return min(shape[:2]) / math.sqrt(2)
 
 # %% ../../../nbs/inference/places/place_photos.ipynb #144fc3fe
-CONFIDENCE = (9.57, 17.79)  # slope and offset, of log(1 + inliers): `fit_confidence`
+CONFIDENCE = (8.34, 15.27)  # slope and offset, of log(1 + inliers): `fit_confidence`
 SHARES = 1., 0.5, 0.25  # of a tile that a photo is taken to show; less than all of it on the smallest tiles only
 ENOUGH = 21  # key points that agree: no other candidate is tried
 CLAIMED = 0.5  # confidence from which a photo is taken to be on the map
