@@ -7,9 +7,9 @@ __all__ = ['FLAGS', 'VERBS', 'NOT_SHOWN', 'FOLDERS', 'OF_MODELS', 'Words', 'sort
            'from_yaml', 'Verb', 'verb', 'shown', 'rank_zero_print', 'fit', 'validate', 'test', 'arguments_of',
            'predict', 'gallery', 'update_map', 'changes', 'sample', 'localize', 'calibrate', 'inspect', 'table', 'init',
            'statistics', 'audit_labels', 'profile', 'find_lr', 'prepare_data', 'prepare', 'halt_cal', 'efficiency',
-           'sweep', 'export', 'recipes', 'check_words', 'check_needs', 'check_checkpoint', 'paths_in', 'check_there',
-           'neighbour', 'usage', 'as_typed', 'verb_help', 'show_settings', 'show_help', 'check_verb', 'main',
-           'reader_left', 'of_worker']
+           'sweep', 'serve', 'export', 'recipes', 'check_words', 'check_needs', 'check_checkpoint', 'paths_in',
+           'check_there', 'neighbour', 'usage', 'as_typed', 'verb_help', 'show_settings', 'show_help', 'check_verb',
+           'main', 'reader_left', 'of_worker']
 
 # %% ../nbs/command_line.ipynb #b68593f1
 import ast
@@ -397,6 +397,15 @@ def sweep(words: Words):
     print(summarise(sweep(parameters=recipe | settings, **ours), scores).to_string(float_format='%.4f'))
 
 
+@verb('geoseg.inference.serve.serve', 'checkpoint')
+def serve(words: Words):
+    'Answer pictures and rasters over HTTP, on this machine.'
+    from geoseg.inference.serve import serve
+    ours, settings = arguments_of(serve, words)
+    print(f'http://{ours.get("host", "127.0.0.1")}:{ours.get("port", 8080)}/', flush=True)
+    serve(words.checkpoint, model=words.model, overrides=settings, **ours)
+
+
 @verb('geoseg.evaluation.export.export', 'checkpoint')
 def export(words: Words):
     'A network as ONNX or .pt2, for other programs; checked against the original.'
@@ -449,7 +458,7 @@ def check_words(
         check_there('resume', resume)
 
 
-OF_MODELS = ('predict', 'test', 'validate', 'calibrate', 'efficiency')  # verbs that take --model
+OF_MODELS = ('predict', 'test', 'validate', 'calibrate', 'efficiency', 'serve')  # verbs that take --model
 
 
 def check_needs(

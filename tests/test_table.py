@@ -93,7 +93,7 @@ def command(verb: str, recipe: str, given: dict) -> list[str]:
         'halt-cal': [*old, out, 'delta=0.5', 'by=sample'], 'localize': [*old, *places],
         'gallery': [*old, f'data={given["map"]}', out],
         'changes': [*old, f'data={given["new"]}', f'maps={given["new"].parent}', 'known=[20210902]', 'write=[]', out],
-        'efficiency': [*old, 'repeats=1', 'size=64'],
+        'efficiency': [*old, 'repeats=1', 'size=64'], 'serve': [*old, 'listen=false'],
         'export': [*old, f'{out}{"/model.pt2" * slow}', 'chips=2', 'memory=without'],
     }
     return [verb, *words[verb]]

@@ -116,6 +116,7 @@ JOBS = {
     'audit pictures': Job('audit-labels', 'unet'),
     'export': Job('export', 'game4loc-same-area'),
     'efficiency': Job('efficiency', 'unet', writes=False),
+    'serve': Job('serve', 'unet', writes=False),
     'profile': Job('profile', 'unet', writes=False),
 }
 INTO_THE_RUN = ('calibrate', 'halt-cal')  # they write what they find into the checkpoint, too

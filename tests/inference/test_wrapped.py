@@ -1,6 +1,8 @@
 "Anyone's model answers as it does elsewhere; what it does not say is asked for, and what cannot be opened is one line."
 import json
+import os
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -149,6 +151,37 @@ def test_a_stranger_s_pt2_needs_trust(tmp_path, capsys):
     for more, says in (([], '--trust (trust=true) opens it'), (['--trust'], 'not a program of torch.export')):
         assert cli.main([*words, *more]) == 2
         assert says in capsys.readouterr().err
+
+
+class Trap:
+    'Makes a folder when it is unpickled.'
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+def test_a_hostile_pt2_runs_nothing_without_trust(tmp_path, capsys):
+    "A real program, each pickle in it replaced by one that makes a folder."
+    program = torch.export.export(torch.nn.Conv2d(3, 2, 1), (torch.rand(1, 3, 64, 64),))
+    torch.export.save(program, tmp_path / 'good.pt2')
+    torch.save(Trap(tmp_path / 'ran'), tmp_path / 'trap.pt')
+    with zipfile.ZipFile(tmp_path / 'good.pt2') as good, zipfile.ZipFile(tmp_path / 'bad.pt2', 'w') as bad:
+        for name in good.namelist():
+            content = good.read(name)
+            hostile = content.startswith((b'PK', b'\x80')) or name.endswith(('.pt', '.pkl'))
+            bad.writestr(name, (tmp_path / 'trap.pt').read_bytes() if hostile else content)
+    words = ['--model', str(tmp_path / 'bad.pt2'), f'data={tmp_path}', *FACTS]
+    for verb in ('predict', 'test', 'calibrate', 'efficiency'):
+        assert cli.main([verb, *words]) == 2
+        assert '--trust (trust=true) opens it' in capsys.readouterr().err
+    assert not (tmp_path / 'ran').exists()
+    with pytest.raises(ValueError, match='a .pt2 may run code'):
+        Predictor.wrap(tmp_path / 'bad.pt2', classes=['a', 'b'], mean=[0.] * 3, std=[1.] * 3, answer='logits')
+    torch.load(tmp_path / 'trap.pt', weights_only=False)  # the trap is one
+    assert (tmp_path / 'ran').exists()
 
 
 def test_a_pt2_that_is_trusted(tmp_path):
