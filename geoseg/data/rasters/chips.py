@@ -33,7 +33,7 @@ from ..loading import CLASS_LISTS, Key, LabelledPicture, SegmentationData, key_o
 from ..pictures.images import PARTS, plot_sample
 from .files import DRIVERS, Acquisition, find_acquisitions, holds_rasters
 from .labels import STRIP, LabelSettings, is_label_file, label_acquisitions, labels_of, open_labels
-from .limits import limited
+from .limits import deal_ground, keep_apart, limited
 from .reader import Blocks, IgnoreBand, Reader, overview, read_image
 from .regions import Area, check_apart, corner_xy, deal_blocks, ground_share, region_window
 from .vectors import VectorLabels  # noqa: F401  imported to be known
@@ -372,7 +372,8 @@ class RasterData(SegmentationData):
         'How much of the ground that validates and tests also trains, at whatever date.'
         areas = self.areas()
         return [f'leakage: {share:.0%} of the ground of {split} is also in training images'
-                for split in ('val', 'test') if (share := ground_share(areas.get(split, ()), areas.get('train', ())))]
+                for split in ('val', 'test')
+                if (share := ground_share(areas.get(split, ()), areas.get('train', ()))) > 0.001]
 
     def by_date(
         self,
@@ -410,11 +411,16 @@ class RasterData(SegmentationData):
         acquisitions = next(iter(self.acquisitions.values()))
         if self.split == 'block':
             whole = [region_window(a, {}) for a in acquisitions if a.mask]
+            mosaic = len({(a.height, a.width, a.transform, a.crs) for a in acquisitions if a.mask}) > 1
             rest = [region_window(a, {}) for a in acquisitions if not a.mask]
-            return deal_blocks(whole, self.block, self.ratios, self.seed) | {
+            dealt = (deal_ground([a for a in acquisitions if a.mask], self.block, self.ratios, self.seed) if mosaic else
+                     deal_blocks(whole, self.block, self.ratios, self.seed))
+            return dealt | {
                 'predict': rest, 'remember': [region_window(a, {}) for a in self.seen()]}
         parts = (self.by_date(acquisitions) if self.single else
                  {split: self.acquisitions[root] for split, root in self.roots.items()}) | {'remember': self.seen()}
+        if self.single and not self.regions:
+            parts = keep_apart(parts)
         return {split: [region_window(a, self.regions.get(split, {})) for a in part]
                 for split, part in parts.items()}
 
@@ -465,7 +471,8 @@ class RasterData(SegmentationData):
         'Acquisitions, with the window that the split may see: first row and column, height and width, pixels.'
         def name(a: Area) -> str:
             folder = a.acquisition.image.parent.name
-            return f'{folder}/{a.acquisition.name}_r{a.row}_c{a.col}_h{a.height}_w{a.width}'
+            row, col = a.acquisition.corner[0] + a.row, a.acquisition.corner[1] + a.col
+            return f'{folder}/{a.acquisition.name}_r{row}_c{col}_h{a.height}_w{a.width}'
 
         return {split: [name(a) for a in self.datasets[split].areas] for split in SPLITS if split in self.datasets}
 
