@@ -12,7 +12,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 # threads that wait sleep: spinning ones, which is the default, make a busy machine ten times slower
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: env train notebook test check notebooks pytest tutorials docs readme export lab clean
+.PHONY: env train notebook test check notebooks pytest tutorials gpu docs readme export lab clean
 
 env: $(READY)
 
@@ -58,6 +58,10 @@ tutorials: env
 	cd nbs/tutorials && for f in *.ipynb; do ../../$(BIN)/papermill $$f $$f || exit 1; done
 	cd nbs && ../$(BIN)/papermill benchmarks.ipynb benchmarks.ipynb
 	$(BIN)/nbdev_clean
+
+# what a GPU makes of it, in under eight minutes; nbs/benchmarks.ipynb shows the table. Without the environment: python tools/gpu.py
+gpu: env
+	$(BIN)/python tools/gpu.py
 
 docs: env
 	$(BIN)/python tools/docs.py
