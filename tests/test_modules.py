@@ -1,8 +1,10 @@
 "Every notebook that defines a module, and every guide, runs from top to bottom."
 from pathlib import Path
 
+import nbformat
 import pytest
 import warm
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from warm import NBS
 
 APART = {'train', 'evaluate', 'predict', 'localize', 'sweep', 'benchmarks', 'index'}  # see test_notebooks.py
@@ -25,3 +27,17 @@ def test_a_notebook_that_fails_is_told(tmp_path):
                                           ' "source": ["assert 1 == 2, \\"one is two\\""]}]}')
     done = warm.run(Path(__file__).with_name('run_notebook.py'), tmp_path / 'wrong.ipynb', cwd=NBS)
     assert done.returncode == 1 and 'one is two' in done.stderr
+
+
+@pytest.mark.parametrize('stored, told', [('a of 7 in 0.3 s', ''), ('b of 7 in 0.3 s', "-b\n+a"), ('', '+a')])
+def test_stored_words_are_those_that_are_printed_now(tmp_path, stored, told):
+    "Numbers and paths are of a machine; words are not."
+    output = new_output('stream', name='stdout', text=stored)
+    cells = [new_markdown_cell('# A'), new_code_cell("print('a of 8 in 0.2 s')", outputs=[output] if stored else [])]
+    nbformat.write(new_notebook(cells=cells), tmp_path / 'x.ipynb')
+    script = Path(__file__).with_name('run_notebook.py')
+    done = warm.run(script, tmp_path / 'x.ipynb', cwd=NBS)
+    assert done.returncode == bool(told) and told in done.stderr, done.stderr
+    if told:
+        assert warm.run(script, tmp_path / 'x.ipynb', '--store', cwd=NBS).returncode == 0
+        assert warm.run(script, tmp_path / 'x.ipynb', cwd=NBS).returncode == 0
