@@ -16,7 +16,7 @@ from nbdev.config import get_config
 from nbdev.process import NBProcessor
 
 # a machine prints its own paths, times and numbers, and as many blanks and dashes as these need
-VARIES = re.compile(r'''\S*(?:/tmp/|/home/|/root/|/cache/)\S*|0x[0-9a-f]+|[-+]?\d[\d.,_:T²³]*(?:e[-+]?\d+)?
+VARIES = re.compile(r'''\S*/(?:tmp|home|root|cache|work)/\S*|0x[0-9a-f]+|[-+]?\d[\d.,_:T²³]*(?:e[-+]?\d+)?
                     |\bnan\b|\binf\b|[─━═|+…-]{2,}''', flags=re.VERBOSE)
 OF_THE_MACHINE = re.compile(r'shared_data|real_data|shutil\.which|find_spec')  # what is said depends on what is there
 
