@@ -173,7 +173,7 @@ def test(words: Words):
     'Scores on the test split.'
     _evaluate(words, 'test')
 
-
+# %% ../nbs/command_line.ipynb #6aaf08fe-2
 def arguments_of(
     function: Callable,
     words: Words,
@@ -230,7 +230,7 @@ def changes(words: Words):
     print(shown(describe_changes(changes(words.checkpoint, **ours))))
     print(ours.get('out', 'changes'))
 
-
+# %% ../nbs/command_line.ipynb #6aaf08fe-3
 @verb('geoseg.inference.rasters.change_points.sample', 'nothing', alone=True)
 def sample(words: Words):
     'Points of a map of changes to be looked up, for areas with intervals.'
@@ -283,7 +283,7 @@ def table(words: Words):
     ours, _ = arguments_of(table, words)
     print(*map(shown, table(**ours)[1]), sep='\n')
 
-
+# %% ../nbs/command_line.ipynb #6aaf08fe-4
 @verb('geoseg.evaluation.beginning.init', 'data')
 def init(words: Words):
     'A commented configuration for a folder of data, to be edited.'
@@ -336,7 +336,7 @@ def find_lr(words: Words):
     rank_zero_print(find_lr(words.recipe, settings, words.configs, **ours).verdict())
     rank_zero_print(ours.get('out', 'find-lr'))
 
-
+# %% ../nbs/command_line.ipynb #6aaf08fe-5
 def prepare_data(
     recipe: str | None = None,
     overrides: dict[str, Any] | None = None,
@@ -396,7 +396,7 @@ def sweep(words: Words):
         parse([words.recipe], settings | grid)
     print(summarise(sweep(parameters=recipe | settings, **ours), scores).to_string(float_format='%.4f'))
 
-
+# %% ../nbs/command_line.ipynb #6aaf08fe-6
 @verb('geoseg.inference.serve.serve', 'checkpoint')
 def serve(words: Words):
     'Answer pictures and rasters over HTTP, on this machine.'
@@ -457,7 +457,7 @@ def check_words(
     if name == 'fit' and resume not in ('last', 'auto') and not resume.isdecimal():
         check_there('resume', resume)
 
-
+# %% ../nbs/command_line.ipynb #a20c0004-2
 OF_MODELS = ('predict', 'test', 'validate', 'calibrate', 'efficiency', 'serve')  # verbs that take --model
 
 
@@ -508,7 +508,7 @@ def check_checkpoint(
         there = f'; a run is one of its folders, such as {runs[-1].parent}' if runs else ''
         raise FileNotFoundError(f'{checkpoint}: not the folder of a run: it holds no config.yaml{there}')
 
-
+# %% ../nbs/command_line.ipynb #a20c0004-3
 def paths_in(
     value: Any,  # as it was typed: one path, a list, or one for each split
 ) -> Iterator[str]:
@@ -599,7 +599,7 @@ def show_settings(words: Words):
     for key, value in parse([words.recipe, *words.configs], words.overrides).config.items(branches=False):
         print(f'--{key} {value}')
 
-
+# %% ../nbs/command_line.ipynb #a20c0006-2
 def show_help(argv: Sequence[str]) -> int | None:  # exit status; None: something else was asked for
     'What `--help`, `help` and `--version` ask for.'
     if argv[:1] in (['--version'], ['version']):
@@ -683,7 +683,7 @@ def reader_left() -> bool:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return left
 
-
+# %% ../nbs/command_line.ipynb #a20c0008-2
 def of_worker(
     message: str,  # of an error
 ) -> str:

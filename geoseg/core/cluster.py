@@ -84,7 +84,7 @@ def device_name(
     seen = os.environ.get('CUDA_VISIBLE_DEVICES')
     return seen.split(',')[number] if seen else str(number)
 
-
+# %% ../../nbs/core/cluster.ipynb #c1a5000a-2
 def compute(
     function: Callable,  # of a module that the workers can import
     tasks: Mapping[Hashable, tuple],  # its arguments, by a name of the task

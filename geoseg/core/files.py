@@ -68,7 +68,7 @@ def naming(
             raise
         raise named from error
 
-
+# %% ../../nbs/core/files.ipynb #f59fc974-2
 LIBRARIES = ('rasterio', 'pyogrio', 'sqlite3', 'safetensors', 'safetensors_rust')  # errors name no path, or the draft
 
 
@@ -123,7 +123,7 @@ def write_whole(
     with writing(path) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
 
-
+# %% ../../nbs/core/files.ipynb #f59fc974-3
 def write_figure(
     path: str | Path,  # its suffix says the format
     figure: Any,  # of Matplotlib

@@ -65,7 +65,7 @@ def read_text(
     path = check_file(path, what, most)
     return path.read_text(**{'encoding': 'utf-8'} | options) if options else decode_text(path.read_bytes(), path)
 
-
+# %% ../../nbs/core/inputs.ipynb #feab1474-2
 MARKS = {codecs.BOM_UTF8: 'utf-8', codecs.BOM_UTF32_LE: 'utf-32-le', codecs.BOM_UTF32_BE: 'utf-32-be',
          codecs.BOM_UTF16_LE: 'utf-16-le', codecs.BOM_UTF16_BE: 'utf-16-be'}  # in this order: one begins like another
 

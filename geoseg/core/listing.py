@@ -101,7 +101,7 @@ class Listing:
         text = f'{self.folder}: {what} left out: {", ".join(parts)}' if parts else ''
         return text.encode('utf-8', 'backslashreplace').decode()  # a name that is no text is told as its bytes
 
-
+# %% ../../nbs/core/listing.ipynb #a1f0000c-2
 def list_files(
     folder: str | Path,
     suffixes: Collection[str],  # in lower case, with their dots
@@ -151,7 +151,7 @@ def list_files(
     listing.files = dict(sorted(found.items()))
     return listing
 
-
+# %% ../../nbs/core/listing.ipynb #a1f0000c-3
 def by_stem(
     files: Mapping[str, Path],  # of a `Listing`
     folder: str | Path,  # for the error

@@ -78,7 +78,7 @@ def draft_name(
     'A name that nobody can guess, for what this process writes; its leftovers are known by it.'
     return f'{DRAFT}{machine_id()}-{os.getpid()}-{process_born(os.getpid())}-{secrets.token_hex(8)}{suffix}'
 
-
+# %% ../../nbs/core/locks.ipynb #362b7731-2
 _cleared: set[tuple[int, Path]] = set()  # process, folder
 
 
@@ -143,7 +143,7 @@ def read_lock(
     except ValueError:
         return ''
 
-
+# %% ../../nbs/core/locks.ipynb #b66be48f-2
 class Lock:
     'The lock of one output, taken; `OutputLocked` where somebody else has it.'
 

@@ -88,7 +88,7 @@ def _may_be_text(kind) -> bool:
     return isinstance(kind, pd.CategoricalDtype) or pd.api.types.is_object_dtype(kind) or pd.api.types.is_string_dtype(
         kind)
 
-
+# %% ../../nbs/core/pages.ipynb #aae550c9-2
 def csv_text(
     table: pd.DataFrame,
     **kwargs: Any,  # for `to_csv`: index, sep, float_format, index_label

@@ -78,7 +78,7 @@ def _import(plugins: str | Path | Sequence[str | Path] | None) -> list[ModuleTyp
         plugins = [part for part in str(plugins).split(',') if part]
     return [module for plugin in plugins or () for module in _load(str(plugin))]
 
-
+# %% ../../nbs/core/plugins.ipynb #3781e177-2
 def _load(plugin: str) -> list[ModuleType]:
     path = Path(plugin).expanduser()
     if path.is_dir():
@@ -130,7 +130,7 @@ def _load_file(path: Path) -> ModuleType:
         raise ConfigError(f'plugins: {path}: {type(error).__name__}: {error}') from error
     return module
 
-
+# %% ../../nbs/core/plugins.ipynb #3781e177-3
 def find_class(
     path: str,  # package.module.Class
 ) -> type:

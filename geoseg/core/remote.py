@@ -100,7 +100,7 @@ def is_allowed(
     wide = any(pattern.startswith('*') and name.endswith(pattern[1:]) for pattern in access.hosts for name in names)
     return wide and not is_private(min(names, key=len))
 
-
+# %% ../../nbs/core/remote.ipynb #17c35807-2
 def check_hosts(
     addresses: Iterable[str],
     access: Access,
@@ -147,7 +147,7 @@ def s3_address(
     return f'https://{bucket}.s3.{region}.amazonaws.com/{key}' if region else (
         f'https://{bucket}.s3.amazonaws.com/{key}')
 
-
+# %% ../../nbs/core/remote.ipynb #8bf86d5c-2
 def sign_s3(
     address: str,
     env: Mapping[str, str] = os.environ,
@@ -238,7 +238,7 @@ class Unsaid(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         return not getattr(_state, 'asking', False)
 
-
+# %% ../../nbs/core/remote.ipynb #98e05de7-2
 for _name in ('httpx', *(f'httpcore.{part}' for part in ('connection', 'http11', 'http2', 'proxy', 'socks'))):
     logging.getLogger(_name).addFilter(Unsaid())
 
@@ -356,7 +356,7 @@ class DiskCache:
         if self.written > self.limit // 20:
             self.shrink()
 
-
+# %% ../../nbs/core/remote.ipynb #f77b8444-2
 class Parts:
     'The parts of one remote file on disk, shared by processes; nothing stays open.'
 
@@ -413,7 +413,7 @@ class Parts:
         self.ranges = merged([*self.ranges, (start, start + len(content))])
         self.cache.wrote(len(content))
 
-
+# %% ../../nbs/core/remote.ipynb #f77b8444-3
 def merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     'Ranges in order, those that touch as one.'
     out = []
@@ -512,7 +512,7 @@ class RemoteFile:
         raise RemoteError(f'{self.cache.folder}: parts of {public(self.address)} go as soon as they are written: set a '
                           'larger cache_gb')
 
-
+# %% ../../nbs/core/remote.ipynb #ad64e933-2
 class RemoteStream(io.RawIOBase):
     'A remote file as GDAL reads it; what goes wrong is kept for `raise_failure`.'
 

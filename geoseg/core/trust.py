@@ -155,7 +155,7 @@ def check_arguments(
             raise ConfigError(f'{source}: {key}: {text} leaves the folder of the run; --trust (trust=true) takes it '
                               'all the same')
 
-
+# %% ../../nbs/core/trust.ipynb #9bc91bca-2
 def check_classes(
     settings: Any,  # plain values, nested
     key: str = '',  # above them

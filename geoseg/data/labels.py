@@ -171,7 +171,7 @@ class LabelScheme:
     def __repr__(self):
         return f'LabelScheme({self.name!r}: {self.num_classes} classes, ignore {self.ignore_index})'
 
-
+# %% ../../nbs/data/labels.ipynb #fe7555d7-2
 def _rgb_table(colors, name):
     table = np.asarray(colors)
     if table.dtype.kind not in 'iu' or table.shape[1:] != (3,) or table.min() < 0 or table.max() > 255:
@@ -371,7 +371,7 @@ def read_category_csv(
         raise ValueError(f'{path}: column train is empty in each line: no class is left')
     return scheme.remap(merged, names)
 
-
+# %% ../../nbs/data/labels.ipynb #d7783153-2
 CLASS_LINE = re.compile(r'(\d+)\s*[\s,;:=]\s*(\S.*)')
 
 

@@ -66,7 +66,7 @@ def recognise(
         raise ValueError(f'{root}: no layout that geoseg knows; it holds {tree_text(root)}. {advice(root)}')
     return found[0]
 
-
+# %% ../../nbs/data/layouts.ipynb #8089b325-2
 def advice(
     root: Path,  # a folder without a layout
 ) -> str:

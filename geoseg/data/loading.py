@@ -194,7 +194,7 @@ class ResumableLoader(DataLoader):
     def load_state_dict(self, state: dict[str, int]):
         self.done = self.batch_sampler.skip = samples_done(state, self.batch_sampler.whole)
 
-
+# %% ../../nbs/data/loading.ipynb #8f199341-2
 def samples_done(
     state: Mapping[str, int],  # of a `ResumableLoader`
     whole: int,  # samples a batch now
@@ -358,7 +358,7 @@ class LayoutData(L.LightningDataModule):
         'Which pictures are the masks of others, where this layout keeps both in one folder.'
         return set()
 
-
+# %% ../../nbs/data/loading.ipynb #f741c0c1-2
 def without_masks(
     files: Mapping[str, Path],  # of a folder, by name: the path in it without extension
 ) -> dict[str, Path]:
@@ -514,7 +514,7 @@ class SegmentationData(LayoutData):
         self.setup()
         return self.loader('predict' if 'predict' in self.datasets else 'test')
 
-
+# %% ../../nbs/data/loading.ipynb #bd13ca42-2
 def split_roots(root) -> dict[str, Path]:
     'The folder of each split, checked to exist.'
     if not isinstance(root, dict):

@@ -88,7 +88,7 @@ def _tiff_pixels(path: str | Path) -> MaskPixels:
         pixels.hidden = None if pixels.hidden is None else turn(pixels.hidden)
     return pixels
 
-
+# %% ../../nbs/data/masks.ipynb #ma000007-2
 def picture_pixels(
     path: Any,  # a PNG, JPEG, TIFF, … file; or what draws itself, a `DrawnMask`
 ) -> MaskPixels:
@@ -172,7 +172,7 @@ def train_ids(
         ids[hidden] = scheme.ignore_index
     return ids
 
-
+# %% ../../nbs/data/masks.ipynb #ma000009-2
 def read_mask(
     path: str | Path,  # a PNG, JPEG, TIFF, … file
     scheme: LabelScheme,  # what its values mean
@@ -292,7 +292,7 @@ def decide_masks(
             said.append(f'no training pixel is {", ".join(absent)}{also}')
     return scheme, {'value_255': value_255, 'palette': palette}, said
 
-
+# %% ../../nbs/data/masks.ipynb #ma00000c-2
 def describe_palette(counts: MaskCounts, scheme: LabelScheme, palette: str) -> str:
     'A line on how palettes are read, with what both ways give.'
     if palette == 'colors':

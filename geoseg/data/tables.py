@@ -68,7 +68,7 @@ def read_rows(
     columns = {name: [text(v) for v in table[name]] if name in table else [None] * len(table) for name in COLUMNS}
     return pd.DataFrame(columns, dtype=object)
 
-
+# %% ../../nbs/data/tables.ipynb #a38bc8da-2
 class Rows:
     'A table of images, each row checked before any is read.'
 
@@ -139,7 +139,7 @@ class Rows:
                 raise self.error(row, f'date is {value!r}, expected such as 20240801 or 2024-08-01T12:30') from None
         return np.array(values, float)
 
-
+# %% ../../nbs/data/tables.ipynb #a38bc8da-3
 def hold_rasters(
     path: Path,  # of a table
 ) -> bool:
@@ -204,7 +204,7 @@ class TableData(ImageData):
                              'unlabelled, or split says predict')
         return found
 
-
+# %% ../../nbs/data/tables.ipynb #b6ddaba4-2
 class RasterTableData(RasterData):
     'Rasters of a table.'
     layout, of_table = 'raster-table', True

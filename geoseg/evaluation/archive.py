@@ -212,7 +212,7 @@ class Archive:
         same = asked & ~self.changed(date, known, 'nearest')
         return found | {'right_unchanged': right[same].mean() if same.any() else np.nan}
 
-
+# %% ../../nbs/evaluation/archive.ipynb #d685e57a-2
 def predicted_map(
     predictor,  # with `logits` for a batch, such as `Run.predictor()`
     chips: RasterChips,  # a covering grid of one acquisition, such as `Run.data().datasets['test']`

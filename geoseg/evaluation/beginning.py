@@ -79,7 +79,7 @@ def palette_of(
             return palette
     return None
 
-
+# %% ../../nbs/evaluation/beginning.ipynb #22c29b4c-2
 def guess_classes(
     folder: Path,  # of the data
     label_file: str | Path | None = None,  # with the labels of all images
@@ -157,7 +157,7 @@ def is_mask(
         return False
     return values.ndim == 2 and len(np.unique(values)) <= 64
 
-
+# %% ../../nbs/evaluation/beginning.ipynb #4d463667-2
 @text_paths
 def table(
     data: str | Path,  # a folder
@@ -243,7 +243,7 @@ def describe_split(
         said += data.shared_ground()
     return said
 
-
+# %% ../../nbs/evaluation/beginning.ipynb #d2f6786f-2
 @text_paths
 def init(
     data: str | Path,  # a folder, or a table of images
@@ -292,7 +292,7 @@ def init(
     write_whole(out, commented(config, kind, said, out))
     return out, [*said, f'{out}: edit it, then geoseg fit --config {out}']
 
-
+# %% ../../nbs/evaluation/beginning.ipynb #d2f6786f-3
 def lacks_classes(
     config: Mapping[str, Any],  # of a recipe
     section: Mapping[str, Any],  # of its data
@@ -344,7 +344,7 @@ class InlineLists(yaml.SafeDumper):
     def represent_sequence(self, tag, sequence, flow_style=None):
         return super().represent_sequence(tag, sequence, flow_style=not any(isinstance(p, Mapping) for p in sequence))
 
-
+# %% ../../nbs/evaluation/beginning.ipynb #d2f6786f-4
 def commented(
     config: Mapping[str, Any],
     kind: type[LayoutData],

@@ -167,7 +167,7 @@ def ece_of(
         result.setdefault(split, {})[when] = None if np.isnan(value) else value
     return result
 
-
+# %% ../../nbs/evaluation/calibration.ipynb #f97a7011-2
 @releases_locks()
 @text_paths
 @takes_trust

@@ -171,7 +171,7 @@ def run_efficiency(
         keep_found(file.path, {'efficiency': {f'{batch} x {size} x {size}': row}})
     return found
 
-
+# %% ../../nbs/evaluation/efficiency.ipynb #ef296447-2
 def recipe_network(
     configs: Sequence[str | Path],  # recipes by name, files
     overrides: Mapping[str, Any] | None = None,

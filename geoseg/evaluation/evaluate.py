@@ -143,7 +143,7 @@ class Evaluation(Result):
     def compare(self, others: Mapping[str, Result], block: int = 1) -> pd.DataFrame:
         return compare({'this': self, **others}, block)
 
-
+# %% ../../nbs/evaluation/evaluate.ipynb #ceac0f08-2
 @releases_locks()
 @text_paths
 @takes_trust
@@ -325,7 +325,7 @@ class SegmentationKind(Kind):
         known = labels != ignore_index
         return logits[known], labels[known]
 
-
+# %% ../../nbs/evaluation/evaluate.ipynb #7869b607-2
 class MeshKind(SegmentationKind):
     'A class for each face.'
 

@@ -94,7 +94,7 @@ class PlaceEvaluation(Result):
                 rows[name] |= paired_test(ours, theirs, lambda c: c[0] / c[1], blocks)
         return pd.DataFrame(rows).T
 
-
+# %% ../../nbs/evaluation/evaluate_places.ipynb #59b3e13d-2
 @dataclass
 class PairInspection:
     'What a data set of photos and tiles holds.'
@@ -131,7 +131,7 @@ class PairInspection:
         make_folder(Path(folder))
         write_whole(Path(folder) / 'pairs.csv', csv_text(self.table))
 
-
+# %% ../../nbs/evaluation/evaluate_places.ipynb #59b3e13d-3
 class LocalizationKind(Kind):
     'A tile for each photo.'
 

@@ -169,7 +169,7 @@ def forget_memory(network: torch.nn.Module):
     else:
         network.memory = None
 
-
+# %% ../../nbs/evaluation/export.ipynb #a26c0010-2
 def compare_outputs(
     own: Mapping[str, Tensor],
     other: Mapping[str, Tensor],
@@ -246,7 +246,7 @@ def check_numbers(**numbers: Any):
                                   or not 0 < value < float('inf')):
             raise ConfigError(f'{name} is {value!r}, expected a {"whole " if whole else ""}number above 0')
 
-
+# %% ../../nbs/evaluation/export.ipynb #a26c0012-2
 @releases_locks()
 @text_paths
 @takes_trust
@@ -328,7 +328,7 @@ def export(
                                                       indent=1) + '\n')
     return Exported(file, about, differences, classes, what)
 
-
+# %% ../../nbs/evaluation/export.ipynb #a26c0012-3
 def run_made(
     file: Path,  # that will be written
     traced: Traced,
@@ -355,4 +355,3 @@ def write_model(
         return
     with writing(file) as draft:
         torch.export.save(made, draft, extra_files={OURS: json.dumps(about)})
-

@@ -219,7 +219,7 @@ class HaltingCalibration:
         axis.spines[['top', 'right']].set_visible(False)
         return figure
 
-
+# %% ../../nbs/evaluation/halting.ipynb #4cd3073d-2
 @releases_locks()
 @text_paths
 @takes_trust

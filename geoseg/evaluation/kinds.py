@@ -130,7 +130,7 @@ class Kind:
         'What a network says of all that has a label.'
         raise NotImplementedError
 
-
+# %% ../../nbs/evaluation/kinds.ipynb #1953ae8c-2
 def kind_of(
     name: str,  # `Task.kind`
 ) -> Kind:

@@ -249,7 +249,7 @@ def judge_sample(
     least = np.where(count > 0, np.maximum(total / np.maximum(count, 1), 0.5), np.inf)
     return least, answers.reshape(-1, fit.num_classes) / np.maximum(count, 1)[:, None]
 
-
+# %% ../../nbs/evaluation/label_audit.ipynb #482de695-2
 def judge_labels(
     pictures: Sequence[LabelledPicture],
     scheme: LabelScheme,

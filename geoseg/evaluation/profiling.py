@@ -77,7 +77,7 @@ class StepProfile(L.Callback):
         self.tick(trainer, 'optimizer')
         self.times.append({})
 
-
+# %% ../../nbs/evaluation/profiling.ipynb #d70da008-2
 @dataclass
 class Profile:
     'Where the time of a step goes, and the memory.'
@@ -137,7 +137,7 @@ def profile(
     return Profile(times, memory_of(cli, clock, trainer), clock.batch, usable_workers(cli.datamodule.num_workers),
                    str(trainer.strategy.root_device))
 
-
+# %% ../../nbs/evaluation/profiling.ipynb #d70da008-3
 def memory_of(
     cli: RecipeCLI,  # built
     clock: StepProfile,

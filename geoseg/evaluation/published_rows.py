@@ -180,7 +180,7 @@ def parameter(function: Callable, name: str) -> Row:
     'A row that is the default of a function.'
     return Row(lambda built: default_of(function, name), default=(function, name))
 
-
+# %% ../../nbs/evaluation/published_rows.ipynb #rows-08-2
 def default_of(function: Callable, name: str) -> Any:
     'The default of a parameter, as a call would use it.'
     function = inspect.unwrap(function)
@@ -379,7 +379,7 @@ def weights_name(built: Built) -> str:
     [name] = built.downloads or ['none']
     return {'facebook/mask2former-swin-large-coco-panoptic': 'Swin-L; COCO panoptic'}.get(name, name)
 
-
+# %% ../../nbs/evaluation/published_rows.ipynb #rows-12-2
 def clips_less(built: Built) -> str:
     'Gradient clipping beside that of method 1.'
     other = Built('wildscenes-mask2former', {'method': 1}).trainer.gradient_clip_val
@@ -425,7 +425,7 @@ def flips(built: Built) -> bool:
     'Whether pictures are flipped left to right.'
     return built.step(A.HorizontalFlip) is not None
 
-
+# %% ../../nbs/evaluation/published_rows.ipynb #rows-13-2
 def crop(built: Built) -> tuple[int, int] | None:
     'The size of the random crop.'
     step = built.step(A.RandomCrop)
@@ -535,7 +535,7 @@ def lowest_floor(built: Built) -> float:
     'The lowest rate of the group that learns slowest.'
     return min(built.curve) * built.rates()[0] / built.rates()[-1]
 
-
+# %% ../../nbs/evaluation/published_rows.ipynb #rows-14-2
 def fills(built: Built, name: str) -> Any:
     'A setting of the augmentation of meshes.'
     return getattr(built.data.augment, name)

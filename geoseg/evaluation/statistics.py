@@ -160,7 +160,7 @@ def normalisation(
     ranges = {} if bytes_ else {'value_range': [list(pair) for pair in zip(low, high, strict=True)]}
     return {**more, **ranges, 'augment': {'mean': numbers(mean), 'std': numbers(std)}}
 
-
+# %% ../../nbs/evaluation/statistics.ipynb #d57afa88-2
 @releases_locks()
 @text_paths
 def statistics(

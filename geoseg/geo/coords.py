@@ -219,6 +219,7 @@ def from_dict(cls: Frame,
         raise ValueError(f"frame: expected the keys 'crs' and 'origin', got {state!r}")
     return cls(state['crs'], tuple(state['origin']))
 
+# %% ../../nbs/geo/coords.ipynb #e6876619-2
 @patch
 def require_same(self: Frame,
     other: Frame | None,  # the frame of another stored state; None if it has none
@@ -309,6 +310,7 @@ def _exif_tables(path):
         except Exception as e:
             raise ValueError(f'{path}: no readable image with EXIF ({e})') from e
 
+# %% ../../nbs/geo/coords.ipynb #031d8e3d-2
 def _exif_gps(path, gps):
     'Latitude, longitude; NaN where the photo does not tell.'
     parts = [gps.get(tag) for tag in (1, 2, 3, 4)]  # latitude: letter, angle; longitude: letter, angle

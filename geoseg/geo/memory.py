@@ -166,7 +166,7 @@ def no_entries(self: GeoMemory) -> tuple[Tensor, ...]:
     return (torch.empty(0, 2, device=device), torch.empty(0, self.dim, device=device),
             torch.empty(0, dtype=torch.int64, device=device), torch.empty(0, dtype=torch.float64, device=device))
 
-
+# %% ../../nbs/geo/memory.ipynb #40aef8b0-2
 @patch
 def insert(
     self: GeoMemory,
@@ -226,7 +226,7 @@ def last_of_each(
     last[:-1] = (spot[1:] != spot[:-1]) | (source[1:] != source[:-1]) | (source[:-1] < 0)
     return order[last].sort().values
 
-
+# %% ../../nbs/geo/memory.ipynb #40aef8b0-3
 def gather_ranks(
     entries: dict[str, Tensor],  # [N, …] each, N of this process
 ) -> dict[str, Tensor]:  # those of all processes, in the order of their ranks
@@ -301,7 +301,7 @@ def nothing(
                   torch.full((n, k, self.classes), torch.nan, device=device) if known else None,
                   torch.full((n, k), -1, device=device))
 
-
+# %% ../../nbs/geo/memory.ipynb #a9f09d95-2
 @patch
 def nearest(
     self: GeoMemory,  # with entries
@@ -391,7 +391,7 @@ def check_frame(
         raise ValueError(f'memory: {what} has {frame}, the memory has {self.frame}; '
                          'bring the positions into one frame first')
 
-
+# %% ../../nbs/geo/memory.ipynb #35e44f46-2
 @patch
 def stats(
     self: GeoMemory,
@@ -462,7 +462,7 @@ def check_state(
         raise ValueError('memory: not what `GeoMemory.save` writes: its tables do not fit together, or hold NaN')
     return about
 
-
+# %% ../../nbs/geo/memory.ipynb #01d128cc-2
 @patch
 @torch.inference_mode(False)
 @torch.no_grad()
@@ -518,7 +518,7 @@ def _apply(self: GeoMemory, fn, recurse=True):
     self.tables = {name: table.to(device) for name, table in self.tables.items()}
     return self
 
-
+# %% ../../nbs/geo/memory.ipynb #01d128cc-3
 @patch
 def save(
     self: GeoMemory,

@@ -402,7 +402,7 @@ class Answer:
         if predictor.memory is not None:
             write_whole(self.folder / 'memory.txt', memory_used(predictor.memory, predictor.coverage) + '\n')
 
-
+# %% ../../nbs/inference/answer.ipynb #9164aff4-2
 def paths_of(
     data: Any,
 ) -> list[Path] | None:  # None: these are not files or a folder

@@ -58,7 +58,7 @@ def mesh_targets(
     common = Path(os.path.commonpath([path.parent for path in paths]))
     return {path: Path(folder) / f'{stem(path.relative_to(common))}.ply' for path in paths}
 
-
+# %% ../../nbs/inference/meshes.ipynb #806813b0-2
 def write_predictions(
     predictor: Predictor,
     batches: ResumableLoader,
@@ -110,7 +110,7 @@ class MeshFiles(MeshData):
     def files(self) -> dict[str, list[Path]]:
         return {'predict': self.chosen}
 
-
+# %% ../../nbs/inference/meshes.ipynb #92d96e8c-2
 class MeshAnswer(Answer):
     'Labelled meshes.'
 

@@ -130,7 +130,7 @@ def _shared(rows: Sequence[tuple[str, ...]]) -> list[str]:
         whole.append(parts[0])
     return whole
 
-
+# %% ../../nbs/inference/pictures.ipynb #2b8f00af-2
 class PictureFiles(GeotaggedData):
     'Pictures to be answered, a data set of their own.'
     layout = ''

@@ -83,7 +83,7 @@ def _cut(polygon: shapely.Polygon, to: Transformer) -> shapely.Polygon | shapely
               for turn in range(math.floor((west + 180) / 360), math.ceil((east + 180) / 360))]
     return _filled(*pieces)
 
-
+# %% ../../nbs/inference/polygons.ipynb #e1fea28f-2
 def _unrolled(ring: shapely.LinearRing, to: Transformer) -> shapely.Polygon:
     'The inside of a ring in degrees, its longitudes without a jump.'
     at = shapely.get_coordinates(ring)
@@ -151,7 +151,7 @@ def write_layer(
             style(draft)
     return count
 
-
+# %% ../../nbs/inference/polygons.ipynb #47ad9cd4-2
 def write_polygons(
     mask: str | Path,  # raster of class ids
     target: str | Path,  # .gpkg or .geojson

@@ -154,7 +154,7 @@ def dense_crf(
         q = said.softmax(0)
     return q
 
-
+# %% ../../nbs/inference/postprocess.ipynb #5c2e0fc2-2
 def _gaussians(y: Tensor, x: Tensor, width: float):
     'The sum over all pixels of a Gaussian of their distance: along columns, then along rows.'
     along_y, along_x = (torch.exp(-(t[:, None] - t) ** 2 / (2 * width**2)) for t in (y, x))
@@ -242,7 +242,7 @@ class Postprocess:
             least = int(np.ceil(self.min_area / area))
         return remove_small(mask, least) if least else mask
 
-
+# %% ../../nbs/inference/postprocess.ipynb #711ece0f-2
 def _known(kind: type, settings: Mapping[str, Any], prefix: str):
     'Build from a mapping whose keys are checked.'
     names = [field.name for field in fields(kind)]

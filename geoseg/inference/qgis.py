@@ -73,7 +73,7 @@ def class_pipe(
                for i, (name, color) in enumerate(zip(names, colors, strict=True))]
     return renderer('paletted', node('colorPalette', *entries), opacity=opacity, band=1)
 
-
+# %% ../../nbs/inference/qgis.ipynb #54712569-2
 RAMP = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))  # viridis
 
 
@@ -268,7 +268,7 @@ def reference_system(crs: str) -> Element:
              node('authid', text=':'.join(name) if name else ''), node('description', text=known.name)]
     return node('spatialrefsys', *parts)
 
-
+# %% ../../nbs/inference/qgis.ipynb #8d38ebc7-2
 def layer_node(
     layer: MapLayer,
     key: str,
@@ -322,7 +322,7 @@ def write_project(
         archive.writestr(entry, '<!DOCTYPE qgis>\n' + tostring(project, encoding='unicode') + '\n')
     write_whole(target, content.getvalue())
 
-
+# %% ../../nbs/inference/qgis.ipynb #8d38ebc7-3
 def _relative(file: Path, folder: Path) -> str:
     try:
         path = Path(os.path.relpath(file, folder)).as_posix()

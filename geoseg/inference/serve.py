@@ -48,7 +48,7 @@ class Limits:
     waiting: int = 8  # requests that wait while one is answered
     patience: float = 600  # seconds until an answer is there
 
-
+# %% ../../nbs/inference/serve.ipynb #b521ac20-2
 class Served:
     'A network that answers files.'
 
@@ -111,7 +111,7 @@ def need_serve(name: str) -> Any:
     except ImportError as error:
         raise ConfigError(f"{name} is not installed: pip install 'geoseg[serve]'") from error
 
-
+# %% ../../nbs/inference/serve.ipynb #7a64b8c8-2
 def make_app(
     served: Served,
     limits: Limits | None = None,
@@ -180,7 +180,7 @@ def make_app(
     app.add_api_route('/', about, methods=['GET'])
     return app
 
-
+# %% ../../nbs/inference/serve.ipynb #7a64b8c8-3
 LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 
 

@@ -122,7 +122,7 @@ def flip(
         batch['xy'] = batch['xy'].flip([axis - 1 for axis in axes])
     return batch
 
-
+# %% ../../nbs/inference/tiling.ipynb #89d83b32-2
 def resize(
     batch: Mapping[str, Any],
     factor: float,  # of height and width
@@ -192,7 +192,7 @@ def probability_rows(
     probs = average_views(predictor, (crop(batch, *corner, h, w) for corner in plan), tta, places=places)
     yield from blend_rows(((*corner, part) for corner, part in zip(plan, probs, strict=True)), down, across)
 
-
+# %% ../../nbs/inference/tiling.ipynb #9e0e78e4-2
 def crop(
     batch: Mapping[str, Any],
     row: int,  # of the first pixel; multiples of 4 where cells have positions

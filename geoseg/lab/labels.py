@@ -35,7 +35,7 @@ class Drawn:
     when: str = ''  # UTC
     annotator: str = ''
 
-
+# %% ../../nbs/lab/labels.ipynb #a55f091f-2
 class DrawnLabels:
     'The polygons of a file; each change is on disk when the call returns.'
 
@@ -142,7 +142,7 @@ class DrawnLabels:
         self.before.pop()
         return True
 
-
+# %% ../../nbs/lab/labels.ipynb #a55f091f-3
 def polygon_of(
     points: Sequence[Sequence[float]],  # x, y
 ) -> shapely.Polygon:

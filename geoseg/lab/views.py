@@ -38,7 +38,7 @@ class Layers:
     sample: dict[str, Any] = field(default_factory=dict)
     affine: np.ndarray | None = None  # float64 [2, 3]: (column, row, 1) of a pixel's corner to metres of the frame
 
-
+# %% ../../nbs/lab/views.ipynb #090a5933-2
 class View:
     'How the samples of one kind of task are explored: subclass it, and it takes part.'
 
@@ -207,7 +207,7 @@ class SegmentationView(View):
             entries.append(entry)
         return {'recalled': entries}
 
-
+# %% ../../nbs/lab/views.ipynb #2990528d-2
 def _fitted(logits: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
     'Logits [1, K, h, w] in the size of the picture, [K, H, W].'
     if tuple(logits.shape[-2:]) != tuple(shape):

@@ -51,7 +51,7 @@ def count_at_least(
     parts = [(scores[i] >= v[:, None]).sum(1) for i, v in zip(rows.split(256), least.split(256), strict=True)]
     return torch.cat(parts).cpu().numpy()
 
-
+# %% ../../nbs/metrics/retrieval.ipynb #8473274c-2
 def retrieve(
     query: Tensor,  # float [Q, D], of length 1
     gallery: Tensor,  # float [N, D], of length 1, on the same device

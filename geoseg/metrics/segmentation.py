@@ -260,7 +260,7 @@ def block_sums(
 def _scorer(statistic):
     return statistic if callable(statistic) else lambda c: metrics_from_confusion(c)[statistic]
 
-
+# %% ../../nbs/metrics/segmentation.ipynb #c4aa2355-2
 def bootstrap_interval(
     confusions,  # int [N, K, K], one matrix an image; or [N, ...] of anything that adds up
     statistic: str | Callable = 'mIoU',  # a key of metrics_from_confusion, or a function of the summed counts

@@ -87,7 +87,7 @@ def build_network(
                  for key, value in (spec.get('init_args') or {}).items()}
     return kind(**arguments)
 
-
+# %% ../../nbs/models/checkpoints.ipynb #6299f4be-2
 BYTES = re.compile(rb'c(__builtin__|builtins)\nbytearray\n')  # in a pickle: a call that makes as many as it likes
 PICKLES, PICKLED = 5, 1 << 26  # at the head of a file of before torch 1.6, and the most bytes that they hold
 
@@ -135,7 +135,7 @@ def check_pickle(
         with open(path, 'rb') as file:
             check_legacy(file)
 
-
+# %% ../../nbs/models/checkpoints.ipynb #6299f4be-3
 def read_file(
     path: str | Path,
 ) -> Any:
@@ -161,7 +161,7 @@ def read_checkpoint(
     check_tensors(checkpoint.get('ema', {}), path)
     return checkpoint
 
-
+# %% ../../nbs/models/checkpoints.ipynb #6299f4be-4
 OF_THE_MACHINE = ('root', 'cache', 'index_dir', 'allow_outside')  # settings of the data that no card says
 PARTS = {'recipe': str, 'kind': str, 'layout': str, 'augment': Mapping, 'data': Mapping, 'labels': Mapping,
          'frame': Mapping}  # of a card; each may be absent, or none
@@ -217,7 +217,7 @@ def card_kind(
                          f'one of {", ".join(LAYOUTS)}')
     return LAYOUTS[card['layout']].kind
 
-
+# %% ../../nbs/models/checkpoints.ipynb #6299f4be-5
 def check_tensors(
     weights: Any,  # of a file
     source: str | Path,  # the file, for the error
@@ -274,7 +274,7 @@ def network_hash(
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
-
+# %% ../../nbs/models/checkpoints.ipynb #6299f4be-6
 def load_weights(
     network: nn.Module,
     checkpoint: Mapping[str, Any],

@@ -32,7 +32,7 @@ class PooledMaps(Pyramid):
     def forward(self, image: Tensor) -> Tensor:  # [B, C, H, W] to [B, num_features]
         return super().forward(image)[-1].mean((2, 3))
 
-
+# %% ../../nbs/models/crossview.ipynb #029f62d0-2
 class CrossView(nn.Module):
     'Features of photos and tiles, to be compared by their cosine.'
 

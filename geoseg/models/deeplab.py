@@ -114,7 +114,7 @@ class DilatedSegmentation(nn.Module):
         'The loss of the map, and `aux_weight` times that of the auxiliary map.'
         return loss(output['logits'], mask) + self.aux_weight * loss(output['aux_logits'], mask)
 
-
+# %% ../../nbs/models/deeplab.ipynb #9b5c5764-2
 class FCN(DilatedSegmentation):
     'Fully convolutional network (Long et al. 2015, arXiv:1411.4038) on a dilated ResNet.'
 

@@ -182,7 +182,7 @@ class Pyramid(nn.Module):
         plain = {name.removeprefix('model.'): inner for name, inner in own.items()}  # of a vision transformer
         return [own, plain, {re.sub(r'^([a-z]+)_(\d+)\.', r'\1.\2.', name): inner for name, inner in own.items()}]
 
-
+# %% ../../nbs/models/encoders.ipynb #46a9bda5-2
 class Neck(nn.Module):
     'Maps of other strides from one of stride 16.'
 

@@ -350,7 +350,7 @@ def judge(
     logits = torch.addmm(head.bias.float()[:, None], head.weight.flatten(1).float(), recall.features.flatten(0, 1).T)
     return logits.softmax(0).T.unflatten(0, shape)  # over the first axis: so much faster on a CPU
 
-
+# %% ../../nbs/models/geosegformer.ipynb #2145fa8f-2
 @patch
 @torch.no_grad()
 def remember(
@@ -369,4 +369,3 @@ def remember(
     each = entries[0, 0].numel()
     self.memory.write(xy.reshape(-1, 2), entries.flatten(2).transpose(1, 2).flatten(0, 1),
                       source.repeat_interleave(each), time.repeat_interleave(each), probs)
-

@@ -81,7 +81,7 @@ class Graph(nn.Module):
         known = {'logits': self.answer, 'steps': 'steps'}
         return [known.get(name, f'{name}_features') for name in OUTPUTS if name in found]
 
-
+# %% ../../nbs/models/graphs.ipynb #a26a0006-2
 def recall_of(
     inputs: Mapping[str, Tensor],
 ) -> Recall | None:

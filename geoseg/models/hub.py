@@ -97,7 +97,7 @@ def model_card(
         intended_use or 'Not stated. It was not tested on other sensors, seasons or regions than those of its data.',
         '', '## Licence', '', license or 'Not stated: ask the authors before use.', ''])
 
-
+# %% ../../nbs/models/hub.ipynb #54061775-2
 def write_beside(
     folder: Path,
     card: Mapping[str, Any],

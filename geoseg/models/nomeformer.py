@@ -135,7 +135,7 @@ class Encoder(nn.Module):
             x = block(x, real, filled, angles)
         return x[:, :, 1:]
 
-
+# %% ../../nbs/models/nomeformer.ipynb #34a3ce0f-2
 class NoMeFormer(nn.Module):
     'A class for each face from geometry.'
 
@@ -204,7 +204,7 @@ class NoMeFormer(nn.Module):
         parts = [features, fourier(xyz)] if self.encoder.position == 'fourier' else [features]
         return self.encoder.embed(torch.cat(parts, -1))
 
-
+# %% ../../nbs/models/nomeformer.ipynb #34a3ce0f-3
 def xavier(module: nn.Module):
     'Xavier weights for linear layers, ones for norms, zeros for biases.'
     if isinstance(module, nn.Linear):
@@ -240,7 +240,7 @@ class TextureToken(nn.Module):
         gathered = (weight[..., None, :] @ x)[..., 0, :]
         return self.out(torch.where(some, gathered, self.none))
 
-
+# %% ../../nbs/models/nomeformer.ipynb #4b597646-2
 class TexturedNoMeFormer(NoMeFormer):
     'A class for each face from geometry and raw texture.'
 

@@ -143,7 +143,7 @@ def external(model: Any) -> list[str]:
     return [entry.value for tensor in tensors if tensor.data_location == tensor.EXTERNAL
             for entry in tensor.external_data if entry.key == 'location']
 
-
+# %% ../../nbs/models/onnx.ipynb #a26b0012-2
 def read_about(
     model: Any,  # onnx.ModelProto
     path: str | Path,  # for errors

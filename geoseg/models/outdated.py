@@ -195,7 +195,7 @@ def tree_probabilities(
         out[:, trees.classes_.astype(int)] = trees.predict_proba(features)
     return out
 
-
+# %% ../../nbs/models/outdated.ipynb #4bafb8d4-2
 class CrossFit:
     'Trees of each fold, taught by a map on ground away from that fold.'
 
@@ -315,7 +315,7 @@ def trust_maps(
         found.append(np.exp(sharpness * (gain - gain.max(0))))
     return found
 
-
+# %% ../../nbs/models/outdated.ipynb #5d8f7ecb-2
 FREE = 3  # the last features of the evidence; all others can only raise the probability of the class
 
 
@@ -411,7 +411,7 @@ def with_halo(
     wide = tuple(slice(max(s.start - halo, 0), min(s.stop + halo, n)) for s, n in zip(window, shape, strict=True))
     return wide, tuple(slice(s.start - o.start, s.stop - o.start) for s, o in zip(window, wide, strict=True))
 
-
+# %% ../../nbs/models/outdated.ipynb #d4993e44-2
 TILE = 256  # side of the squares on which known years are looked at, pixels
 
 

@@ -218,7 +218,7 @@ class SharedNetwork(nn.Module, PyTorchModelHubMixin, library_name='geoseg', pipe
     def _load_as_pickle(cls, model, model_file, map_location, strict):
         raise ValueError(f'{model_file}: expected model.safetensors, which `save_pretrained` writes')
 
-
+# %% ../../nbs/models/predictor.ipynb #e01f8286-2
 @patch
 def save_pretrained(
     self: Predictor,

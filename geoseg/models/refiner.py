@@ -63,7 +63,7 @@ class JoinedMaps(nn.Module):
         size = maps[0].shape[2:]
         return self.norm(maps[0] + sum(F.interpolate(x, size, mode='bilinear', align_corners=False) for x in maps[1:]))
 
-
+# %% ../../nbs/models/refiner.ipynb #5aebd6a8-2
 class TRMSeg(nn.Module):
     'A small network that refines its own segmentation over several steps, and halts.'
 
@@ -252,7 +252,7 @@ def refine(
             yield finished.pop(given)
             given += 1
 
-
+# %% ../../nbs/models/refiner.ipynb #2171a89a-2
 class _Places:
     'The tiles that are worked on.'
 

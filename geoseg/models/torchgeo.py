@@ -32,7 +32,7 @@ def as_pixels(
     low, high = value_range
     return np.ascontiguousarray(((image.float() - low) / (high - low)).permute(1, 2, 0).numpy())
 
-
+# %% ../../nbs/models/torchgeo.ipynb #3874f8aa-2
 class TorchGeoSamples(Dataset):
     'A data set of TorchGeo, with the keys of geoseg; indexed by `Key` or number.'
 

@@ -40,7 +40,7 @@ class PyramidUnet(nn.Module):
         initialize_decoder(self.decoder)
         initialize_head(self.segmentation_head)
 
-
+# %% ../../nbs/models/unet.ipynb #1df019e9-2
 class UNet(nn.Module):
     'U-Net (Ronneberger et al. 2015, arXiv:1505.04597) on an encoder of segmentation-models-pytorch.'
 

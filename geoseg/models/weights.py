@@ -174,7 +174,7 @@ def _optional(name):  # a counter that old files of torchvision lack, and a memo
 def _first(names):
     return f'{len(names)} (first: {names[0]})' if names else '0'
 
-
+# %% ../../nbs/models/weights.ipynb #a18c0004-2
 def load_pretrained(
     network: nn.Module,
     path: str | Path,  # as `read_weights` takes it
@@ -234,7 +234,7 @@ def check_architecture(
         raise ValueError(f'pretrained: {path} holds the weights of {known}, the encoder is {name}: choose the encoder '
                          f'tu-{known} (`backbone` {known} in the cross-view network)')
 
-
+# %% ../../nbs/models/weights.ipynb #a18c0004-3
 def start_from(
     network: nn.Module,
     path: str | Path,  # as `read_weights` takes it

@@ -147,7 +147,7 @@ def inside_of(
     'Mean and standard deviation, where a file of ours normalises.'
     return (facts['mean'], facts['std']) if (own.get('normalization') or {}).get('inside') else None
 
-
+# %% ../../nbs/models/wrapped.ipynb #a26d0009-2
 def gather_facts(
     source: str | Path,  # for errors
     known: Mapping[str, Any],  # of the file
@@ -181,7 +181,7 @@ def gather_facts(
             raise ConfigError(f'{source}: {name} is {value!r}, expected a whole number of {least} or more')
     return facts
 
-
+# %% ../../nbs/models/wrapped.ipynb #a26d0009-3
 def finish(
     source: str | Path,  # for errors
     model: WrappedModel,
@@ -301,7 +301,7 @@ def wrap_transformers(
                          multiple=facts.get('multiple', 1), network=network)
     return finish(folder, model, facts, getattr(made.config, 'num_channels', None))
 
-
+# %% ../../nbs/models/wrapped.ipynb #a26d0013-2
 def wrap_smp(
     folder: Path,
     config: Mapping[str, Any],  # of config.json
@@ -351,7 +351,7 @@ def wrap_folder(
     raise ConfigError(f'{folder}: config.json is that of no library that is known (transformers, '
                       'segmentation-models-pytorch); save the model as ONNX')
 
-
+# %% ../../nbs/models/wrapped.ipynb #a26d0013-3
 def wrap_pt2(
     path: Path,
     given: Mapping[str, Any],

@@ -149,7 +149,7 @@ class Task(L.LightningModule):
     def on_load_checkpoint(self, checkpoint):
         self.train_sums, self.plateau_state = checkpoint['train_sums'].to(self.device), checkpoint['plateau']
 
-
+# %% ../../nbs/tasks/base.ipynb #b5152578-2
 def without_gradient(output: Any) -> Tensor:
     'A loss of 0 that reaches every output: the loss of a batch without a label, in step with other processes.'
     return sum((0 * leaf).sum() for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.requires_grad)

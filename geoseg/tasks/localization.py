@@ -42,7 +42,7 @@ def truth_of(
     tiles = pairs.pairs.groupby('photo').tile
     return [group.to_numpy() for _, group in tiles]
 
-
+# %% ../../nbs/tasks/localization.ipynb #4df7e1e7-2
 class LocalizationTask(Task):
     'Train a network whose features of a photo and of its tile are alike, and measure what it finds.'
 

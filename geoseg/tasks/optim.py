@@ -132,6 +132,7 @@ def param_groups(
     assert sorted(id(p) for g in groups for p in g['params']) == sorted(id(p) for p in named.values())
     return groups
 
+# %% ../../nbs/tasks/optim.ipynb #347d9bb0-2
 def _layers(network, layer_decay, encoder, layer_of):
     'Layer number of every parameter of the encoder, and the number of what follows the last block.'
     if layer_decay is None:
@@ -209,6 +210,7 @@ class CurveLR(LRScheduler):
         for group, lr in zip(self.optimizer.param_groups, self._last_lr, strict=True):
             group['lr'] = lr
 
+# %% ../../nbs/tasks/optim.ipynb #2cc80526-2
 class Schedule:
     'A learning rate over a run: subclasses give `factor`.'
     interval = 'step'  # what `factor` counts: optimizer steps or epochs
@@ -302,6 +304,7 @@ class WarmupCosine(Schedule):
         _check_warmup(*self._extent(steps_per_epoch, epochs))
         return super().__call__(optimizer, steps_per_epoch, epochs)
 
+# %% ../../nbs/tasks/optim.ipynb #7e0b9b91-2
 class WarmupPoly(Schedule):
     'Linear warm-up, then (1 - progress) ** power, as SegFormer is trained.'
     def __init__(self,
@@ -393,6 +396,7 @@ class Constant(Schedule):
 
     def factor(self, t, steps_per_epoch, epochs, top): return 1.
 
+# %% ../../nbs/tasks/optim.ipynb #e12fad55-2
 class Plateau(Schedule):
     'A lower rate when what is monitored has not improved for some epochs (PyTorch\'s `ReduceLROnPlateau`).'
     interval = 'epoch'

@@ -169,7 +169,7 @@ class RecipeCLI(LightningCLI):
                 raise cause from None
             raise ConfigError(str(cause.args[0] if cause.args else cause)) from cause
 
-
+# %% ../../nbs/training/config.ipynb #2408c89d-2
 def limited(
     weights: str | Path,  # a file
     kind: type[nn.Module],
@@ -362,7 +362,7 @@ def parse(
         cli.config.run.recipe = recipe
     return cli
 
-
+# %% ../../nbs/training/config.ipynb #42dccf6c-2
 def arranged(
     settings: Sequence[Mapping[str, Any]],  # later ones win; names may be dotted
 ) -> dict[str, Any]:
@@ -420,7 +420,7 @@ def allowed_imports():
     finally:
         parsing_settings.update(before)
 
-
+# %% ../../nbs/training/config.ipynb #42dccf6c-3
 def require_classes(
     config,  # parsed
 ):
@@ -470,7 +470,7 @@ def is_cache(
     made = (path for name in ('patches', 'meshes') for path in Path(folder).expanduser().glob(f'{name}/*'))
     return any((path / name).is_file() for path in made for name in ('index.json', 'pixels.json', 'meta.json'))
 
-
+# %% ../../nbs/training/config.ipynb #42dccf6c-4
 def check_run(
     config: Mapping[str, Any],  # of a run
     source: str | Path,  # its file, for the error
@@ -523,7 +523,7 @@ def settled(
         config = seen
     raise ConfigError(f'{source}: settings are written as text within text')
 
-
+# %% ../../nbs/training/config.ipynb #42dccf6c-5
 def unfolded(
     value: Any,  # plain values
 ) -> Any:
@@ -571,7 +571,7 @@ def require_agreement(
             told = ', '.join(f'{key} is {value}' for key, value in values.items())
             raise ConfigError(f'{told}: they must agree; {name} sets both, null is for a network that takes any')
 
-
+# %% ../../nbs/training/config.ipynb #42dccf6c-6
 def choose_method(
     configs: Sequence[Mapping[str, Any]],
     overrides: dict[str, Any],  # `method` is taken out
@@ -613,7 +613,7 @@ def _argument(key: str, value: Any) -> str:
         return f'--config={json.dumps(value)}'
     return f'--{key}={value if isinstance(value, str) else json.dumps(value)}'
 
-
+# %% ../../nbs/training/config.ipynb #42dccf6c-7
 LINKED = {'data.init_args.seed': 'seed_everything (seed)',
           'model.init_args.network.init_args.num_classes': 'the labels of the data',
           'model.init_args.network.init_args.channels': 'the bands of the data'}

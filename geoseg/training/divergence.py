@@ -20,7 +20,7 @@ from .run import rank_zero_info
 class Diverged(ValueError):
     'A loss or weights that are not finite.'
 
-
+# %% ../../nbs/training/divergence.ipynb #9f8b89f8-2
 class StopAtDivergence(L.Callback):
     'Stop a run whose loss or weights are not finite, before they are saved; count the batches without a label.'
 
@@ -113,7 +113,7 @@ class StopAtDivergence(L.Callback):
         kept = f'the last good checkpoint is {last}' if last.is_file() else 'no checkpoint was written before'
         raise Diverged(f'{where}; {kept}. Look at these samples, take a lower lr, or set trainer.gradient_clip_val')
 
-
+# %% ../../nbs/training/divergence.ipynb #9f8b89f8-3
 def finite_weights(module: torch.nn.Module) -> bool:
     'Whether all weights that are trained are finite; a device is asked once.'
     trained = [p.detach() for p in module.parameters() if p.requires_grad]

@@ -67,7 +67,7 @@ def steepest(
     best = int(np.argmin(slope))
     return float(table['lr'].iloc[best]) if slope[best] < 0 else None
 
-
+# %% ../../nbs/training/find_lr.ipynb #be28ff35-2
 @text_paths
 @releases_locks()
 def find_lr(

@@ -78,7 +78,7 @@ def optional(
     'The same reader, and null for null.'
     return lambda value: None if value is None else read(value)
 
-
+# %% ../../nbs/training/foreign.ipynb #c5c37923-2
 def one_of(
     known: Mapping[str, Any],  # name, in small letters -> what it is here
 ) -> Callable[[Any], Any]:
@@ -163,7 +163,7 @@ def absent(*keys: str) -> Callable[[Any], Any]:
         return {key: 0 if key.endswith('_padding') else None for key in keys}
     return read
 
-
+# %% ../../nbs/training/foreign.ipynb #d24ec77c-2
 def watch_one_score(values: Mapping[str, Any], monitor: str, network: type):
     'One score is watched, in its own direction.'
     keys = 'checkpointing.monitor', 'training.early_stopping.metric'
@@ -286,7 +286,7 @@ def head_and_layers(value: Any) -> dict[str, float | None]:
 def averaged(value: Any) -> dict[str, None]:
     return {} if flag(value) else {'run.ema': None}
 
-
+# %% ../../nbs/training/foreign.ipynb #15dbdde6-2
 def bounds(value: Any) -> list[float]:
     if len(numbers(value)) != 2:
         raise ValueError('[from, to]')
@@ -301,7 +301,7 @@ def fit_texture(values: Mapping[str, Any], monitor: str, network: type):
         raise ConfigError(f'model.use_texture: {json.dumps(not reads)} is for --recipe {other}; '
                           f'{network.__name__} reads {"" if reads else "no "}texture')
 
-
+# %% ../../nbs/training/foreign.ipynb #15dbdde6-3
 MESHES = System('meshes', ('geoseg.models.nomeformer.NoMeFormer',), (
     Key('training.epochs', ('trainer.max_epochs',), whole),
     Key('training.batch_size', (f'{DATA}batch_size',), whole, 'samples of n_clusters clusters'),
@@ -509,7 +509,7 @@ class Foreign:
         value = read_value(key, self.values[key.name])
         return value if isinstance(value, dict) else dict.fromkeys(key.to, value)
 
-
+# %% ../../nbs/training/foreign.ipynb #537751f2-2
 MISSING = object()
 
 
@@ -626,7 +626,7 @@ def read_foreign(
         overlay['data'] = {'init_args': found.fit_data({'class_path': base['data']['class_path']})['init_args']}
     return found
 
-
+# %% ../../nbs/training/foreign.ipynb #fabdb2ab-2
 def _within(config: Any, name: str) -> Any:
     for part in name.split('.'):
         config = (config or {}).get(part)

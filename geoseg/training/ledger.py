@@ -123,7 +123,7 @@ def augment_class(
             return next((kind for kind in typing.get_args(hint) or [hint] if kind is not type(None)), None)
     return None
 
-
+# %% ../../nbs/training/ledger.ipynb #1edge006-2
 def deciding(
     config: Mapping[str, Any],  # a recipe
     settings: Mapping[str, Any],  # overrides of the recipe
@@ -274,7 +274,7 @@ def restated(
                  if (dotted == given or dotted.endswith(f'.{given}')) and new == value}
     return same
 
-
+# %% ../../nbs/training/ledger.ipynb #1edge015-2
 @patch
 def key(
     self: Ledger,

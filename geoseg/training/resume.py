@@ -32,7 +32,7 @@ class Rule(NamedTuple):
     honoured: bool  # or refused
     meaning: str  # what a new value does, or why there can be none
 
-
+# %% ../../nbs/training/resume.ipynb #d8c3cfbe-2
 NETWORK, DATA = 'model.init_args.network', 'data.init_args'
 SAME_DATA = 'training and validation stay what split.csv says'
 RULES = [Rule(*row) for row in (

@@ -119,7 +119,7 @@ def metadata(
             'deterministic': determinism(), 'seed': seed, 'command': command, 'cwd': str(Path.cwd()),
             'started': time.strftime('%Y-%m-%dT%H:%M:%S%z')}
 
-
+# %% ../../nbs/training/run.ipynb #74d5dc88-2
 METADATA = {key: (dict, inner) for key, inner in {  # what its values are, and the parts of these
     'git': object, 'versions': object, 'deterministic': object, 'samples': int, 'parameters': int, 'changed': list,
     'ended': (int, str)}.items()} | {key: (list, inner) for key, inner in {
@@ -173,7 +173,7 @@ def run_folder(
     'The folder of the run that a checkpoint belongs to.'
     return Path(checkpoint).parent.parent
 
-
+# %% ../../nbs/training/run.ipynb #9a8133a5-2
 @dataclass
 class Run:
     "A run's folder, and the checkpoint of it that is meant."
@@ -311,7 +311,7 @@ class Run:
         cli.datamodule.setup()
         return cli.datamodule
 
-
+# %% ../../nbs/training/run.ipynb #9a8133a5-3
 def runs_in(
     out: str | Path,
     recipe: str = '*',  # its name; *: of all
@@ -366,7 +366,7 @@ def find_resume(
                                 f'resume goes on from epochs {there}; every_n_epochs=1 in the next run keeps each')
     return folder, whole[epoch]
 
-
+# %% ../../nbs/training/run.ipynb #9a8133a5-4
 WEIGHTS = 'weights-epoch'  # begins the names of files that hold the weights of an epoch alone
 
 

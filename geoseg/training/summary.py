@@ -181,7 +181,7 @@ def shell_commands(
     start = [['cd', about['cwd']]] if about.get('cwd') else []
     return [shell_words(words) for words in (*start, *(['geoseg', *line] for line in lines))]
 
-
+# %% ../../nbs/training/summary.ipynb #c5a01f1d-2
 def summary(
     run: Run,
 ) -> str:  # Markdown
@@ -235,7 +235,7 @@ def data_rows(run: Run, config: Mapping[str, Any], about: Mapping[str, Any]) -> 
     rows['samples'] = ', '.join(f'{n} {name}' for name, n in (about.get('samples') or {}).items())
     return rows
 
-
+# %% ../../nbs/training/summary.ipynb #c5a01f1d-3
 def score_table(
     scores: Mapping[str, float | None],
 ) -> str:

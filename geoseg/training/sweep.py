@@ -105,7 +105,7 @@ def results(
     for key, row in compute(run_job, {key: (job,) for key, job in known.items()}, where, title='sweep', errors=True):
         yield known[key], row
 
-
+# %% ../../nbs/training/sweep.ipynb #2b141c05-2
 @releases_locks()
 @text_paths
 def sweep(

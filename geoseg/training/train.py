@@ -114,7 +114,7 @@ def train(
         cli = parse([*([recipe] if recipe else []), *configs], given)
     return fit(cli, folder, checkpoint, command, recipe if folder is None else None, plugins, force)
 
-
+# %% ../../nbs/training/train.ipynb #617ef639-2
 @releases_locks()
 def fit(
     cli: RecipeCLI,  # parsed
@@ -226,7 +226,7 @@ def fit(
             write_summary(run.folder)
     return run
 
-
+# %% ../../nbs/training/train.ipynb #617ef639-3
 def is_finished(
     folder: Path,  # of a run
     checkpoint: Path | None,  # that it would go on from
@@ -271,7 +271,7 @@ def check_resumed(
     if start is not None and trainer.world_size == 1:  # with more, when the data are shared among the processes
         batches_done(start, cli.datamodule.train_dataloader().batch_sampler, trainer.limit_train_batches)
 
-
+# %% ../../nbs/training/train.ipynb #617ef639-4
 def write_weights_end(
     trainer: L.Trainer,  # after its last epoch
     task: L.LightningModule,
@@ -287,7 +287,7 @@ def write_weights_end(
         average.swap(trainer, task)
     write_whole(path, content.getvalue())
 
-
+# %% ../../nbs/training/train.ipynb #617ef639-5
 def prepare(
     cli: RecipeCLI,  # built
     folder: Path,  # of the run
@@ -333,7 +333,7 @@ def prepare(
         freeze.check(cli.model.network, trainer.world_size)
     return trainer, record
 
-
+# %% ../../nbs/training/train.ipynb #617ef639-6
 def other_loggers(
     names: Sequence[str] | None,  # wandb, mlflow
     folder: Path,  # of the run
@@ -366,7 +366,7 @@ def _mlflow(folder: Path, recipe: str):
         write_whole(file, logger.run_id)
     return logger
 
-
+# %% ../../nbs/training/train.ipynb #617ef639-7
 LOGGERS = {'wandb': _wandb, 'mlflow': _mlflow}
 
 

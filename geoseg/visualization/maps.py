@@ -145,7 +145,7 @@ def acquisition_layer(data: RasterData, a: Acquisition, size: int) -> folium.ras
     image, bounds = to_mercator((255 * picture).astype(np.uint8), grid, a.crs, picture.any(-1), size)
     return folium.raster_layers.ImageOverlay(image, bounds, name=page_text(f'image {a.name}'), show=False)
 
-
+# %% ../../nbs/visualization/maps.ipynb #4419fa08-2
 def write_page(
     path: str | Path,  # of the HTML file
     data: SegmentationData,  # set up, with a frame

@@ -166,7 +166,7 @@ def recall_weights(
     nothing = (1 - weights.sum(1)).clamp(min=0).reshape(shape).cpu().numpy()
     return nothing, dict(sorted(sources.items(), key=lambda kv: kv[1][0]))
 
-
+# %% ../../nbs/visualization/memory.ipynb #a0546c44-2
 def plot_recall(
     predictor: Predictor,  # of a network with a memory
     dataset: Dataset,  # of georeferenced samples, not augmented

@@ -59,7 +59,7 @@ def draw_place(
     axis.tick_params(labelsize=6)
     axis.set_title('unknown' if np.isnan(sample_place(sample)).any() else 'place, m', fontsize=8)
 
-
+# %% ../../nbs/visualization/samples.ipynb #82499698-2
 def plot_samples(
     dataset: Dataset,  # of a data module
     items: Sequence,  # numbers or keys of samples

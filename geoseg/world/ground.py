@@ -204,6 +204,7 @@ def draw_buildings(
     outlines = [Polygon(ORIGIN + corners[i] * (1, -1)) for i in keep]
     return gpd.GeoDataFrame(b.iloc[keep].reset_index(drop=True), geometry=outlines, crs=CRS)
 
+# %% ../../nbs/world/ground.ipynb #56de810c-2
 def paint_buildings(
     buildings: gpd.GeoDataFrame,  # of `draw_buildings`
     n: int,

@@ -98,6 +98,7 @@ def quaternion_of(
     turned = Rotation.from_euler('ZX', [-camera.yaw, camera.pitch - 180], degrees=True)
     return np.roll(turned.as_quat(), 1)
 
+# %% ../../nbs/world/layouts.ipynb #6f2a9335-2
 def write_wildscenes(
     world: World,
     root: Path,  # an empty folder

@@ -76,7 +76,7 @@ def _crown(x, y, z, radius, height, rng):
     i, j = np.arange(6), (np.arange(6) + 1) % 6
     return points, np.concatenate([np.stack([i, j, 0 * i + 6], 1), np.stack([j, i, 0 * i + 7], 1)])
 
-
+# %% ../../nbs/world/meshes.ipynb #de11be8b-2
 def mesh_tile(
     world: World,
     row: int,  # of the tile
@@ -140,7 +140,7 @@ def mesh_tile(
                 np.concatenate([on_page, on_page[twice], on_page[:3]]).astype(np.int64), pages,
                 frame={'crs': CRS, 'offset': [*ORIGIN, 0.0]}, name=f'tile_{row:02}_{col:02}')
 
-
+# %% ../../nbs/world/meshes.ipynb #de11be8b-3
 def mesh_pages(
     world: World,
     row: int,

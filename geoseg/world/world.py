@@ -58,6 +58,7 @@ def _check_seed(seed):
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f'seed {seed!r}: expected a whole number, 0 or more')
 
+# %% ../../nbs/world/world.ipynb #56ef06e8-2
 @repeatable
 def draw_world(
     seed: int = 0,  # another seed is another place

@@ -166,7 +166,7 @@ class MeshDataset(Dataset):
             places = places[..., ::-1].copy()
         return {'pixels': pixels, 'pixel_mask': known, 'pixel_at': places}
 
-
+# %% ../../../nbs/data/meshes/clusters.ipynb #a67eaefa-2
 PADDED = {'faces': 0, 'valid': False, 'labels': 255, 'clusters': -1, 'pixels': 0, 'pixel_mask': False, 'pixel_at': 0}
 
 
@@ -341,7 +341,7 @@ class MeshData(SegmentationData):
         self.setup()
         return {m.path.name: m.meta['counts'] for part in self.prepared.values() for m in part}
 
-
+# %% ../../../nbs/data/meshes/clusters.ipynb #082e7e87-2
 def _named_meshes(folder: Path) -> list[Path]:
     'Those of `meshes_in`, no two of one name: they would share their labels and their answer.'
     files = list_files(folder, SUFFIXES).files

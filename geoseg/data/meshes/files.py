@@ -73,7 +73,7 @@ def check_mesh(mesh: Mesh) -> Mesh:
             raise ValueError(f'{mesh.name}: {len(values)} {key} for {len(faces)} faces')
     return mesh
 
-
+# %% ../../../nbs/data/meshes/files.ipynb #0c8681c8-2
 def read_offset(
     words: Sequence[str],
     file: Path,  # named in the error
@@ -164,7 +164,7 @@ def _rows(element: dict | None) -> int:
     data = element.get('data', ())
     return min(map(len, data.values()), default=0) if isinstance(data, dict) else len(data)
 
-
+# %% ../../../nbs/data/meshes/files.ipynb #563d73ca-2
 MIXED = 'a binary PLY has faces with as many corners each: save it as triangles, or as text (ASCII)'
 
 
@@ -237,7 +237,7 @@ def read_obj(
         mesh.frame = {'crs': comments['crs'], 'offset': read_offset(comments['offset'].split(), path)}
     return check_mesh(mesh)
 
-
+# %% ../../../nbs/data/meshes/files.ipynb #9d613dfe-2
 def _obj_faces(lines, vertices, uvs):
     'Vertex and texture number of each corner (-1: none), from 0, and corners a face.'
     flat, uv_index, sizes, vertices_read, textured = [], [], [], 0, 0
@@ -284,7 +284,7 @@ def _picture(path, words, within) -> Path:
         name = name.replace('\\', '/')
     return within.path(path, name)
 
-
+# %% ../../../nbs/data/meshes/files.ipynb #9d613dfe-3
 def _materials(path, libraries, within) -> dict[str, Path]:
     'The picture of each material that has one.'
     textures, name = {}, None
@@ -358,7 +358,7 @@ def read_frame(
         raise ValueError(f'{file}: expected <SRS>EPSG:…</SRS> and <SRSOrigin>x,y,z</SRSOrigin> ({error})') from error
     return {'crs': crs, 'offset': offset}
 
-
+# %% ../../../nbs/data/meshes/files.ipynb #b385ca21-2
 def labels_expected(
     path: Path,  # of a mesh without labels
 ) -> str:
@@ -494,7 +494,7 @@ def write_ply(
         file.write('\n'.join([*head, 'end_header', '']).encode())
         file.write(mesh.vertices.astype(point).tobytes() + table.tobytes())
 
-
+# %% ../../../nbs/data/meshes/files.ipynb #17e0af7d-2
 def write_obj(
     path: str | Path,
     mesh: Mesh,

@@ -53,7 +53,7 @@ class Preparation:
     missing_texture: str = 'error'  # a page that is not there: 'error', or 'ignore': its faces have no pixels
     unknown: str = 'error'  # label values that the scheme does not know: 'error' or 'ignore'
 
-
+# %% ../../../nbs/data/meshes/prepared.ipynb #07f241ef-2
 class PreparedMesh:
     'The faces of a mesh in the order of its clusters, mapped from disk.'
 
@@ -107,7 +107,7 @@ class PreparedMesh:
             return np.full((*points.shape[:-1], 2), np.nan)
         return frame.from_crs(points[..., :2] + self.corner, self.meta['frame']['crs'])
 
-
+# %% ../../../nbs/data/meshes/prepared.ipynb #07f241ef-3
 def fingerprint(
     path: Path,  # of a mesh
     scheme: LabelScheme,
@@ -159,7 +159,7 @@ def _prepare(mesh: Mesh, scheme: LabelScheme, settings: Preparation, folder: Pat
         'settings': asdict(settings), 'counts': clean.counts | {'textured': int(textured)}, 'placed': bool(placed),
         'labelled': mesh.labels is not None, 'origin': origin.tolist(), 'frame': mesh.frame}))
 
-
+# %% ../../../nbs/data/meshes/prepared.ipynb #07f241ef-4
 def _write_pixels(mesh, kept, settings, folder) -> tuple[int, bool]:
     'Write pixels and their offsets; the number of faces that have any, and whether their places are given.'
     table = Path(mesh.name).with_suffix('.npz')
@@ -218,7 +218,7 @@ def _read_table(path, mesh):
         pixels, at = pixels[chosen], at[chosen]
     return pixels, counts, at.astype(np.float32)
 
-
+# %% ../../../nbs/data/meshes/prepared.ipynb #07f241ef-5
 def _page_size(mesh, number, settings) -> tuple[int, int] | None:
     'Rows and columns of a page; None where it is missing and may be.'
     path = mesh.pages[number] if number < len(mesh.pages) else None

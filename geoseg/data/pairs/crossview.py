@@ -61,7 +61,7 @@ class PairAugment:
             steps.append(A.OneOf([A.GridDropout(ratio=0.4, p=1), holes], p=self.dropout))
         return steps
 
-
+# %% ../../../nbs/data/pairs/crossview.ipynb #d1c1e173-2
 class PairPipeline:
     'A picture as the network sees it; what is random is a function of the seed.'
 

@@ -179,7 +179,7 @@ class Pairs:
         return Pairs([self.photos[i] for i in photos], self.photo_xy[photos], self.tiles, self.tile_xy, self.tile_side,
                      *kept, self.frame)
 
-
+# %% ../../../nbs/data/pairs/pairs.ipynb #a402af6f-2
 def read_pairs(
     path: str | Path,  # of a JSON file, in the root of the data set
     mode: str = 'pos_semipos',  # which lists are pairs: 'pos' or 'pos_semipos'
@@ -336,7 +336,7 @@ def write_pairs(
         write_whole(root / f'{area}-drone2sate-{part}.json', dumps([entry(i) for i in numbers]) + '\n')
     write_whole(root / 'frame.json', dumps(frame.to_dict()) + '\n')
 
-
+# %% ../../../nbs/data/pairs/pairs.ipynb #acdeb983-2
 METADATA = ('height', 'yaw', 'pitch', 'fov')
 
 

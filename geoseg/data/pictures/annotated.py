@@ -197,7 +197,7 @@ class AnnotatedData(ImageData):
         files = [] if self.table is None else list(self.table['image'])
         return SegmentationData.inputs(self) + files + list(self.read_files)
 
-
+# %% ../../../nbs/data/pictures/annotated.ipynb #a77f9d3b-2
 def is_annotation(spec: Any) -> bool:
     'Whether a setting names an annotation file.'
     return isinstance(spec, str | Path) and Path(spec).suffix.lower() in {kind.suffix for kind in FORMATS.values()}

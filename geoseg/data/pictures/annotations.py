@@ -176,7 +176,7 @@ class AnnotationFile:
                              'pixels')
         return height, width
 
-
+# %% ../../../nbs/data/pictures/annotations.ipynb #709624e3-2
 def annotation_format(
     path: Path,
 ) -> type[AnnotationFile] | None:  # None: no format that is known
@@ -444,7 +444,7 @@ def file_values(
 
     return value_of
 
-
+# %% ../../../nbs/data/pictures/annotations.ipynb #844b0e94-2
 def drawn_mask(
     file: Path,
     name: str,  # of the picture in it

@@ -125,7 +125,7 @@ def suffixes(
                 return example[len(begin):], tail
     return '', ''
 
-
+# %% ../../../nbs/data/pictures/arrangements.ipynb #f635b3bf-2
 def beside(
     pictures: Collection[tuple[str, str]],  # (name, extension)
 ) -> set[tuple[str, str]]:  # suffixes of pictures and of masks

@@ -101,7 +101,7 @@ def pair_files(
     return pd.DataFrame({'name': list(files), 'image': list(files.values()),
                          'mask': [labels.get(n) for n in files]})
 
-
+# %% ../../../nbs/data/pictures/files.ipynb #f8bd041b-2
 def list_pairs(
     images: Path,
     masks: Path | None,  # maybe the same; None: no masks

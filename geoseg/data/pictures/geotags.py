@@ -72,7 +72,7 @@ def unix_times(
             unix_time(text, f'{path}: line {line_of(path, row)}')
     return np.array(times, np.float64)
 
-
+# %% ../../../nbs/data/pictures/geotags.ipynb #9d091f61-2
 def read_poses(
     path: str | Path,  # poses2d.csv: a time, x, y, and what else there is, separated by spaces or commas
 ) -> pd.DataFrame:  # time (UNIX seconds), x, y (metres), in the order of time

@@ -86,7 +86,7 @@ class ImageSegmentation(Dataset):
         'A sample as the network gets it, beside its mask.'
         return plot_sample(self[item], self.scheme, self.pipeline.normalize)
 
-
+# %% ../../../nbs/data/pictures/images.ipynb #0c2c042c-2
 def plot_sample(
     sample: dict,  # with image, mask and name
     scheme: LabelScheme,
@@ -258,7 +258,7 @@ def place(
     xy = self.frame.to_xy(gps) if self.frame is not None else np.full_like(gps, np.nan)
     return table.assign(x=xy[:, 0], y=xy[:, 1])
 
-
+# %% ../../../nbs/data/pictures/images.ipynb #cf8eb35a-2
 @patch
 def divide(
     self: ImageData,
@@ -316,7 +316,7 @@ def grouped(
          'drive=REGEX, or a split.csv')
     return samples.assign(group=samples['group'].where(~few, ''))
 
-
+# %% ../../../nbs/data/pictures/images.ipynb #cf8eb35a-3
 @patch
 def with_validation(
     self: ImageData,
@@ -393,7 +393,7 @@ def sample_weights(
     'Repeat factors of the training pictures, where `oversample` asks for them.'
     return None if self.oversample is None else repeat_factors(self.class_counts('train'), self.oversample)
 
-
+# %% ../../../nbs/data/pictures/images.ipynb #ed9b0f4f-2
 @patch
 def check_shapes(
     self: ImageData,
@@ -441,7 +441,7 @@ def require_folders(
             there = ', '.join(path.name for path in found.values()) or 'none of another split'
             raise FileNotFoundError(f'{root / name}: no such folder ({split}_dir); there is {there}')
 
-
+# %% ../../../nbs/data/pictures/images.ipynb #bfe8b887-2
 class FolderData(ImageData):
     'Pictures and masks in two folders, or beside each other, with or without a folder for each split.'
     layout = 'folders'
@@ -526,7 +526,7 @@ class FolderData(ImageData):
         part = part.assign(name=prefix + part['name'], time=np.nan)
         return part if split is None else part.assign(split='predict' if unlabelled and split == 'test' else split)
 
-
+# %% ../../../nbs/data/pictures/images.ipynb #bfe8b887-3
 def arrangement_of(
     root: Path,
     module: type[ImageData],
@@ -542,7 +542,6 @@ def arrangement_of(
         raise ValueError(f'{root}: pictures and masks can be read in {len(found)} ways; choose one: '
                          + '; or '.join(one.words() for one in found))
     return {name: getattr(found[0], name) for name in usual} if found else {}
-
 
 # %% ../../../nbs/data/pictures/images.ipynb #408a7a7d
 class WildscenesData(ImageData):

@@ -200,7 +200,7 @@ def sat_pairs(
     return pd.DataFrame({'name': list(images), 'image': list(images.values()),
                          'mask': [masks.get(n) for n in images], 'split': split})
 
-
+# %% ../../../nbs/data/pictures/patches.ipynb #71768b39-2
 class DeepGlobeData(ImageData):
     'Patches of large images: `train/ID_sat.jpg` with `ID_mask.png`, `valid`, `test`.'
     layout = 'deepglobe'

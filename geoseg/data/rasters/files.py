@@ -95,7 +95,7 @@ def match_bands(
         found.setdefault((date, tile), {})[band] = files[date, tile, band]
     return found
 
-
+# %% ../../../nbs/data/rasters/files.ipynb #cf568e06-2
 def match_pattern(
     root: str | Path,
     pattern: str,  # as in `match_bands`
@@ -120,7 +120,7 @@ class Limit:
         grid = Affine(window.width / width, 0, window.col_off, 0, window.height / height, window.row_off)
         return rasterize([self.shape], (height, width), transform=grid).astype(bool)
 
-
+# %% ../../../nbs/data/rasters/files.ipynb #d220b896-2
 @dataclass(frozen=True)
 class Acquisition:
     'One raster of a place at a time, with its mask where there is one.'
@@ -167,7 +167,7 @@ class Acquisition:
                 for o, p, q in ((c, a, b), (f, d, e)))
         return min(x), min(y), max(x), max(y)
 
-
+# %% ../../../nbs/data/rasters/files.ipynb #d220b896-3
 REMOTE: dict[Path, Any] = {}  # `RemoteRaster`s by the files that stand for them, in this process
 DRIVERS = {'.tif': 'GTiff', '.tiff': 'GTiff', '.vrt': 'VRT', '.jp2': 'JP2OpenJPEG', '.png': 'PNG'}
 LARGE, BLOCK = 1 << 31, 1 << 30  # bytes: of a raster that must hold some of what it promises; of a block
@@ -223,7 +223,7 @@ def check_promise(
     if 'OVERVIEW_FILE' in raster.tags(ns='OVERVIEWS'):
         raise ValueError(f'{path}: names overviews in another file; expected those inside, or in {path.name}.ovr')
 
-
+# %% ../../../nbs/data/rasters/files.ipynb #d220b896-4
 def check_beside(
     path: Path,  # of a raster
 ):
@@ -243,7 +243,7 @@ def check_beside(
         elif name.endswith('.aux.xml') and 'OVERVIEW_FILE' in read_text(entry.path, most=SETTINGS, errors='replace'):
             raise ValueError(f'{entry.path}: names overviews in another file; expected {path.name}.ovr')
 
-
+# %% ../../../nbs/data/rasters/files.ipynb #d220b896-5
 # what a mosaic is made of: no pixels from other formats, no functions, nothing that is warped while it is read
 VRT_PARTS = frozenset('''
     VRTDataset SRS GeoTransform GCPList GCP Metadata MDI VRTRasterBand Description ColorInterp ColorTable Entry
@@ -298,7 +298,7 @@ def color_table(
     table[list(entries)] = list(entries.values())
     return table
 
-
+# %% ../../../nbs/data/rasters/files.ipynb #d220b896-6
 def raise_remote(f: rasterio.DatasetReader):
     'Raise why a server did not give what was read last; an error of a file on this machine is left.'
     with suppress(Exception):  # rasterio raises the same error once more, in the next call
@@ -345,7 +345,7 @@ def is_georeferenced(
     with open_raster(path) as f:
         return f.crs is not None
 
-
+# %% ../../../nbs/data/rasters/files.ipynb #d220b896-7
 def holds_rasters(
     folder: Path,
 ) -> bool:
@@ -399,7 +399,7 @@ def read_acquisition(
                 raise ValueError(f'{mask}: does not touch {image}: {extents(a, f.bounds, f.crs)}')
     return a
 
-
+# %% ../../../nbs/data/rasters/files.ipynb #d220b896-8
 def stacked(
     a: Acquisition,  # of the band whose grid counts
     bands: Mapping[str, Path],  # name to file
@@ -452,7 +452,7 @@ def scale_tags(
             tags += [(1., 0.)] * a.count if color_table(f) is not None else own
     return () if {*tags} == {(1., 0.)} else tuple(tags)
 
-
+# %% ../../../nbs/data/rasters/files.ipynb #d220b896-9
 def with_scale(
     acquisitions: Sequence[Acquisition],
     apply: bool = False,  # else their numbers are read as they are stored
@@ -505,7 +505,7 @@ def touches(
     left, bottom, right, top = a.bounds
     return west < right and left < east and south < top and bottom < north
 
-
+# %% ../../../nbs/data/rasters/files.ipynb #d220b896-10
 def extents(
     a: Acquisition,
     bounds: tuple[float, float, float, float],
@@ -564,7 +564,7 @@ def on_grid(
     return WarpedVRT(f, crs=a.crs, transform=Affine(*a.transform), width=a.width, height=a.height,
                      resampling=resampling, tolerance=1e-6, **beyond)
 
-
+# %% ../../../nbs/data/rasters/files.ipynb #d220b896-11
 def note_warped(
     acquisitions: Sequence[Acquisition],  # their masks rasters
 ):
@@ -580,7 +580,7 @@ def note_warped(
         note(f'{file} ({grid}){more}: on another grid than the images, warped to it (nearest); ground beyond is '
              'ignored')
 
-
+# %% ../../../nbs/data/rasters/files.ipynb #d220b896-12
 def find_acquisitions(
     root: str | Path,
     pattern: str = '{date}_image.tif',

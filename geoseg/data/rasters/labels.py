@@ -41,7 +41,7 @@ class LabelSettings:
     outside: str = 'ignore'  # ground in no feature: 'ignore', or a class
     label_extent: str = 'labels'  # where `outside` is that class: in the extent of 'labels', or of each 'image'
 
-
+# %% ../../../nbs/data/rasters/labels.ipynb #1ab00007-2
 @dataclass(frozen=True)
 class LabelSource:
     'A file with the labels of acquisitions; one subclass a kind of file.'

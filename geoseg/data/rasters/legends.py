@@ -62,7 +62,7 @@ def as_value(value: Any) -> Any:  # int or str
     text = str(value).strip()
     return int(text) if text.lstrip('-').isdecimal() else plain(value)
 
-
+# %% ../../../nbs/data/rasters/legends.ipynb #f0d2f319-2
 @dataclass(frozen=True)
 class LegendLabels(LabelSource):
     'Labels whose values mean classes of ours by a legend.'

@@ -177,7 +177,7 @@ def without(
         return None
     return replace(a, masked=True, limit=Limit(hashlib.blake2b(shape.wkb, digest_size=8).hexdigest(), shape))
 
-
+# %% ../../../nbs/data/rasters/limits.ipynb #7625e559-2
 def keep_apart(
     parts: dict[str, list[Acquisition]],  # by split
 ) -> dict[str, list[Acquisition]]:

@@ -150,7 +150,7 @@ def band_numbers(
         raise ValueError(f'{a.image}: bands {tuple(bands)} asked for, it has 1 to {a.count}')
     return numbers
 
-
+# %% ../../../nbs/data/rasters/reader.ipynb #e52f9c13-2
 @dataclass(frozen=True)
 class IgnoreBand:
     'A band, such as quality flags or a cloud mask, that says which pixels are ignored; it is no channel.'
@@ -194,7 +194,7 @@ def check_ranges(
                              'value_range=[[0,3000]]')
     return ranges
 
-
+# %% ../../../nbs/data/rasters/reader.ipynb #e52f9c13-3
 class Reader:
     'Windows of acquisitions: images ready for the pipeline and masks of train ids.'
 

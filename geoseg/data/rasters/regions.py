@@ -76,7 +76,7 @@ def corner_xy(
     a, cols, rows = area.acquisition, [0, area.width] * 2, [0, 0, area.height, area.height]
     return pixel_xy(a.transform, a.crs, frame, np.add(cols, area.col), np.add(rows, area.row))
 
-
+# %% ../../../nbs/data/rasters/regions.ipynb #395fc31f-2
 def outline(
     area: Area,
     crs: str,  # of the polygon

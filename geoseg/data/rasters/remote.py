@@ -88,7 +88,7 @@ def share_open_files():
     for name, known in SHARED.items():
         getattr(_vsiopener, name).set(known)
 
-
+# %% ../../../nbs/data/rasters/remote.ipynb #ff824e59-2
 share_open_files()  # the main thread, which closes what threads of a pool have opened
 
 

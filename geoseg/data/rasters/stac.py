@@ -84,7 +84,7 @@ def stac_reader(
 
     return Reader(max_retries=0)
 
-
+# %% ../../../nbs/data/rasters/stac.ipynb #9f47cb57-2
 def read_items(
     spec: str,  # a file or an address
     access: Access,
@@ -149,7 +149,7 @@ def read_items(
         raise ConfigError(f'{public(spec)}: no items in it')
     return sorted(items, key=lambda item: (time_of(item), item.id))
 
-
+# %% ../../../nbs/data/rasters/stac.ipynb #9f47cb57-3
 def own_href(item: Mapping[str, Any], page: str) -> str:
     'Where an item of a page lies: its link to itself, else the page.'
     links = [link.get('href') for link in item.get('links', []) if isinstance(link, dict) and link.get('rel') == 'self']
@@ -221,7 +221,7 @@ def asset_raster(
     return RemoteRaster(href, access, cache, time_of(item), scales if {*scales} - {(1., 0.)} else (),
                         names if len({*names}) == len(names) else (), code or known.get('proj:wkt2'), local)
 
-
+# %% ../../../nbs/data/rasters/stac.ipynb #fb7d4a83-2
 def stac_folder(
     spec: str,  # a file or an address
     access: Access,
@@ -307,7 +307,7 @@ class StacData(RasterData):
     def addresses(cls, spec: Any) -> bool:
         return is_stac(spec)
 
-
+# %% ../../../nbs/data/rasters/stac.ipynb #4b569015-2
 def open_stac(
     spec: str,
     assets: Sequence[str] | None = None,

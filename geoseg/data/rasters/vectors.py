@@ -72,7 +72,7 @@ class VectorHeader:
     fields: tuple[str, ...]
     count: int
 
-
+# %% ../../../nbs/data/rasters/vectors.ipynb #1ac00007-2
 @lru_cache(maxsize=64)
 def read_header(path: Path, layer: str | None, stamp: tuple[int, int]) -> VectorHeader:
     'The header of a layer; `ValueError` naming the file where it cannot be read.'
@@ -184,7 +184,7 @@ def widened(
     shapes[thin] = buffered.to_crs(crs).to_numpy()
     return shapes
 
-
+# %% ../../../nbs/data/rasters/vectors.ipynb #1ac00009-2
 def on_pixels(
     shapes: np.ndarray,  # [n] of shapely, in the CRS of an acquisition
     a: Acquisition,
@@ -248,7 +248,7 @@ def draw(
                   all_touched=all_touched and polygons)
     return out
 
-
+# %% ../../../nbs/data/rasters/vectors.ipynb #1ac0000b-2
 DRAWN = {'class', 'date', 'when', 'annotator'}  # columns of what `geoseg.explore` writes: its class is known
 
 
@@ -374,7 +374,7 @@ class VectorLabels(LabelSource):
         hidden = drawn < 0
         return MaskPixels(np.where(hidden, 0, drawn).astype(np.uint16), None, hidden)
 
-
+# %% ../../../nbs/data/rasters/vectors.ipynb #1ac0000b-3
 def plain(value: Any) -> Any:  # str or int
     'A value of a column as a class; numbers that are whole, as integers.'
     if isinstance(value, str):

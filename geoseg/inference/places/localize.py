@@ -51,7 +51,7 @@ def photo_files(
         raise FileNotFoundError(f'{photos}: no such photo or folder of photos')
     return {Path(name).with_name(path.name).as_posix(): path for name, path in files.items()}
 
-
+# %% ../../../nbs/inference/places/localize.ipynb #8c50f938-2
 @releases_locks()
 @text_paths
 @takes_trust
@@ -119,7 +119,7 @@ def localize(
         return _localize(files, Localizer.load(checkpoint, device), gallery, tiles, sides, k, Path(out), register,
                          allow_outside)
 
-
+# %% ../../../nbs/inference/places/localize.ipynb #8c50f938-3
 def _localize(files, localizer, gallery, tiles, sides, k, out, register, allow_outside) -> pd.DataFrame:
     known = None
     if gallery is not None and (tiles is None or Path(f'{gallery}.json').is_file()):
@@ -138,7 +138,6 @@ def _localize(files, localizer, gallery, tiles, sides, k, out, register, allow_o
         places = register_places(places, files, tiles)
     write_places(places, out)
     return places
-
 
 # %% ../../../nbs/inference/places/localize.ipynb #2ee6584c
 class PlaceAnswer(Answer):

@@ -50,7 +50,7 @@ def _read(path: Path, size: int) -> Any:  # of safetensors, open
     except SafetensorError as error:
         raise ValueError(f'{path}: not readable ({error}); make the gallery anew') from error
 
-
+# %% ../../../nbs/inference/places/map_gallery.ipynb #c7934ac3-2
 class MapGallery:
     'Tiles and key points of a map.'
 
@@ -151,7 +151,7 @@ class MapGallery:
         chosen = np.array(chosen, int)
         return chosen, best[chosen], similarity[:, chosen].argmax(0) if len(chosen) else chosen
 
-
+# %% ../../../nbs/inference/places/map_gallery.ipynb #c7934ac3-3
 def tile_name(side: float, x: float, y: float) -> str:
     'The name of a tile: its side, and the metres of its centre.'
     return f'{side:.1f}m_{x:.1f}_{y:.1f}'
@@ -203,7 +203,7 @@ def tile_blocks(
             if tiles:
                 yield np.stack(tiles), np.array(centres), np.array(shares)
 
-
+# %% ../../../nbs/inference/places/map_gallery.ipynb #971ce086-2
 def point_blocks(
     mosaic: Mosaic,
     resolution: float,  # metres a pixel
@@ -294,7 +294,7 @@ def build_gallery(
             path.unlink()
     return MapGallery(folder, about, tables)
 
-
+# %% ../../../nbs/inference/places/map_gallery.ipynb #537b5202-2
 def _save(path: Path, tables: dict[str, np.ndarray]) -> int:  # bytes
     with writing(path) as draft:
         save_file({name: np.ascontiguousarray(value) for name, value in tables.items()}, draft)

@@ -105,7 +105,7 @@ def _hats(count: int) -> np.ndarray:  # [count, LATTICE]: weights of linear inte
     at = np.linspace(0, LATTICE - 1, count)
     return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(LATTICE)))
 
-
+# %% ../../../nbs/inference/places/mosaic.ipynb #7a83e138-2
 @dataclass
 class Mosaic:
     'Rasters as one picture of the ground.'

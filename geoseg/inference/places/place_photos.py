@@ -76,7 +76,7 @@ def _number(value: Any) -> float:
     except (TypeError, ValueError, ZeroDivisionError):
         return math.nan
 
-
+# %% ../../../nbs/inference/places/place_photos.ipynb #be6cd65d-2
 def camera_place(
     placement: Placement,
     focal: float,  # share of the photo's longer side
@@ -169,7 +169,7 @@ class Found:
         'Whether it is taken to be on the map.'
         return self.confidence >= CLAIMED
 
-
+# %% ../../../nbs/inference/places/place_photos.ipynb #144fc3fe-2
 def verify(
     points: Points,  # of the photo, pixels
     shape: tuple[int, int],  # rows, columns

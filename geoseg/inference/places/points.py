@@ -139,7 +139,7 @@ class Placement:
         area = shapely.Polygon(corners)
         return area.convex_hull.area < 1.02 * area.area and sides.max() < 2 * sides.min()
 
-
+# %% ../../../nbs/inference/places/points.ipynb #0f682278-2
 def lay_photo(
     photo: Points,  # pixels
     ground: Points,  # metres

@@ -54,7 +54,7 @@ def strata_of(
             number[i, j] = found.index(name)
     return found, number
 
-
+# %% ../../../nbs/inference/rasters/change_points.ipynb #942af350-2
 @releases_locks()
 @text_paths
 def sample(
@@ -110,7 +110,7 @@ def sample(
     write_layer(target, [points], points, POINTS, 'Point')
     return pd.DataFrame({'hectares': hectares, 'points': [len(d.row) for d in drawn]}, pd.Index(strata, name='stratum'))
 
-
+# %% ../../../nbs/inference/rasters/change_points.ipynb #942af350-3
 def is_sample(
     path: Path,
 ) -> bool:

@@ -150,7 +150,7 @@ class RasterArchive:
                 'now': np.where(judged, now, IGNORE), 'score': np.where(judged, score, NOT_JUDGED),
                 'before': times_before(maps, now, shown, k)}
 
-
+# %% ../../../nbs/inference/rasters/changes.ipynb #fabe6dbb-2
 LAYERS = {'then': 'uint8', 'now': 'uint8', 'shown': 'uint8', 'before': 'uint8', 'score': 'uint16'}
 
 
@@ -209,7 +209,7 @@ def count_past(
         years.append(year)
     return years
 
-
+# %% ../../../nbs/inference/rasters/changes.ipynb #05437669-2
 def judge_past(
     years: Sequence[PastYear],
     threshold: float,
@@ -371,7 +371,7 @@ def change_polygons(
                 'date_remembered': [dates[i] for i in sums[:, 4:].argmax(1)], 'date_seen': day_of(a),
                 'lasting': older}, geometry=shown, crs=a.crs)
 
-
+# %% ../../../nbs/inference/rasters/changes.ipynb #1c8214de-2
 def move(
     transform: rasterio.Affine,
     xy: np.ndarray,  # float [N, 2]
@@ -432,7 +432,7 @@ def category_names(
     names, k = scheme.names, scheme.num_classes
     return {i * k + j: a if i == j else f'{a} → {b}' for i, a in enumerate(names) for j, b in enumerate(names)}
 
-
+# %% ../../../nbs/inference/rasters/changes.ipynb #f32ba05e-2
 @releases_locks()
 @text_paths
 @takes_trust

@@ -137,7 +137,7 @@ def read_new(
         raise ConfigError(f'{path}: no date in its name, which does not follow {pattern!r}: set date=YYYYMMDD')
     return read_acquisition(path, None, date, tile, path.parent.resolve().name, DataFolder(allow_outside=allow_outside))
 
-
+# %% ../../../nbs/inference/rasters/outdated.ipynb #80d400ae-2
 def choose_maps(
     new: Acquisition,
     acquisitions: Sequence[Acquisition],  # of the folder of maps
@@ -239,7 +239,7 @@ def check_numbers(
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ConfigError(f'{name} is {value!r}, expected a whole number, {least} or more')
 
-
+# %% ../../../nbs/inference/rasters/outdated.ipynb #a10f0002-2
 @releases_locks()
 @text_paths
 @takes_trust
@@ -339,7 +339,7 @@ def update_map(
     shutil.rmtree(draft_folder, ignore_errors=True)
     return json.loads(report.read_text())
 
-
+# %% ../../../nbs/inference/rasters/outdated.ipynb #a10f0002-3
 def predict_new(
     model: OutdatedMaps,  # that is fitted
     draft: Draft,  # of `classes`, and `probabilities` where they are wanted; what is done in it is left

@@ -149,7 +149,7 @@ def is_answered(
     known = json.loads(report.read_text()) if report.is_file() else {}
     return known.get('job') == job and all(targets[name].is_file() for name in job['layers'])
 
-
+# %% ../../../nbs/inference/rasters/rasters.ipynb #098109fb-2
 def predict_raster(
     predictor: Predictor,
     a: Acquisition,
@@ -223,7 +223,7 @@ def unanswered(
               for block in blocks_of(windows, parts)}
     return [block for block, draft in drafts.items() if draft.done[1] < block.end - block.first]
 
-
+# %% ../../../nbs/inference/rasters/rasters.ipynb #36d1c047-2
 def predict_rasters(
     predictor: Predictor,
     rasters: Sequence[Acquisition],
@@ -385,7 +385,7 @@ class RasterAnswer(Answer):
             predictor.asked += asked
             predictor.recalled += recalled
 
-
+# %% ../../../nbs/inference/rasters/rasters.ipynb #e9100663-2
 def work(
     call: Any,  # of `sent`
     stem: str,  # of the raster

@@ -139,7 +139,7 @@ def paint(
         draft.write(name, row, panel.first, values)
     draft.mark(number, rows.stop)
 
-
+# %% ../../../nbs/inference/rasters/stream.ipynb #413881a9-2
 def raster_draft(
     predictor: Predictor,
     windows: RasterWindows,
@@ -156,7 +156,7 @@ def raster_draft(
                for i, part in enumerate(parts[:-1])}
     return Draft(folder, job, layers | carried)
 
-
+# %% ../../../nbs/inference/rasters/stream.ipynb #413881a9-3
 def predict_layers(
     predictor: Predictor,
     windows: RasterWindows,
@@ -249,7 +249,7 @@ def block_draft(
                'tail': ('float32', channels, rows, after)}
     return Draft(folder / f'panel{n}_row{block.first}', job, layers)
 
-
+# %% ../../../nbs/inference/rasters/stream.ipynb #413881ac-2
 def answer_block(
     predictor: Predictor,
     windows: RasterWindows,

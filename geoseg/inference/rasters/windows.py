@@ -35,7 +35,7 @@ def middle_frame(
     (ta, tb, tc, td, te, tf), x, y = a.transform, a.width / 2, a.height / 2
     return Frame.of_crs(a.crs, (ta * x + tb * y + tc, td * x + te * y + tf))
 
-
+# %% ../../../nbs/inference/rasters/windows.ipynb #2a1bfa2b-2
 class RasterWindows:
     'Overlapping windows of an acquisition, as batches of the table.'
 
