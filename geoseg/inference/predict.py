@@ -47,7 +47,7 @@ def predict(
     gallery: str | Path | None = None,  # of a map; photos are placed on it before they are segmented
     k: int = 5,  # places of each photo
     register: bool = False,  # align photos to their first tiles, for a finer position
-    workers: int | None = None,  # processes on this machine that share GeoTIFFs and pictures
+    workers: int | None = None,  # processes on this machine that share GeoTIFFs
     address: str | None = None,  # of a Dask scheduler whose workers share them
     devices: int | None = None,  # GPUs of this machine, a process each
     model: str | Path | None = None,  # instead of a checkpoint: anyone's, see `ModelFile`; overrides add facts
