@@ -30,7 +30,7 @@ def words(outputs) -> str:
         elif output.output_type in ('execute_result', 'display_data'):
             texts.append(output.data.get('text/plain', ''))
     joined = ''.join(''.join(text) + '\n' for text in texts)
-    return ' '.join(VARIES.sub(' # ', re.sub(r'\x1b\[[\d;]*m', '', joined)).split())
+    return ' '.join(VARIES.sub(' # ', re.sub(r'\x1b\[[\d;]*m|<Figure[^>]*>', '', joined)).split())
 
 
 def run(path: Path, store: bool = False) -> bool:

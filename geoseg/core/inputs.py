@@ -136,8 +136,12 @@ def parse_yaml(
 ) -> Any:
     'What a text in YAML holds; `ValueError` where it is none, or a short one for far too much.'
     try:
-        loader = SAFE_LOADER(text)  # control characters are an error here
-        node = loader.get_single_node()
+        try:
+            loader = SAFE_LOADER(text)  # control characters are an error here
+            node = loader.get_single_node()
+        except yaml.YAMLError:
+            loader = yaml.SafeLoader(text)  # shows the place
+            node = loader.get_single_node()
         if node is None:
             return None
         check_aliases(node, source)
