@@ -288,7 +288,7 @@ def table(words: Words):
 def init(words: Words):
     'A commented configuration for a folder of data, to be edited.'
     from geoseg.evaluation.beginning import init
-    ours, settings = arguments_of(init, words, 'data', 'out')
+    ours, settings = arguments_of(init, words, 'data', 'out', 'force')
     settings = {key: from_yaml(key, value) if isinstance(value, str) and not value.startswith('{') else value
                 for key, value in settings.items()}
     if 'data' not in ours or words.configs:

@@ -70,7 +70,7 @@ def test_photos_to_be_found(alone, tmp_path):
 
 
 @pytest.mark.parametrize('recipe, data, options, said', [
-    ('unet', MESHES, {}, 'meshes, and this checkpoint .recipe unet. answers GeoTIFFs and pictures'),
+    ('unet', MESHES, {}, 'meshes, and this checkpoint .recipe unet. answers GeoTIFFs, STAC items, pictures'),
     ('nomeformer', PICTURES, {}, 'pictures, and this checkpoint .recipe nomeformer. answers meshes'),
     ('game4loc-same-area', MESHES, {'tiles': GTA}, 'meshes, and this checkpoint'),
     ('game4loc-same-area', PICTURES, {}, 'give a gallery, or the tiles'),

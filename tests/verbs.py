@@ -41,6 +41,8 @@ class Job:
         gta = world('gta')
         settings = tiny.settings(self.recipe, epochs=1) | {'trainer.limit_train_batches': 1,
                                                            'trainer.limit_val_batches': 1}
+        typed = {word.partition('=')[0] for word in self.more}
+        settings = {key: value for key, value in settings.items() if key not in typed}
         if self.recipe.startswith('game4loc'):
             del settings['trainer.limit_val_batches']
         given = {'settings': settings, 'run': run, 'out': out, 'tiles': gta, 'photos': gta / 'drone' / 'images',

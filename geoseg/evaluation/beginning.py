@@ -7,6 +7,7 @@ __all__ = ['NAMED', 'attribute_table', 'palette_of', 'guess_classes', 'guess_pai
            'describe_split', 'init', 'lacks_classes', 'fitted', 'InlineLists', 'commented', 'comments_of']
 
 # %% ../../nbs/evaluation/beginning.ipynb #c51f1548
+import inspect
 import os
 import re
 from collections.abc import Mapping
@@ -18,10 +19,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, UnknownKey
 from ..core.files import write_whole
 from ..core.inputs import SETTINGS, read_text
 from ..core.listing import collect_notes, list_files
+from ..core.locks import lock_output, releases_locks
 from ..core.notebooks import text_paths
 from ..core.outputs import check_outputs
 from ..core.pages import csv_text
@@ -159,9 +161,11 @@ def is_mask(
 
 # %% ../../nbs/evaluation/beginning.ipynb #4d463667-2
 @text_paths
+@releases_locks()
 def table(
     data: str | Path,  # a folder
     out: str | Path = 'table.csv',  # the table that is written, or a folder for table.csv
+    force: bool = False,  # although a process on another machine may write there, see `lock_output`
 ) -> tuple[pd.DataFrame, list[str]]:  # the rows, and what a reader must know
     'Write the table of a folder of pictures or rasters, for a person to correct: see `geoseg.data.tables`.'
     folder, out = Path(data).expanduser(), Path(out).expanduser()
@@ -170,6 +174,7 @@ def table(
     out = out if out.suffix else out / 'table.csv'
     if out.suffix.lower() != '.csv':
         raise ConfigError(f'out: {out}: expected a name that ends in .csv')
+    lock_output(out, force, file=True)
     with collect_notes() as notes:
         try:
             rows, how = rows_of(folder), 'as its layout tells'
@@ -245,10 +250,12 @@ def describe_split(
 
 # %% ../../nbs/evaluation/beginning.ipynb #d2f6786f-2
 @text_paths
+@releases_locks()
 def init(
     data: str | Path,  # a folder, or a table of images
     out: str | Path = 'config.yaml',  # the configuration that is written, or a folder for it; classes go beside it
     recipe: str | None = None,  # None: the one of `recipe_for`
+    force: bool = False,  # although a process on another machine may write there, see `lock_output`
     **settings: Any,  # of the data, such as pattern, label_file, bands
 ) -> tuple[Path, list[str]]:  # the file, and what was found
     'Write a commented configuration for a folder of data; `geoseg fit --config` takes it as it is.'
@@ -256,8 +263,13 @@ def init(
     out = out if out.suffix else out / 'config.yaml'
     if out.suffix not in ('.yaml', '.yml'):
         raise ConfigError(f'out: {out}: expected a name that ends in .yaml')
+    own = [name for name in inspect.signature(init).parameters if name != 'settings']
+    for name in settings:
+        if not any(takes(kind, [name]) for kind in LAYOUTS.values()):
+            raise UnknownKey(name, [*own, *(k for m in LAYOUTS.values() for k in inspect.signature(m).parameters)])
     if not folder.exists():
         raise FileNotFoundError(f'data: {folder}: no such file or folder')
+    lock_output(out, force, file=True)
     root = folder if folder.is_dir() else folder.parent
     if is_label_file(settings.get('labels')):
         settings['label_file'] = settings.pop('labels')
@@ -372,7 +384,6 @@ def comments_of(
     kind: type,
 ) -> dict[str, str]:
     'What each parameter of a class means, from the comments in its source.'
-    import inspect
     found = {}
     for line in inspect.getsource(kind.__init__).splitlines():
         if match := re.match(r'\s+(\w+):? ?.*?,?\s+# (.*)$', line):

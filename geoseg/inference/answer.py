@@ -442,7 +442,7 @@ def find_answer(
                 return kind(trained, request, files)
         if others := [a.name for a in known if a not in fitting and a.files(data) is not None]:
             raise ConfigError(f'{data}: {others[0]}, and this checkpoint (recipe {trained.recipe}) answers '
-                              + ' and '.join(a.name for a in fitting))
+                              + ', '.join(a.name for a in fitting))
         if isinstance(data, Mapping) or not named or not named[0].is_dir() and not is_table(named[0]):
             raise ConfigError(f'{data}: expected ' + ' or '.join(a.name for a in fitting))
     cli = trained.open(data)

@@ -22,7 +22,9 @@ WRITES = {'write_text', 'write_bytes', 'to_csv', 'to_json', 'to_parquet', 'to_fi
 WITHIN = {  # function or module -> why it may
     'core.files': 'is the helper',
     'core.locks': 'a lock is made in one step, by a link',
+    **dict.fromkeys(('core.remote.DiskCache', 'core.remote.Parts'), 'a cache: a part counts once the index names it'),
     'core.streams.peak_resident_memory': 'a switch of the kernel',
+    'inference.serve.Served.answer': 'the folder of one request, removed with it',
     'inference.rasters.draft.Draft': 'arrays that are taken up again; `done.json` says how far they are',
     'training.record.RunRecord.save': 'a copy beside its place, where nothing can be linked; moved in one step',
     **dict.fromkeys(('data.meshes.prepared._prepare', 'data.meshes.prepared._write_pixels',

@@ -36,7 +36,8 @@ def lock(path: Path, pid: int, **changes):
 
 OUTPUTS = {name: 'out/.lock' for name, job in JOBS.items() if job.writes and job.verb not in ('prepare', 'fit')} | {
     'fit ': 'RUN/.lock', 'calibrate pictures ': 'RUN/.lock', 'calibrate meshes ': 'RUN/.lock', 'halt-cal ': 'RUN/.lock',
-    'localize ': 'out/.gallery.lock', 'predict photos ': 'out/.gallery.lock'}  # job -> what is locked
+    'table': 'out/.table.csv.lock', 'init': 'out/.config.yaml.lock', 'localize ': 'out/.gallery.lock',
+    'predict photos ': 'out/.gallery.lock'}  # job -> what is locked
 
 
 @pytest.mark.parametrize('name', OUTPUTS)
