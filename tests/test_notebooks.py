@@ -23,7 +23,7 @@ from geoseg.world.layouts import world_data
 def made(once):
     'The tiny run as train.ipynb makes it, in a kernel as a user starts it. Not to be written into.'
     def make(folder):
-        given = tiny.settings('unet')
+        given = tiny.settings('unet', draw_every_n_epochs=10)
         separate = {name: given.pop(name) for name in ('epochs', 'batch_size', 'lr', 'seed')}
         execute('train.ipynb', folder, 'python3', recipe='unet', data=tiny.DATA, out=str(folder / 'runs'),
                 overrides=given, PAPERMILL_OUTPUT_PATH=str(folder / 'train.ipynb'), **separate)

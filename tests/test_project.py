@@ -69,9 +69,11 @@ def name(requirement: str) -> str:
 OPTIONAL = {'IPython'}  # imported only where a notebook is running, which brings it
 
 
-def declared() -> set[str]:
-    "Names of the distributions that settings.ini requires."
-    return {name(line) for line in docs.settings()['requirements'].splitlines() if line}
+def declared(extras: bool = False) -> set[str]:
+    "Names of the distributions that settings.ini requires, also those of its extras but for `dev`."
+    lists = [text for key, text in docs.settings().items()
+             if key == 'requirements' or extras and key.endswith('_requirements') and key != 'dev_requirements']
+    return {name(line) for text in lists for line in text.splitlines() if line}
 
 
 def imported(path: Path) -> set[str]:
@@ -86,7 +88,7 @@ def imported(path: Path) -> set[str]:
 
 
 def test_what_the_package_imports_is_declared():
-    known, owners = declared(), metadata.packages_distributions()
+    known, owners = declared(extras=True), metadata.packages_distributions()
     undeclared = [f'{path.relative_to(ROOT)} imports {module}'
                   for path in sorted((ROOT / 'geoseg').rglob('*.py')) for module in sorted(imported(path))
                   if not known & {name(owner) for owner in owners.get(module, [])}]

@@ -112,9 +112,23 @@ def memory_page(folder):
     return write_memory_page(folder / 'memory.html', memory, tiles=None)
 
 
+def change_page(folder):
+    import geopandas as gpd
+    import shapely
+    from verbs import changes_raster
+
+    from geoseg.visualization.changes import write_change_page
+    row = {'from': HOSTILE, 'to': HOSTILE, 'area_m2': 4., 'confidence': .5, 'date_remembered': HOSTILE,
+           'date_seen': HOSTILE, 'lasting': HOSTILE, 'geometry': shapely.box(500010, 5199900, 500020, 5199990)}
+    gpd.GeoDataFrame([row], crs='EPSG:32633').to_file(folder / 'changes.gpkg', layer='changes')
+    scheme = LabelScheme([HOSTILE, 'b'], colors=[(0, 0, 0), (9, 9, 9)])
+    return write_change_page(folder / 'changes.html', changes_raster(folder), folder / 'changes.gpkg', scheme,
+                             tiles=None)
+
+
 PAGES = {'visualization/meshes.py': mesh_page, 'visualization/maps.py': map_page,
          'visualization/localization.py': flight_page, 'visualization/memory.py': memory_page,
-         'visualization/photo_map.py': photo_page}
+         'visualization/photo_map.py': photo_page, 'visualization/changes.py': change_page}
 
 
 def test_the_writers_of_pages_are_all_here():

@@ -121,7 +121,7 @@ def test_predict_answers_the_area_on_its_own_grid(trained, scene, tmp_path):
 
 
 def lines(path):
-    gpd.GeoDataFrame(geometry=[on_ground(PART).exterior], crs='EPSG:32631').to_file(path)
+    gpd.GeoDataFrame(geometry=[shapely.LineString(on_ground(PART).exterior.coords)], crs='EPSG:32631').to_file(path)
     return str(path)
 
 
