@@ -61,6 +61,6 @@ def test_the_verbs(own_run, tmp_path, capfd, cache):
     assert f'total, {steps:g} steps' in said.out and 'Profiler' not in said.err
     for words, said in ((['halt-cal', *checkpoint, 'delta=2'], 'delta is 2'),
                         (['prepare', '--recipe', 'unet', 'data=world:tiny'], 'needs no preparation'),
-                        (['efficiency'], 'either a checkpoint or a recipe')):
+                        (['efficiency'], 'give either a checkpoint, a recipe, or a model')):
         assert cli.main(words) == 2
         assert said in capfd.readouterr().err
