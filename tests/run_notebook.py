@@ -1,4 +1,4 @@
-"""Run a notebook from top to bottom as nbdev_test does, in its own folder; its stored words must be what it prints now.
+"""Run a notebook from top to bottom as nbdev_test does, in its own folder; stored words should be those of now.
 
 `python tests/run_notebook.py NOTEBOOK --store` stores what it prints now, in the cells that print other words.
 """
@@ -18,6 +18,7 @@ from nbdev.process import NBProcessor
 # a machine prints its own paths, times and numbers, and as many blanks and dashes as these need
 VARIES = re.compile(r'''\S*/(?:tmp|home|root|cache|work)/\S*|0x[0-9a-f]+|[-+]?\d[\d.,_:T²³]*(?:e[-+]?\d+)?
                     |\bnan\b|\binf\b|[─━═|+…-]{2,}''', flags=re.VERBOSE)
+WIDGET = 'application/vnd.jupyter.widget-view+json'  # a bar of progress
 OF_THE_MACHINE = re.compile(r'shared_data|real_data|shutil\.which|find_spec')  # what is said depends on what is there
 
 
@@ -27,14 +28,17 @@ def words(outputs) -> str:
     for output in outputs:
         if output.output_type == 'stream' and output.name == 'stdout':
             texts.append(output.text)
-        elif output.output_type in ('execute_result', 'display_data'):
+        elif output.output_type in ('execute_result', 'display_data') and WIDGET not in output.data:
             texts.append(output.data.get('text/plain', ''))
     joined = ''.join(''.join(text) + '\n' for text in texts)
     return ' '.join(VARIES.sub(' # ', re.sub(r'\x1b\[[\d;]*m|<Figure[^>]*>', '', joined)).split())
 
 
-def run(path: Path, store: bool = False) -> bool:
-    "Whether all cells ran, and printed what is stored."
+STALE = 2
+
+
+def run(path: Path, store: bool = False) -> int:
+    "0 where all cells ran and printed what is stored, STALE where they print other words, else 1."
     config = get_config()
     sys.path.insert(0, str(config.config_path))
     os.environ['IN_TEST'] = '1'
@@ -53,7 +57,7 @@ def run(path: Path, store: bool = False) -> bool:
             shell.cell(cell)
             if shell.exc:
                 sys.stderr.write(shell.prettytb(fname=path) + '\n')
-                return False
+                return 1
             now = nbformat.from_dict(cell.outputs)
             before, after = words(old.get('outputs', [])), words(now)
             if before != after and (store or compared):
@@ -64,8 +68,8 @@ def run(path: Path, store: bool = False) -> bool:
     if wrong and store:
         nbformat.write(stored, path)
     sys.stderr.write('\n'.join(wrong))
-    return store or not wrong
+    return STALE if wrong and not store else 0
 
 
 if __name__ == '__main__':
-    sys.exit(not run(Path(sys.argv[1]).resolve(), '--store' in sys.argv))
+    sys.exit(run(Path(sys.argv[1]).resolve(), '--store' in sys.argv))
