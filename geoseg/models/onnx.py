@@ -30,12 +30,13 @@ LARGEST = (1 << 31) - 1  # bytes of an ONNX file
 
 def need(
     name: str,  # of a package
+    extra: str = 'export',  # of geoseg, that brings it
 ) -> ModuleType:
-    'A package of the extra `export`; `ConfigError` saying how to get it.'
+    'A package of an extra; `ConfigError` saying how to get it.'
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ConfigError(f"{name} is not installed: pip install 'geoseg[export]'") from error
+        raise ConfigError(f"{name} is not installed: pip install 'geoseg[{extra}]'") from error
 
 # %% ../../nbs/models/onnx.ipynb #a26b0007
 def deepness(
