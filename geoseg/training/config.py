@@ -65,6 +65,7 @@ class RunConfig:
     ema: float | None = None  # decay of averaged weights; None: no average
     freeze_encoder_epochs: int = 0  # first epochs in which the encoder does not learn
     freeze_batch_norm: bool = False  # batch norm of the encoder keeps the statistics that it has
+    channels_last: bool = False  # the network keeps its arrays with the channels last, where convolutions are quicker
     weights_end: bool = False  # write weights_end.pth at the end, a state_dict by published names
     requeue_on_sigterm: bool = False  # in a job of SLURM SIGTERM queues it again, as SIGUSR1 always does
     requeue_exit_code: int | None = None  # by which the site queues a job again; None: by scontrol requeue

@@ -84,6 +84,7 @@ RULES = [Rule(*row) for row in (
     ('run.monitor', False, 'best.ckpt was chosen by another score'),
     ('run.freeze_encoder_epochs', True, 'the encoder is released, or frozen again, as the new number says'),
     ('run.freeze_batch_norm', True, 'from the first step on'),
+    ('run.channels_last', True, 'from the first step on: other last digits'),
     ('run.ema', True, 'another decay; an average that begins now begins with the weights as they are'),
     ('run.*', True, 'what is kept, drawn and waited for: from the first epoch on'),
 )]

@@ -39,7 +39,7 @@ from ..core.signals import after_the_step, requeueing
 from ..models.checkpoints import WholeCheckpoints, load_weights, read_checkpoint
 from ..models.weights import published_weights, start_from
 from ..tasks.optim import trained_modules
-from .callbacks import (EMA, EarlyStopping, FreezeEncoder, NotebookProgress, SeedBatches,
+from .callbacks import (EMA, ChannelsLast, EarlyStopping, FreezeEncoder, NotebookProgress, SeedBatches,
                                        StopBetweenSteps, TerminalProgress)
 from .config import RecipeCLI, parse, parse_run, read_run
 from .divergence import StopAtDivergence, check_batch_of_one, check_labels, validates
@@ -321,6 +321,8 @@ def prepare(
     if config.patience is not None and cli.config_init['trainer']['limit_val_batches'] != 0:
         extra.append(EarlyStopping(config.monitor, patience=config.patience, check_on_train_epoch_end=True,
                                    mode='min' if record.sign < 0 else 'max', min_delta=0.0))
+    if config.channels_last:
+        extra.append(ChannelsLast())
     if config.ema is not None:
         extra.append(EMA(config.ema))
     freeze = FreezeEncoder(config.freeze_encoder_epochs, config.freeze_batch_norm)

@@ -21,7 +21,7 @@ from geoseg.training.find_lr import find_lr
 from geoseg.training.run import whole_epochs
 
 FROZEN = {'freeze_encoder_epochs': 1, 'freeze_batch_norm': True, 'trainer.limit_train_batches': 2.0 / 6,
-          'every_n_epochs': 1}
+          'every_n_epochs': 1, 'channels_last': True}
 
 
 @pytest.fixture(scope='module')
@@ -32,6 +32,16 @@ def run(tmp_path_factory):
 
 def weights_after(run, epoch):
     return network_weights(torch.load(whole_epochs(run.folder)[epoch], weights_only=True), averaged=False)
+
+
+def test_weights_have_their_channels_last_and_only_last_digits_change(run, tmp_path):
+    usual = tiny.train('unet', tmp_path, epochs=1, **FROZEN | {'channels_last': False})
+    last, plain = weights_after(run, 0), weights_after(usual, 0)
+    order = {name: p.is_contiguous(memory_format=torch.channels_last) for name, p in last.items() if p.ndim == 4}
+    assert order and all(order.values())
+    assert not all(p.is_contiguous(memory_format=torch.channels_last) for p in plain.values() if p.ndim == 4)
+    ours, theirs = (r.metrics.iloc[0][['Loss/train', 'Loss/val', 'mIoU/val']].astype(float) for r in (run, usual))
+    assert ours.to_numpy() == pytest.approx(theirs.to_numpy(), abs=1e-3)
 
 
 def test_an_encoder_is_frozen_then_released(run):
