@@ -1,4 +1,7 @@
 "Polygons, lines and points as labels: drawn chip by chip they are one big drawing, whatever their file and CRS are."
+import itertools
+import zlib
+
 import geopandas as gpd
 import numpy as np
 import pytest
@@ -144,7 +147,7 @@ def data_of(images, path, **how):
     return data, data.reader.window(data.acquisitions[images][0], 0, 0, SIDE, SIDE)[1]
 
 
-@pytest.mark.parametrize('suffix', [end for end in VECTORS if end != '.geoparquet'])
+@pytest.mark.parametrize('suffix', [end for end in VECTORS if end not in ('.geoparquet', '.pbf', '.osm')])
 def test_every_format_is_read_alike(tmp_path, images, suffix):
     path = write_vector(blocks_of_cover(), tmp_path / f'cover{suffix}')
     data, mask = data_of(images, path, label_field='cover', outside='bare', label_order=['pond'])
@@ -153,6 +156,83 @@ def test_every_format_is_read_alike(tmp_path, images, suffix):
     assert mask[12, 70] == 0 and mask[3, 50] == 255 and mask[50, 90] == 255  # within their extent, and beyond
     codes, by_code = data_of(images, path, label_field='code', outside='bare', label_order=['9'])
     assert codes.scheme.names == ['bare', '7', '9'] and (by_code == mask).all()
+
+
+def varint(n):
+    out = b''
+    while n > 127:
+        out, n = out + bytes([n & 127 | 128]), n >> 7
+    return out + bytes([n])
+
+
+def entry(key, value):
+    "A field of a protocol buffer: bytes or a number."
+    return varint(key << 3) + varint(value) if isinstance(value, int) else varint(key << 3 | 2) + varint(len(
+        value)) + value
+
+
+def deltas(values):
+    return b''.join(varint((b - a) << 1 if b >= a else ((a - b) << 1) - 1) for a, b in itertools.pairwise([0, *values]))
+
+
+def write_osm(path, polygons):
+    "Polygons in degrees with their tags, as OpenStreetMap shares them: (ring [(east, north)], {tag: value})."
+    nodes, ways, words = [], [], ['']
+    for ring, tags in polygons:
+        first, nodes = len(nodes) + 1, nodes + ring
+        ways.append(([*range(first, first + len(ring)), first], tags))
+        words += [word for pair in tags.items() for word in pair if word not in words]
+    if path.suffix == '.osm':
+        text = [f'<node id="{i}" lat="{y:.9f}" lon="{x:.9f}"/>' for i, (x, y) in enumerate(nodes, 1)]
+        text += [f'<way id="{i}">' + ''.join(f'<nd ref="{ref}"/>' for ref in refs)
+                 + ''.join(f'<tag k="{key}" v="{value}"/>' for key, value in tags.items()) + '</way>'
+                 for i, (refs, tags) in enumerate(ways, 1)]
+        path.write_text('<?xml version="1.0"?><osm version="0.6">' + ''.join(text) + '</osm>')
+        return path
+
+    def block(kind, content):
+        body = entry(2, len(content)) + entry(3, zlib.compress(content))
+        head = entry(1, kind) + entry(3, len(body))
+        return len(head).to_bytes(4, 'big') + head + body
+
+    def numbers(found): return b''.join(varint(words.index(word)) for word in found)
+    table = entry(1, b''.join(entry(1, word.encode()) for word in words))
+    lons, lats = (deltas([round(v * 1e7) for v in side]) for side in zip(*nodes, strict=True))
+    dense = entry(2, entry(1, deltas(range(1, len(nodes) + 1))) + entry(8, lats) + entry(9, lons))
+    drawn = b''.join(entry(3, entry(1, i) + entry(2, numbers(tags)) + entry(3, numbers(tags.values()))
+                           + entry(8, deltas(refs))) for i, (refs, tags) in enumerate(ways, 1))
+    path.write_bytes(block(b'OSMHeader', entry(4, b'OsmSchema-V0.6') + entry(4, b'DenseNodes'))
+                     + block(b'OSMData', table + entry(2, dense)) + block(b'OSMData', table + entry(2, drawn)))
+    return path
+
+
+@pytest.mark.parametrize('suffix', ['.osm.pbf', '.osm'])
+def test_an_extract_of_openstreetmap_is_labels(tmp_path, images, suffix):
+    "A tag is the column; what lacks it is another map's feature, and covers nothing."
+    frame = blocks_of_cover()
+    rings = [[(x, y) for x, y in shape.exterior.coords[:-1]] for shape in frame.geometry]
+    tags = [{'landuse': 'meadow'}, {'landuse': 'basin', 'name': 'x'}, {'building': 'yes'}]
+    path = write_osm(tmp_path / f'town{suffix}', list(zip(rings, tags, strict=True)))
+    how = {'label_layer': 'multipolygons', 'label_field': 'landuse', 'outside': 'bare', 'label_order': ['basin']}
+    data, mask = data_of(images, path, **how)
+    assert data.scheme.names == ['bare', 'basin', 'meadow']
+    frame['landuse'] = [part.get('landuse') for part in tags]
+    same = write_vector(frame.dropna(subset='landuse'), tmp_path / 'same.gpkg')
+    own = data_of(images, same, **how | {'label_layer': None})[1]
+    west = mask[:, :32]  # the third feature widens the extent of the extract: ground there is bare
+    assert (mask != own)[own != 255].sum() <= 2 and (west[60:85] == 0).any() and not (mask == 255).all()
+    with pytest.raises(ConfigError, match='layers points, lines, .*: set label_layer to one of them'):
+        data_of(images, path, label_field='landuse')
+    with pytest.raises(ConfigError, match="has no column 'land_use'; nearest: landuse"):
+        data_of(images, path, label_layer='multipolygons', label_field='land_use')
+    with pytest.raises(ConfigError, match='area: .* is an extract of a map; cut the polygon out of it'):
+        RasterData(images, labels=same, chip=32, area=str(path), outside='bare').setup()
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=f'town{suffix}: not a readable OSM file'):
+        data_of(images, path, **how)
+    path.write_bytes(b'PK' + bytes(50))
+    with pytest.raises(ValueError, match=f'town{suffix}: not a readable OSM file, by its first bytes'):
+        data_of(images, path, **how)
 
 
 def test_what_outside_means(images, tmp_path):

@@ -66,6 +66,9 @@ class Ground:
         'The polygons of a file.'
         if path.suffix.lower() not in VECTORS:
             raise ConfigError(f'area: {path} is none of {", ".join(VECTORS)}; or give [west, south, east, north, CRS]')
+        if VECTORS[path.suffix.lower()][0] == 'OSM':
+            raise ConfigError(f'area: {path} is an extract of a map; cut the polygon out of it (ogr2ogr area.gpkg '
+                              f'{path.name} multipolygons -where ...)')
         header = read_header(path, None, stamp(path)) if path.is_file() else None
         if header is None:
             raise FileNotFoundError(f'area: {path}: no such file')
