@@ -14,6 +14,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import Resampling, calculate_default_transform, reproject
 
 from geoseg.cli import main
+from geoseg.core.errors import ConfigError
 from geoseg.data.pairs.pairs import Ortho
 from geoseg.geo.coords import exif_place
 from geoseg.inference.places.localize import localize
@@ -155,6 +156,31 @@ def test_maps_of_any_crs_and_of_several_files_are_one_picture(scene, tmp_path):
     assert there.all() and np.array_equal(parts, picture)
     coarse, _ = whole.read(0, 0, 4., (64, 64))
     assert np.abs(coarse.astype(int) - cv2.resize(ortho.image, (64, 64), interpolation=cv2.INTER_AREA)).mean() < 3
+
+
+def test_an_area_limits_what_is_taken(scene, tmp_path):
+    "Tiles, key points and pixels lie in it; another area is added; one that lies elsewhere is an error."
+    with rasterio.open(scene) as file:
+        west, south, east, north = file.bounds
+        crs = file.crs
+    middle = (west + east) / 2
+    slope = shapely.Polygon([(west, south), (middle, south), (middle - 20, north), (west, north)])
+    gpd.GeoDataFrame(geometry=[slope], crs=crs).to_crs('EPSG:4326').to_file(tmp_path / 'west.gpkg')
+    part = gallery(str(scene), str(tmp_path / 'map'), sides=SIDES, area=str(tmp_path / 'west.gpkg'))
+    frame = part.frame
+    ground = shapely.transform(slope, lambda xy: frame.from_crs(xy, crs))
+    assert part.outline.symmetric_difference(ground).area < 1e-3 * ground.area
+    points = part.points((-np.inf, -np.inf, np.inf, np.inf)).xy
+    assert len(points) > 50 and shapely.contains_xy(ground.buffer(1), *points.T).all()
+    mosaic = Mosaic.open(scene, area=str(tmp_path / 'west.gpkg'))
+    picture, known = mosaic.read(*ground.bounds[::3], 1., (64, 96))
+    whole, _ = Mosaic.open(scene).read(*ground.bounds[::3], 1., (64, 96))
+    assert (picture[known] == whole[known]).all() and not picture[~known].any()
+    rest = [middle - 20, south, east, north, crs.to_string()]
+    both = gallery(str(scene), str(tmp_path / 'map'), sides=SIDES, area=rest)
+    assert len(both) > len(part) and both.outline.area > 1.5 * part.outline.area
+    with pytest.raises(ConfigError, match='area .*: touches none of 1 rasters'):
+        gallery(str(scene), str(tmp_path / 'none'), area=[east + 1e3, south, east + 2e3, north, crs.to_string()])
 
 
 def test_a_gallery_is_added_to(scene, known, album, tmp_path, monkeypatch, capsys):

@@ -355,6 +355,7 @@ def gallery(
     out: str | Path = 'gallery',  # folder; one that holds a gallery is added to
     checkpoint: str | Path | None = None,  # a trained cross-view network as the encoder; None: a pretrained one
     sides: Sequence[float] = (),  # of the tiles, metres; none: from the map's resolution up, a factor of √2 apart
+    area: Any = None,  # only this ground: a file of polygons, or [west, south, east, north, CRS]
     encoder: str = ENCODER,  # module:NAME of a pip package that ships weights
     pooling: str = 'gem',  # of its last feature map: 'gem' or 'mean'
     device: str | None = None,  # 'cpu', 'cuda'; None: a GPU where there is one
@@ -370,12 +371,13 @@ def gallery(
     ours = any((out / name).is_file() for name in (INDEX, FINISHED))
     check_outputs(out, files, [(out / INDEX, 'the gallery')], ours)
     known = MapGallery.load(out) if MapGallery.is_one(out) else None
-    mosaic = Mosaic.open(files, known and known.frame)
+    mosaic = Mosaic.open(files, known and known.frame, area)
     describe = open_encoder(checkpoint, encoder, pooling, device)
     if known is not None:
         check_encoder(known, describe)
     lock_output(out, force)
     job = {'data': fingerprint(file_states(files)), 'encoder': describe.about, 'sides': sides}
+    job |= {} if mosaic.ground is None else {'area': shapely.to_wkt(mosaic.ground, 3)}
     if known is not None and is_finished(out, job):
         return known
     with finishing(out, job):

@@ -19,11 +19,13 @@ import shapely
 from pyproj import Transformer
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
+from rasterio.features import geometry_mask
 from rasterio.windows import Window
 
 from ...core.errors import ConfigError
 from ...core.listing import list_files
 from ...data.rasters.files import color_table, open_raster, read_bands
+from ...data.rasters.limits import Ground
 from ...geo.coords import Frame, crs_name
 from ..answer import paths_of
 
@@ -112,23 +114,33 @@ class Mosaic:
 
     sheets: list[Sheet]
     frame: Frame
+    ground: shapely.Geometry | None = None  # metres in the frame: what is read; None: all
 
     @classmethod
     def open(
         cls,
         data: Any,  # a raster, several, or a folder of them
         frame: Frame | None = None,  # in which ground is measured; None: that of the first raster
+        area: Any = None,  # only this ground: a file of polygons, or [west, south, east, north, CRS]
     ) -> 'Mosaic':
-        'From headers alone.'
+        'From headers alone; `ConfigError` where the area touches no raster.'
         sheets = []
         for path in raster_files(data):
             sheet, frame = open_sheet(path, frame)
             sheets.append(sheet)
-        return cls(sheets, frame)
+        if area is None:
+            return cls(sheets, frame)
+        limit = Ground.of(area)
+        ground = shapely.make_valid(shapely.transform(limit.polygon, lambda xy: frame.from_crs(xy, limit.crs)))
+        kept = [sheet for sheet in sheets if sheet.outline.intersection(ground).area]
+        if not kept:
+            raise ConfigError(f'{limit.name}: touches none of {len(sheets)} rasters (first: {sheets[0].file})')
+        return cls(kept, frame, ground)
 
     @property
     def outline(self) -> shapely.Geometry:  # metres in the frame
-        return shapely.union_all([sheet.outline for sheet in self.sheets])
+        whole = shapely.union_all([sheet.outline for sheet in self.sheets])
+        return whole if self.ground is None else whole.intersection(self.ground)
 
     @property
     def resolution(self) -> float:
@@ -148,6 +160,10 @@ class Mosaic:
         for sheet in self.sheets:
             if sheet.outline.intersects(box):
                 self._paint(sheet, west, north, resolution, picture, known)
+        if self.ground is not None:
+            grid = rasterio.Affine(resolution, 0, west, 0, -resolution, north)
+            beyond = geometry_mask([self.ground], shape, grid)
+            picture[beyond], known[beyond] = 0, False
         return picture, known
 
     def _paint(self, sheet, west, north, resolution, picture, known):
