@@ -415,7 +415,7 @@ def skip_download(
         network.init_args.pretrained = False
 
 
-NOT_OF_THE_CARD = (*OF_THE_MACHINE, 'remember', 'labels', 'label_file', 'augment', 'seed')  # or they are told otherwise
+NOT_OF_THE_CARD = (*OF_THE_MACHINE, 'remember', 'labels', 'label_file', 'legend', 'augment', 'seed')  # or told apart
 
 
 def checkpoint_card(

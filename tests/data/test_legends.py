@@ -1,4 +1,6 @@
 "Old maps of any kind, grid and legend are maps of our classes; what has no counterpart is unknown."
+import shutil
+
 import geopandas as gpd
 import numpy as np
 import pytest
@@ -8,8 +10,10 @@ from affine import Affine
 
 from geoseg.core.errors import ConfigError
 from geoseg.data.labels import LabelScheme
+from geoseg.data.rasters.chips import RasterData
 from geoseg.data.rasters.labels import LabelSettings
 from geoseg.evaluation.archive import Archive
+from geoseg.inference.rasters.changes import changes
 from geoseg.inference.rasters.outdated import update_map
 
 RNG = np.random.default_rng(0)
@@ -76,3 +80,39 @@ def test_legends_that_cannot_be_used(maps, tmp_path, name):
         Archive.read(maps, SCHEME, '{date}_mask.*', grid=maps / '2021_image.tif', legend=tmp_path / 'bad.csv',
                      settings=LabelSettings('kind'))
     assert '\n' not in str(error.value)
+
+
+def test_labels_of_another_legend_train(maps, tmp_path):
+    "One file for all images, or a mask each; the classes are those of the list, else those that the legend names."
+    (tmp_path / 'codes.csv').write_text('value,class\n11,water\n41,land\n95,\n')
+    for date in ('2017', '2018', '2019'):
+        shutil.copy(maps / '2018_mask.tif', tmp_path / f'{date}_mask.tif')
+        shutil.copy(maps / f'{date}_image.tif', tmp_path / f'{date}_image.tif')
+    want = np.where(np.indices(TRUTH.shape)[0] < 8, 255, TRUTH)
+    for how in {'legend': tmp_path / 'codes.csv'}, {'legend': tmp_path / 'codes.csv', 'labels': maps / 'classes.txt'}:
+        data = RasterData(tmp_path, chip=32, **how)
+        data.setup()
+        [a, *_] = data.acquisitions[tmp_path]
+        assert data.scheme.names == ['water', 'land']
+        assert (data.reader.window(a, 0, 0, *TRUTH.shape)[1] != want).mean() < 0.02
+    (tmp_path / 'words.yaml').write_text('sea: water\nfield: land\n')
+    for path in tmp_path.glob('*_mask.tif'):
+        path.unlink()
+    data = RasterData(tmp_path, labels=maps / '2017_mask.gpkg', label_field='kind', legend=tmp_path / 'words.yaml',
+                      chip=32)
+    data.setup()
+    cloud = np.where(np.indices(TRUTH.shape)[1] >= 72, 255, TRUTH)
+    assert (data.reader.window(data.acquisitions[tmp_path][0], 0, 0, *TRUTH.shape)[1] != cloud).mean() < 0.02
+    with pytest.raises(ConfigError, match='legends of dates, and .*2017_mask.gpkg is of all images'):
+        RasterData(tmp_path, labels=maps / '2017_mask.gpkg', label_field='kind', legend=tmp_path / 'legend.csv')
+
+
+def test_changes_between_maps_of_all_kinds(maps, tmp_path):
+    how = dict(block=16, margin=4, sample=2000, most=300, taught=400, window=64, mask_pattern='{date}_mask.*',
+               label_field='kind', write=[])
+    told = how | {'legend': tmp_path / 'legend.csv'}
+    found = changes(data=maps / '2021_image.tif', maps=maps, out=tmp_path / 'out', **told)
+    assert found['maps'] == ['20170101', '20180101', '20190101']
+    assert changes(data=maps / '2021_image.tif', maps=maps, out=tmp_path / 'out', **told) == found
+    with pytest.raises(ConfigError, match="2017_mask.gpkg: kind 'cloud' is no class of"):
+        changes(data=maps / '2021_image.tif', maps=maps, out=tmp_path / 'other', **how)

@@ -33,6 +33,7 @@ from ..loading import CLASS_LISTS, Key, LabelledPicture, SegmentationData, key_o
 from ..pictures.images import PARTS, plot_sample
 from .files import DRIVERS, Acquisition, find_acquisitions, holds_rasters
 from .labels import STRIP, LabelSettings, is_label_file, label_acquisitions, labels_of, open_labels
+from .legends import in_classes, in_our_classes, legend_classes, read_legend
 from .limits import deal_ground, keep_apart, limited
 from .reader import Blocks, IgnoreBand, Reader, overview, read_image
 from .regions import Area, check_apart, corner_xy, deal_blocks, ground_share, region_window
@@ -260,6 +261,7 @@ class RasterData(SegmentationData):
         ignore_bits: list[int] | None = None,  # of it, from 0, any of which set is ignored
         apply_scale: bool = False,  # tags of scale and offset are applied; else the stored numbers are read
         area: list[float | str] | str | None = None,  # only this ground: a file of polygons, or [w, s, e, n, CRS]
+        legend: str | Path | None = None,  # which class a value of the labels is, a CSV or YAML; None: the class list
     ):
         if label_file is None and is_label_file(labels):
             labels, label_file = None, labels
@@ -269,6 +271,7 @@ class RasterData(SegmentationData):
             raise ValueError('label_field, label_width, label_order, outside and the like tell how label_file is read: '
                              'set label_file=FILE')
         self.label_source = None if label_file is None else open_labels(label_file, drawn, allow_outside)
+        self.legend = legend
         dates = remember == 'all' or isinstance(remember, list)
         super().__init__(root, labels, augment, batch_size, num_workers, seed, unknown, None if dates else remember,
                          allow_outside, value_255, palette)
@@ -305,7 +308,7 @@ class RasterData(SegmentationData):
                                                              tuple(ignore_bits or ()))
         self.reader = Reader(self.scheme, bands, value_range, self.augment.mean, unknown, blocks, ignore)
         if self.label_source is not None:
-            self.label_source = self.label_source.following(self.scheme, unknown)
+            self.label_source = in_classes(self.label_source, self.scheme, legend, unknown)
         self.acquisitions = self._find()
         self.channels = self._channels()
 
@@ -317,6 +320,8 @@ class RasterData(SegmentationData):
     def _find_labels(self) -> LabelScheme:
         'The class list of the folder, else the classes that the file of labels knows.'
         folder = next(iter(self.roots.values()))
+        if self.legend is not None and not any((folder / name).is_file() for name in CLASS_LISTS):
+            return legend_classes(read_legend(self.legend), Path(self.legend).name)
         if self.label_source is not None and not any((folder / name).is_file() for name in CLASS_LISTS):
             return self.label_source.classes()
         return super()._find_labels()
@@ -331,6 +336,8 @@ class RasterData(SegmentationData):
                 by_root[root] = limited(self.listed(root, masks), self.area)
                 if source is not None:
                     by_root[root] = label_acquisitions(by_root[root], source, self.masks)
+                elif self.legend is not None:
+                    by_root[root] = in_our_classes(by_root[root], self.scheme, self.legend, unknown=self.unknown)
         if self.remember is not None and self.remember not in by_root:
             every = find_acquisitions(self.remember, self.pattern, self.mask_pattern, 'optional', self.allow_outside,
                                       **self.how)

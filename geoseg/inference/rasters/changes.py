@@ -37,6 +37,8 @@ from ...core.trust import refuse_links, takes_trust
 from ...data.augment import IGNORE
 from ...data.labels import LabelScheme
 from ...data.rasters.files import Acquisition
+from ...data.rasters.labels import LabelSettings
+from ...data.rasters.legends import in_our_classes
 from ...data.rasters.reader import Blocks, Reader
 from ...visualization.changes import write_change_page
 from ..answer import Trained
@@ -44,8 +46,8 @@ from ..polygons import CHUNK, polygon_areas, polygons_of, write_layer
 from ..postprocess import Postprocess
 from ..predict import predict
 from .draft import CACHE, Draft, context_margin, describe_raw, postprocess_blocks, write_cog
-from .outdated import (RasterImage, RasterMask, check_numbers, day_of, file_store, find_maps,
-                                               read_scheme)
+from .outdated import (RasterImage, RasterMask, check_numbers, class_list, day_of, file_store,
+                                               find_maps, read_scheme)
 from .windows import ValidReader, pixel_size
 from .change_points import areas_from_points
 from .false_change import block_shift, median_shift, read_unusable
@@ -474,6 +476,9 @@ def changes(
     overrides: Mapping[str, Any] | None = None,  # of the checkpoint's configuration
     area: Any = None,  # only this ground: a file of polygons, or [west, south, east, north, CRS]
     allow_outside: bool = False,  # sources of virtual rasters outside of their folder, too
+    legend: str | Path | None = None,  # which class a value of the maps is, a CSV or YAML; None: the class list says so
+    label_field: str | None = None,  # column with the class, of maps that are vector files
+    outside: str = 'ignore',  # their ground in no feature: 'ignore', or a class
     force: bool = False,  # although a process on another machine may write there, see `lock_output`
     trust: bool = False,  # whatever the files name: see SECURITY.md
 ) -> dict[str, Any]:  # job, hectares by from and to, shares, seconds
@@ -528,9 +533,11 @@ def changes(
     layers = ['changes', 'table', *(name for name in ('polygons', 'page') if name in write),
               *(['areas'] if reference_points is not None else [])]
     files = [new.image, *(path for a in old for path in (*(a.images if trained is None else ()), a.mask)),
-             *(Path(path).expanduser() for path in (unusable, reference_points) if path is not None)]
+             *(Path(path).expanduser() for path in (unusable, legend, reference_points) if path is not None)]
     check_outputs(out, [maps, *files], [(path, new.image) for path in (report, named, *map(targets.get, layers))],
                   report.is_file() or draft_folder.exists())
+    labels = class_list(maps, labels)
+    old = in_our_classes(old, labels, legend, LabelSettings(label_field, outside=outside), unknown)
     scheme = read_scheme(maps, old, labels, unknown)
     if trained and trained.scheme.names != scheme.names:
         raise ConfigError(f'{checkpoint}: classes {", ".join(trained.scheme.names)}; the maps have '
@@ -545,6 +552,7 @@ def changes(
     looked_up = stats.pop() if reference_points is not None else None
     answer_job = {'files': stats, 'unusable': [str(unusable), as_list(unusable_bits)], 'settings': how, 'since': since,
                   'dates': [*map(day_of, (*old, new))], 'classes': scheme.to_dict(), 'unknown': unknown,
+                  **({'drawn': [label_field, outside]} if label_field or outside != 'ignore' else {}),
                   'bands': bands, 'value_range': value_range,
                   'part': [*new.corner, *size, new.limit and new.limit.key] if area else None}
     answer_job = json.loads(json.dumps(answer_job, default=str))
