@@ -103,6 +103,7 @@ def serve(listener: socket.socket):
         import ipykernel.kernelapp  # noqa: F401
         import matplotlib.pyplot  # noqa: F401
         import nbdev.test  # noqa: F401
+        import nbformat  # noqa: F401  with jsonschema, which compiles grammars for two seconds
 
         import geoseg.evaluation.calibration  # noqa: F401
         import geoseg.inference.predict  # noqa: F401
