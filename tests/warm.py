@@ -4,6 +4,7 @@ The package with all that it imports takes ten seconds of a core, more than most
 `execute` runs a notebook as papermill does, `run` a script, and the command `geoseg` is on the PATH of both.
 """
 import contextlib
+import gc
 import json
 import os
 import select
@@ -104,9 +105,12 @@ def serve(listener: socket.socket):
         import matplotlib.pyplot  # noqa: F401
         import nbdev.test  # noqa: F401
         import nbformat  # noqa: F401  with jsonschema, which compiles grammars for two seconds
+        import torch.utils.tensorboard  # noqa: F401  as each training
 
         import geoseg.evaluation.calibration  # noqa: F401
         import geoseg.inference.predict  # noqa: F401
+        import geoseg.training.sweep  # noqa: F401
+        gc.freeze()  # pages stay shared
         process = os.fork()
         if process == 0:
             listener.close()

@@ -231,7 +231,10 @@ def test_sweep_finds_its_notebook_outside_a_checkout(tmp_path):
     copy = tmp_path / 'lib' / 'geoseg' / 'notebooks' / 'train.ipynb'
     assert copy.read_bytes() == (ROOT / 'nbs' / 'train.ipynb').read_bytes()
     (tmp_path / 'elsewhere').mkdir()
-    code = "from geoseg.training.sweep import find_notebook; print(find_notebook('train.ipynb'))"
+    code = """import sys; from unittest.mock import MagicMock
+for heavy in ('papermill', 'geoseg.training.ledger', 'geoseg.training.run', 'geoseg.core.cluster'):
+    sys.modules[heavy] = MagicMock()
+from geoseg.training.sweep import find_notebook; print(find_notebook('train.ipynb'))"""
     done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path / 'elsewhere', capture_output=True, text=True,
                           env=os.environ | {'PYTHONPATH': str(tmp_path / 'lib')})
     assert Path(done.stdout.strip()) == copy.resolve(), done.stderr[-1000:]
