@@ -119,7 +119,7 @@ class Table:
         self.rows = pd.read_csv(path, keep_default_na=False) if path.is_file() else pd.DataFrame(columns=COLUMNS)
 
     def run_of(self, job: Job) -> Path | None:
-        if job.words(Path('RUN'), Path('OUT')).count('--checkpoint') == 0:
+        if job.words(self.work / 'RUN', self.work / 'OUT').count('--checkpoint') == 0:
             return None
         if job.recipe not in self.runs:
             child = os.fork()
