@@ -16,7 +16,8 @@ from nbdev.config import get_config
 from nbdev.process import NBProcessor
 
 # a machine prints its own paths, times and numbers, and as many blanks and dashes as these need
-VARIES = re.compile(r'''\S*/(?:tmp|home|root|cache|work)/\S*|0x[0-9a-f]+|[-+]?\d[\d.,_:T²³]*(?:e[-+]?\d+)?
+VARIES = re.compile(r'''\S*/(?:tmp|home|root|cache|work)/\S*|\btmp[a-z0-9_]{8}\b/?|0x[0-9a-f]+
+                    |[-+]?\d[\d.,_:T²³]*(?:e[-+]?\d+)?
                     |\bnan\b|\binf\b|[─━═|+…-]{2,}''', flags=re.VERBOSE)
 WIDGET = 'application/vnd.jupyter.widget-view+json'  # a bar of progress
 OF_THE_MACHINE = re.compile(r'shared_data|real_data|shutil\.which|find_spec')  # what is said depends on what is there
@@ -31,7 +32,7 @@ def words(outputs) -> str:
         elif output.output_type in ('execute_result', 'display_data') and WIDGET not in output.data:
             texts.append(output.data.get('text/plain', ''))
     joined = ''.join(''.join(text) + '\n' for text in texts)
-    return ' '.join(VARIES.sub(' # ', re.sub(r'\x1b\[[\d;]*m|<Figure[^>]*>', '', joined)).split())
+    return ' '.join(VARIES.sub(' # ', re.sub(r'\x1b\[[\d;]*m|<Figure[^>]*>| at 0x[0-9a-f]+', '', joined)).split())
 
 
 STALE = 2

@@ -2,6 +2,7 @@
 import ast
 import copy
 import dataclasses
+import functools
 import json
 import operator
 import os
@@ -11,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import time
-from functools import reduce
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -39,11 +39,17 @@ HOSTILE = '<img src=x onerror="alert(1)">`${alert(2)}</script><script>alert(3)</
 FORMULAS = ['=1+2', '+cmd', '-x', '@SUM(1)', "'quoted", "''", '=HYPERLINK("http://x","y")', 'plain', '-3', 'a,"b"']
 
 
+@functools.cache
+def all_calls() -> list[tuple[str, str]]:
+    "The name of each method that is called in the package, and where."
+    return [(node.func.attr, f'{path.relative_to(ROOT)}:{node.lineno}') for path in sorted(ROOT.rglob('*.py'))
+            for node in ast.walk(ast.parse(path.read_text(encoding='utf-8')))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+
+
 def calls(name: str) -> list[str]:
     "Where a method of that name is called in the package."
-    return [f'{path.relative_to(ROOT)}:{node.lineno}' for path in sorted(ROOT.rglob('*.py'))
-            for node in ast.walk(ast.parse(path.read_text(encoding='utf-8')))
-            if isinstance(node, ast.Call) and getattr(node.func, 'attr', None) == name]
+    return [where for called, where in all_calls() if called == name]
 
 
 class Tags(HTMLParser):
@@ -379,7 +385,7 @@ def as_keyword(settings, key, value):
 
 def as_dotted(settings, key, value):
     above, _, last = key.rpartition('.init_args.')
-    put(settings, above, reduce(operator.getitem, above.split('.'), settings) | {f'init_args.{last}': value})
+    put(settings, above, functools.reduce(operator.getitem, above.split('.'), settings) | {f'init_args.{last}': value})
 
 
 @pytest.mark.parametrize('key, value, says, spelled', [

@@ -66,7 +66,8 @@ def main(out, workers, kills, seed):
     out = Path(out)
     settings = dict(recipe='unet', data='world:tiny', epochs=3, batch_size=4, overrides={
         'num_workers': workers, 'encoder': 'tu-resnet10t', 'decoder_channels': [16, 8, 8, 8, 8], 'warmup_epochs': 1,
-        'image_size': [64, 64], 'crop': [64, 64], 'ema': 0.9, 'every_n_steps': 2, 'save_top_k': 1,
+        'image_size': [32, 32], 'crop': [32, 32], 'ema': 0.9, 'every_n_steps': 2, 'save_top_k': 1,
+        'draw_every_n_epochs': 0,
         'trainer.accelerator': 'cpu', 'trainer.enable_progress_bar': False})
     attempt(settings | {'out': str(out / 'whole')})
     whole = next((out / 'whole' / 'unet').iterdir())

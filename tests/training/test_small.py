@@ -28,7 +28,9 @@ def test_a_recipe_has_a_small_configuration_that_the_command_line_takes(recipe):
 @pytest.mark.long
 def test_the_notebook_takes_it_where_there_is_no_gpu(tmp_path, monkeypatch):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
-    executed = execute('train.ipynb', tmp_path, recipe='unet', data='world:tiny', epochs=1, out=str(tmp_path / 'runs'))
+    few = {'trainer.limit_train_batches': 2, 'trainer.limit_val_batches': 1, 'draw_every_n_epochs': 0}
+    executed = execute('train.ipynb', tmp_path, recipe='unet', data='world:tiny', epochs=1, out=str(tmp_path / 'runs'),
+                       overrides=few)
     said = ''.join(output.get('text', '') for cell in executed.cells for output in cell.get('outputs', ()))
     assert 'The small configuration of unet' in said
     [line] = [line for line in said.splitlines() if line.startswith('geoseg fit --recipe unet')]
