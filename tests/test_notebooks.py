@@ -15,6 +15,7 @@ from warm import NBS, execute
 
 import geoseg
 from geoseg.evaluation.calibration import calibrate
+from geoseg.inference.rasters.changes import changes
 from geoseg.training.run import Run
 from geoseg.world.layouts import world_data
 
@@ -95,7 +96,8 @@ def test_predict(trained, tmp_path):
     assert len(list((tmp_path / 'more/probabilities').rglob('*.npz'))) == pictures
 
 
-@pytest.mark.parametrize('notebook', ['train.ipynb', 'evaluate.ipynb', 'predict.ipynb', 'localize.ipynb'])
+@pytest.mark.parametrize('notebook', ['train.ipynb', 'evaluate.ipynb', 'predict.ipynb', 'changes.ipynb',
+                                      'localize.ipynb'])
 def test_an_unknown_parameter_stops_before_any_work(tmp_path, notebook):
     with pytest.raises(papermill.PapermillExecutionError, match="unknown parameter 'epoch"):
         execute(notebook, tmp_path, epochz=3, out=str(tmp_path / 'runs'))
@@ -130,13 +132,14 @@ def test_notebooks_take_meshes(on_meshes, tmp_path, notebook, parameters):
     assert list((tmp_path / 'out').rglob(figures[notebook]))
 
 
-def test_notebook_and_function_have_the_same_parameters():
-    cells = json.loads((NBS / 'predict.ipynb').read_text())['cells']
+@pytest.mark.parametrize(('notebook', 'function'), [('predict.ipynb', geoseg.predict), ('changes.ipynb', changes)])
+def test_notebook_and_function_have_the_same_parameters(notebook, function):
+    cells = json.loads((NBS / notebook).read_text())['cells']
     [source] = [''.join(c['source']) for c in cells if 'parameters' in c['metadata'].get('tags', [])]
     given = {}
     exec(source, given)  # our own notebook
     given.pop('__builtins__')
-    theirs = {name: p.default for name, p in inspect.signature(geoseg.predict).parameters.items()}
+    theirs = {name: p.default for name, p in inspect.signature(function).parameters.items()}
     assert set(given) == set(theirs)
     assert all(bool(given[name]) == bool(theirs[name]) for name in given if name != 'checkpoint')
 

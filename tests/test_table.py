@@ -139,6 +139,8 @@ def parameters(notebook: str, recipe: str, given: dict) -> dict:
         'train.ipynb': own | {'recipe': recipe, 'data': tiny.DATA, 'out': out, 'overrides': settings},
         'evaluate.ipynb': {'checkpoint': run, 'against': [run]},
         'predict.ipynb': {'checkpoint': run, 'out': out},
+        'changes.ipynb': {'checkpoint': run, 'data': str(given['new']), 'maps': str(given['new'].parent), 'out': out,
+                          'known': [20210902]},
         'localize.ipynb': {'checkpoint': run, 'photos': str(given['photos']), 'tiles': str(given['tiles']), 'out': out},
         'sweep.ipynb': {'recipe': recipe, 'data': tiny.DATA, 'out': out, 'seeds': [0], 'grid': {}, 'epochs': 1,
                         'parameters': settings | {'batch_size': own['batch_size']}, 'scores': [monitor(recipe)]},

@@ -17,7 +17,8 @@ from geoseg.core.errors import ConfigError
 from geoseg.data.rasters.files import read_acquisition
 from geoseg.inference.rasters import changes as module
 from geoseg.inference.rasters.change_points import sample
-from geoseg.inference.rasters.changes import NOT_JUDGED, areas_of_rows, changes, remembered, times_before
+from geoseg.inference.rasters.changes import areas_of_rows, changes
+from geoseg.inference.rasters.compare import NOT_JUDGED, remembered, times_before
 from geoseg.models.outdated import CrossFit, Fusion, windows_of
 
 K, SIZE = 20, (96, 80)
