@@ -267,11 +267,9 @@ def calibrate(words: Words):
 @verb('geoseg.evaluation.inspection.inspect', 'data')
 def inspect(words: Words):
     'Read all data before a training: classes by split, what is missing, whether masks fit.'
-    from geoseg.evaluation.inspection import inspect
+    from geoseg.evaluation.inspection import inspect, report
     ours, settings = arguments_of(inspect, words, 'out', 'force')
-    found = inspect(words.recipe, settings, words.configs, **ours)
-    print(shown(found.table.to_string(float_format='%.4f')))
-    print(*map(shown, (*found.remarks, *found.notes)), sep='\n')
+    print(*map(shown, report(inspect(words.recipe, settings, words.configs, **ours))), sep='\n')
     if 'out' in ours:
         print(ours['out'])
 

@@ -100,7 +100,7 @@ class PairInspection:
     'What a data set of photos and tiles holds.'
 
     data: CrossViewData
-    writes = 'this table'  # what `save` leaves in a folder
+    writes = 'its table'  # what `save` leaves in a folder
 
     @property
     def table(self) -> pd.DataFrame:  # a row a split
@@ -111,6 +111,12 @@ class PairInspection:
                            'tiles a photo': len(pairs) / max(1, pairs.pairs['photo'].nunique()),
                            'mean IoU': weight.mean(), 'lowest IoU': weight.min()}
         return pd.DataFrame(rows).T.rename_axis('split')
+
+    @property
+    def found(self) -> list[str]:
+        'What there is, a line a split.'
+        return [f'{split}: {row["photos"]:.0f} photos, {row["tiles"]:.0f} tiles, {row["pairs"]:.0f} pairs, mean IoU '
+                f'{row["mean IoU"]:.2f}' for split, row in self.table.iterrows()]
 
     @property
     def remarks(self) -> list[str]:

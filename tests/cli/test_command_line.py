@@ -226,8 +226,10 @@ def test_inspect_and_profile_say_what_a_run_would_meet(tmp_path, capsys):
     settings = ['data=world:tiny', *tiny.words(TINY)]
     assert cli.main(['inspect', '--recipe', 'unet', *settings, f'out={tmp_path}']) == 0
     said = capsys.readouterr().out
-    assert 'building' in said and 'masks lie on their pictures' in said
-    assert {p.name for p in tmp_path.iterdir()} == {'classes.csv', 'classes.png', 'overlay.png', 'split.csv'}
+    assert 'building' in said and 'masks lie on their pictures' in said and len(said.splitlines()) <= 10
+    assert said.splitlines()[-1].startswith('next: geoseg fit --recipe unet data=world:tiny')
+    assert {p.name for p in tmp_path.iterdir()} == {'classes.csv', 'classes.png', 'overlay.png', 'split.csv',
+                                                    'remarks.txt'}
     settings = ['data=world:tiny', *tiny.words(TINY | {'batch_size': 2})]
     assert cli.main(['profile', '--recipe', 'unet', *settings, 'steps=1']) == 0
     said = capsys.readouterr().out
