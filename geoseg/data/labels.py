@@ -329,7 +329,7 @@ def _scheme_of_rows(rows, file):
     return LabelScheme([r[1] for r in classes], colors, ids={r[0]: i for i, r in enumerate(classes)},
                        other_colors=ignored,
                        abbr=[r[2] or r[1][:3] for r in classes],
-                       name=f'{file.parent.name}/{file.name}', ignore_declared=named)
+                       name=f'{file.absolute().parent.name}/{file.name}', ignore_declared=named)
 
 
 def _integer(text, high, what, where):

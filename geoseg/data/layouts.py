@@ -12,7 +12,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from ..core.inputs import open_picture
+from ..core.inputs import open_picture, read_json
 from .loading import LAYOUTS, LayoutData
 # imported to be known
 from .meshes.clusters import MeshData  # noqa: F401
@@ -52,6 +52,11 @@ def recognise(
     root, given = Path(root).expanduser(), given or {}
     if root.is_file() and root.suffix.lower() in TABLE_FILES:
         return next(module for module in LAYOUTS.values() if module.of_table and module.recognises(root))
+    if root.is_file():
+        if root.suffix.lower() in ('.json', '.geojson'):
+            read_json(root, 'STAC item')  # why it was not recognised as one
+        raise ValueError(f'{root}: a file; data is a folder, such as {root.absolute().parent}, a table '
+                         f'({", ".join(TABLE_FILES)}), or an item, a collection or a catalog of STAC (.json)')
     if not root.is_dir():
         raise FileNotFoundError(f'{root}: no such folder')
     found = [module for module in LAYOUTS.values() if module.recognises(root) and takes(module, given)]
