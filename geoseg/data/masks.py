@@ -129,7 +129,7 @@ def follows_colors(
     pixels: MaskPixels,
     scheme: LabelScheme,
 ) -> bool:
-    'Whether the classes of a mask are told by the colours of its palette.'
+    'Whether the colours of its palette say the classes of a mask.'
     if pixels.palette is None or scheme.palette != 'auto':
         return pixels.palette is not None and scheme.palette == 'colors'
     shown = pixels.values if pixels.hidden is None else pixels.values[~pixels.hidden]

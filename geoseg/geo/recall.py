@@ -162,10 +162,10 @@ class RecallFusion(nn.Module):
     ) -> Tensor:  # [B, K, h, w]
         queries = cells.flatten(2).transpose(1, 2).flatten(0, 1)
         facts_of_entry, weights = self.weigh(queries, recall, facts, judged)
-        heard = torch.bmm(weights, facts_of_entry).flatten(1)
+        recalled = torch.bmm(weights, facts_of_entry).flatten(1)
         own, others = self.mix.weight.split(queries.shape[1], 1)  # `value`, then this part of `mix`: one linear map
         bias = torch.addmv(self.mix.bias, others, self.value.bias)
-        mixed = torch.addmm(F.linear(queries, own, bias), heard, (others @ self.value.weight).T)
+        mixed = torch.addmm(F.linear(queries, own, bias), recalled, (others @ self.value.weight).T)
         said = self.out(F.gelu(mixed))
         return said.unflatten(0, (cells.shape[0], *cells.shape[2:])).permute(0, 3, 1, 2)
 

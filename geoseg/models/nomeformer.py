@@ -96,8 +96,8 @@ class Block(nn.Module):
         if self.all_clusters is not None:
             faces, summaries = self.norm_face(x[:, :, 1:]).reshape(b, -1, c), self.norm_summary(x[:, :, 0])
             across = None if angles is None else (angles[:, :, 1:].reshape(b, n * (f - 1), -1), angles[:, :, 0])
-            heard = self.drop(self.all_clusters(faces, summaries, filled, across)).view(b, n, f - 1, c)
-            x = torch.cat([x[:, :, :1], x[:, :, 1:] + heard], 2)
+            attended = self.drop(self.all_clusters(faces, summaries, filled, across)).view(b, n, f - 1, c)
+            x = torch.cat([x[:, :, :1], x[:, :, 1:] + attended], 2)
         return x + self.drop(self.mlp(self.norm_mlp(x)))
 
 # %% ../../nbs/models/nomeformer.ipynb #34a3ce0f

@@ -167,7 +167,7 @@ def class_probabilities(
 def asked_classes(
     num_classes: int,  # K
 ) -> tuple[int, ...]:
-    'The classes whose log-odds are kept: of two, the second.'
+    'The classes whose log-odds are kept; of two classes, the second.'
     return (1,) if num_classes == 2 else tuple(range(num_classes))
 
 

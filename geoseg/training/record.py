@@ -220,7 +220,7 @@ class RunRecord(callbacks.Checkpoint):
         trainer.strategy.barrier('checkpoint')
 
     def drop_others(self):
-        'Of a finished run that keeps only its best, remove all other checkpoints.'
+        'Remove all checkpoints but the best of a finished run that keeps only that.'
         for path in self.checkpoints.glob('*.ckpt'):
             if path.name != 'best.ckpt':
                 path.unlink()

@@ -256,7 +256,7 @@ def check_resumed(
     changes: Mapping[str, tuple[str, str]],  # of settings
     split: str,  # what split.csv would hold now
 ):
-    'An error, before any work, where a run cannot go on as it is told to.'
+    'An error, before any work, where a run cannot go on with its new settings.'
     file, epochs, (epoch, _) = folder / 'split.csv', trainer.max_epochs, next_epoch(start)
     if file.is_file() and (old := file.read_text()) != split:
         one, two = ([line for line in text.splitlines() if line not in other.splitlines()]

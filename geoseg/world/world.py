@@ -175,7 +175,7 @@ def ground_split(
     cell: int,  # side of a cell, pixels
     group: int = 2,  # cells along the side of a block
 ) -> list[tuple[int, int, str]]:  # row and column of each cell; 'train', 'val' or 'test'
-    'Cut the ground into square cells; of the blocks of cells a sixth is for test, a sixth for val'
+    'Cut the ground into square cells; a sixth of the blocks of cells is for test, a sixth for val'
     k = len(world.terrain) // cell
     b = math.ceil(k / group)
     order, held = random_stream(world.seed, 'ground split').permutation(b * b), max(1, round(b * b / 6))

@@ -253,7 +253,7 @@ class MeshData(SegmentationData):
 
     @staticmethod
     def _listed(root, split):
-        'Meshes of one folder whose split is told by a table.'
+        'Meshes of one folder, split by a table.'
         files = _named_meshes(root)
         if not files:
             return []

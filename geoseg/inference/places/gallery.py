@@ -111,7 +111,7 @@ class MapTiles:
         sides: Sequence[float] = (),  # of the squares that a GeoTIFF is cut into, metres
         allow_outside: bool = False,  # pictures that a file of pairs names outside of its folder, too
     ) -> 'MapTiles':
-        'Of a folder, or of a raster.'
+        'Tiles of a folder, or of a raster.'
         path = Path(path)
         if path.is_dir():
             files = sorted(path.glob('*-drone2sate-*.json'))
