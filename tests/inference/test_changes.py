@@ -1,9 +1,11 @@
 "What has changed: files agree, windows and kills change no byte, and the same picture shows no change."
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import geopandas as gpd
 import numpy as np
@@ -14,6 +16,7 @@ from rasterio.transform import from_origin
 
 from geoseg import cli
 from geoseg.core.errors import ConfigError
+from geoseg.data.labels import LabelScheme
 from geoseg.data.rasters.files import read_acquisition
 from geoseg.inference.rasters import changes as module
 from geoseg.inference.rasters.change_points import sample
@@ -228,6 +231,48 @@ def test_bad_input_is_one_line_before_any_work(folder, tmp_path, monkeypatch, op
     with pytest.raises((ConfigError, ValueError, OSError), match=says) as error:
         make(folder, tmp_path / 'out', **options)
     assert '\n' not in str(error.value) and not [*tmp_path.rglob('*.*')]
+
+
+@pytest.mark.parametrize(('date', 'grid', 'options', 'says'), [
+    ('20210101', {'transform': from_origin(500001, 5200000, 2, 2)}, {},
+     '{maps}/20180101_image.tif: another grid than 20210101_image.tif, .* from 500000, 5200000, not .* from 500001, '
+     '5200000: warp it to that grid .gdalwarp.'),
+    ('20210101', {'width': 70}, {}, '{maps}/20180101_image.tif: another grid .* 80 x 96 pixels .*, not 70 x 96.*'),
+    ('20210101', {'crs': 'EPSG:32634'}, {},
+     '{maps}/20180101_image.tif: CRS EPSG:32633, 20210101_image.tif has EPSG:32634: warp it to that .gdalwarp.'),
+    ('20210101', {'crs': None}, {}, '{data}: crs: none given .*'),
+    ('20210101', {'count': 2}, {}, '{maps}/20180101_image.tif: 3 bands, 20210101_image.tif has 2: set bands'),
+    ('20210101', {}, {'labels': ['water', 'land'], 'unknown': 'error'},
+     '{maps}/20180101_mask.tif: .* hold values that .* does not declare: 2 .*add them to the class list.*'),
+    ('20210101', {}, {'checkpoint': 'stub'},
+     'stub: classes water, land; the maps have class 0, class 1, .*: set labels to a list of the same classes'),
+    ('20170101', {}, {}, '{data}: of 20170101, and {maps} has no older map .maps: 20180101, .*, 20210101.; give a '
+                         'raster that was taken after a map'),
+    ('20200101', {}, {'known': ['20180101', '2021']},
+     'known: 20210101 is a map of the future: 20200101_image.tif is of 20200101'),
+    ('20200101', {}, {'since': '2021-01-01'}, 'since is 2021-01-01, and the new raster is of 20200101: a map of the '
+                                              'future'),
+    ('20200101', {}, {'since': '2017-01-01'}, "since is '2017-01-01': no maps; expected newest, majority, or one of "
+                                              '20180101, 20190101')])
+def test_rasters_maps_and_dates_that_do_not_fit_are_one_line(folder, tmp_path, monkeypatch, date, grid, options, says):
+    monkeypatch.setattr(module.OutdatedMaps, 'fit', None)
+    network = SimpleNamespace(kind='segmentation', scheme=LabelScheme(['water', 'land']), fingerprint='')
+    monkeypatch.setattr(module, 'Trained', lambda *_: network)
+    data = tmp_path / f'{date}_image.tif'
+    with rasterio.open(folder / f'{DATES[2]}_image.tif') as file:
+        profile, pixels = file.profile | grid, file.read()
+    with rasterio.open(data, 'w', **profile) as file:
+        file.write(pixels[:profile['count'], :, :profile['width']])
+    if 'labels' in options:
+        options = options | {'labels': LabelScheme(options['labels'])}
+    with pytest.raises((ConfigError, ValueError)) as error:
+        make(folder, tmp_path / 'out', data=data, **options)
+    assert re.fullmatch(says.format(data=data, maps=folder), str(error.value)) and not (tmp_path / 'out').exists()
+
+
+def test_a_date_may_have_hyphens(folder, written, told, tmp_path):
+    report = make(folder, tmp_path / 'out', since='2019-01-01', write=[])
+    assert report['job']['since'] == '2019-01-01' and report['largest'] != written[1]['largest']
 
 
 def test_a_precision_is_promised_or_refused_and_the_confidence_is_calibrated(folder, told, tmp_path):

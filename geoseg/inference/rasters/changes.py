@@ -247,11 +247,11 @@ def read_since(
     day: str,  # of the new raster
 ) -> str | int:  # of `remembered`
     'What is compared with; `ConfigError` where there is no such map.'
-    text = str(since)
+    text = str(since).replace('-', '')
     if text in ('newest', 'majority'):
         return text
     if text.isdigit() and text >= day[:len(text)] and len(text) in (4, 8) and text not in day:
-        raise ConfigError(f'since is {text}, and the new raster is of {day}: a map of the future')
+        raise ConfigError(f'since is {since}, and the new raster is of {day}: a map of the future')
     found = [i for i, date in enumerate(dates) if len(text) in (4, 8) and date.startswith(text)]
     if len(found) != 1:
         raise ConfigError(f'since is {since!r}: {len(found) or "no"} maps{" of it" * bool(found)}; expected newest, '
@@ -298,7 +298,7 @@ def open_place(
     'The new raster with the old ones and their maps, to look at.'
     maps = Path(maps).expanduser()
     new, old = find_maps(data, maps, date, as_list(known), pattern, mask_pattern, bands, value_range, area,
-                         allow_outside, 1, False)
+                         allow_outside, 1, False, later=False)
     labels = class_list(maps, labels)
     old = in_our_classes(old, labels, legend, LabelSettings(label_field, outside=outside), unknown)
     return RasterArchive(new, old, read_scheme(maps, old, labels, unknown), bands, value_range, unknown, False)
@@ -379,9 +379,7 @@ def changes(
             raise ConfigError(f'{checkpoint}: changes compares class maps; this checkpoint (recipe {trained.recipe}) '
                               'makes none of rasters')
     new, old = find_maps(data, maps, date, as_list(known), pattern, mask_pattern, bands, value_range, area,
-                         allow_outside, 1 if trained else 2, trained is None)
-    if later := [day_of(a) for a in old if day_of(a) > day_of(new)]:
-        raise ConfigError(f'known: {later[-1]} is a map of the future: {new.image.name} is of {new.date}')
+                         allow_outside, 1 if trained else 2, trained is None, later=False)
     when = read_since(since, [*map(day_of, old)], day_of(new))
     context_margin(steps, pixel_size(new))
     promised = precision is not None or false_alarms is not None

@@ -143,6 +143,7 @@ def choose_maps(
     acquisitions: Sequence[Acquisition],  # of the folder of maps
     known: Sequence[Any] = (),  # dates; (): all before the new one
     least: int = 2,  # maps
+    later: bool = True,  # maps after the new one are taken, too, where `known` names them
 ) -> list[Acquisition]:  # by time
     'The maps to learn from; `ConfigError` where there are too few, or one is asked for that is not there.'
     mapped, folder = {}, acquisitions[0].image.parent
@@ -157,9 +158,11 @@ def choose_maps(
     if lost := [day for day in days if day not in mapped]:
         raise ConfigError(f'known: {folder} has no map of {lost[0]}{nearest(lost[0], mapped)}; maps: {there}')
     chosen = sorted(set(days)) or [day for day in mapped if day < day_of(new)]
+    if not later and max(chosen, default='') > day_of(new):
+        raise ConfigError(f'known: {chosen[-1]} is a map of the future: {new.image.name} is of {new.date}')
     if not chosen:
-        raise ConfigError(f'{new.image}: of {new.date}, and {folder} has no older map (maps: {there}); known=[DATE, …] '
-                          'learns from later ones')
+        remedy = 'known=[DATE, …] learns from later ones' if later else 'give a raster that was taken after a map'
+        raise ConfigError(f'{new.image}: of {new.date}, and {folder} has no older map (maps: {there}); {remedy}')
     if len(chosen) < least:
         raise ConfigError(f'{folder}: one map to learn from, {chosen[0]} (maps: {there}): expected two or more, since '
                           'each teaches how far to believe the others')
@@ -204,6 +207,7 @@ def find_maps(
     allow_outside: bool,
     least: int = 2,  # maps
     pictures: bool = True,  # the older rasters are read, too: of the same bands
+    later: bool = True,  # maps after the new one are taken, too, where `known` names them
 ) -> tuple[Acquisition, list[Acquisition]]:  # the new one; the older ones by time, with their maps
     'The headers of all rasters; `ConfigError` for what does not fit.'
     if not isinstance(allow_outside, bool):
@@ -217,7 +221,7 @@ def find_maps(
     if lost := [path.name for key, path in own.items() if key not in {(a.date, a.tile) for a in found}]:
         raise ConfigError(f'{maps}: no raster ({pattern}) of the date of {lost[0]}')
     found = limited([replace(a, mask=own.get((a.date, a.tile))) for a in found], area)
-    old = choose_maps(new, found, known, least)
+    old = choose_maps(new, found, known, least, later)
     channels = ValidReader(LabelScheme(['any', 'other']), bands, value_range).channels
     for a in old:
         same_grid(new, a)
