@@ -270,8 +270,6 @@ def inspect(words: Words):
     from geoseg.evaluation.inspection import inspect, report
     ours, settings = arguments_of(inspect, words, 'out', 'force')
     print(*map(shown, report(inspect(words.recipe, settings, words.configs, **ours))), sep='\n')
-    if 'out' in ours:
-        print(ours['out'])
 
 
 @verb('geoseg.evaluation.beginning.table', 'nothing', alone=True)

@@ -288,7 +288,8 @@ def init(
         said = [f'layout: {kind.layout}']
         classes = out.with_name(f'{out.stem}_classes.csv')
         check_outputs(out.parent, [], [(out, 'the configuration'), (classes, 'the classes')], True)
-        if lacks_classes(config, section, arguments):
+        own_names = is_label_file(settings.get('label_file')) and 'labels' not in settings  # to be edited, too
+        if own_names or lacks_classes(config, section, arguments):
             drawn = {name: settings[name] for name in LabelSettings.__dataclass_fields__ if name in settings}
             scheme = guess_classes(root, settings.get('label_file'), **drawn)
             scheme.save(classes)

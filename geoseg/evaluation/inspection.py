@@ -66,7 +66,8 @@ def report(
     if len(said) < LINES:
         return [*said, following]
     left = len(said) - LINES + 2
-    return [*said[:LINES - 2], f'and {left} more lines: out=FOLDER writes them, in remarks.txt', following]
+    where = 'out=FOLDER writes them, in remarks.txt' if inspection.folder is None else inspection.folder / 'remarks.txt'
+    return [*said[:LINES - 2], f'and {left} more lines: {where}', following]
 
 
 @releases_locks()
@@ -97,9 +98,11 @@ def inspect(
     else:
         lock_output(out, force)
         inspection.save(out)
-        if (overlay := Path(out) / 'overlay.png').is_file():
-            inspection.notes.append(f'{overlay} shows a picture with its mask over it')
+        overlay = Path(out) / 'overlay.png'
+        inspection.notes.append(f'{overlay} shows a picture with its mask over it' if overlay.is_file() else
+                                f'tables in {out}')
     inspection.notes.append('next: ' + fit_words(recipe, overrides or {}, configs))
+    inspection.folder = None if out is None else Path(out)
     inspection.lines = [*inspection.found, *inspection.remarks, *inspection.notes]
     if out is not None:
         write_whole(Path(out) / 'remarks.txt', '\n'.join(inspection.lines) + '\n')

@@ -1,7 +1,12 @@
 "What geoseg guesses of a folder is a configuration that fit takes as it is, and a table that inspect reads."
+import struct
+
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
+import shapely
 import tiny
 import yaml
 from a_raster import write
@@ -45,6 +50,40 @@ def test_fit_takes_what_init_writes(scene, tmp_path, capsys):
     words = [word for word in words if not word.startswith('save_top_k')]
     assert cli.main(['fit', '--config', str(tmp_path / 'config.yaml'), *words, f'out={tmp_path / "runs"}']) == 0
     assert len([*(tmp_path / 'runs').rglob('best.ckpt')]) == 1
+
+
+def write_dbf(path, columns, rows):
+    "A dBASE III table of text and numbers, as GIS programs write attribute tables: (name, kind, width) a column."
+    head = struct.pack('<BBBBIHH20x', 3, 24, 1, 1, len(rows), 33 + 32 * len(columns), 1 + sum(c[2] for c in columns))
+    fields = b''.join(struct.pack('<11sc4xBB14x', name.encode(), kind.encode(), width, 0)
+                      for name, kind, width in columns)
+    body = b''.join(b' ' + b''.join(str(cell).encode().rjust(width) if kind == 'N' else str(cell).encode().ljust(width)
+                                    for cell, (_, kind, width) in zip(row, columns, strict=True)) for row in rows)
+    path.write_bytes(head + fields + b'\r' + body + b'\x1a')
+
+
+def test_an_attribute_table_of_esri_names_the_classes(scene):
+    (scene / '2020_mask.tif.aux.xml').unlink()
+    write_dbf(scene / '2020_mask.tif.vat.dbf', [('Value', 'N', 9), ('Count', 'N', 9), ('Class_Name', 'C', 20)],
+              [(3, 100, 'open water'), (7, 200, 'dry land')])
+    assert attribute_table(scene / '2020_mask.tif') == {3: 'open water', 7: 'dry land'}
+    assert guess_classes(scene).names == ['open water', 'dry land']
+
+
+def test_the_column_of_a_vector_file_names_the_classes(scene, tmp_path):
+    (scene / '2020_mask.tif').unlink(), (scene / '2020_mask.tif.aux.xml').unlink()
+    with rasterio.open(scene / '2020_image.tif') as file:
+        west, south, east, north = file.bounds
+        crs = file.crs
+    middle = (west + east) / 2
+    parts = [shapely.box(west, south, middle, north), shapely.box(middle, south, east, north)]
+    gpd.GeoDataFrame({'cover': ['marsh', 'heath']}, geometry=parts, crs=crs).to_file(tmp_path / 'cover.gpkg')
+    given = {'label_file': str(tmp_path / 'cover.gpkg'), 'label_field': 'cover'}
+    _, said = init(str(scene), str(tmp_path / 'config.yaml'), **given)
+    assert any('classes: heath, marsh' in line for line in said)
+    arguments = yaml.safe_load((tmp_path / 'config.yaml').read_text())['data']['init_args']
+    assert arguments['label_field'] == 'cover' and arguments['label_file'].endswith('cover.gpkg')
+    assert LabelScheme.load(tmp_path / 'config_classes.csv').names == ['heath', 'marsh']
 
 
 def test_colors_of_palettes_are_kept(tmp_path):
