@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+import shapely
 from rasterio.transform import from_origin
 
 from geoseg import cli
@@ -59,9 +60,10 @@ def folder(tmp_path_factory):
 
 class Told:
     "In place of trees: the new picture's own map, by so many."
+    part = slice(0, SIZE[0]), slice(0, SIZE[1])  # of the raster that is read
 
     def __init__(self, images, masks, num_classes, window, store, **how):
-        self.shape, self.window, self.seed, self.tiles = SIZE, window, 0, 64
+        self.window, self.seed, self.tiles = window, 0, 64
 
     def fit(self, known):
         return self
@@ -74,10 +76,10 @@ class Told:
         random = np.random.default_rng(0).uniform(0, 0.04, (K, *SIZE)).astype(np.float32)
         random[truth[truth < K], truth < K] = 0
         shares = (np.arange(K)[:, None, None] == truth) + random
-        return (shares / shares.sum(0))[:, *window]
+        return (shares / shares.sum(0))[:, *Told.part][:, *window]
 
     def predict_windows(self, date, done=0):
-        for window in windows_of(SIZE, self.window):
+        for window in windows_of([s.stop - s.start for s in Told.part], self.window):
             if window[0].stop > done:
                 yield window, self.predict_window(date, window)
 
@@ -320,6 +322,29 @@ def test_a_cloud_is_not_judged_and_points_that_are_looked_up_give_areas(folder, 
     make(folder, tmp_path / 'b', reference_points=points, write=[])
     areas = pd.read_csv(tmp_path / 'b' / f'{DATES[3]}_image_areas.csv', index_col='category')
     assert np.isclose(areas.area.sum(), 7567 * 4e-4, atol=2e-3) and areas.loc['all', 'accuracy'] == 1
+
+
+def test_clouds_of_a_part_of_the_raster(folder, written, told, tmp_path, monkeypatch):
+    part, cloud = (slice(10, 70), slice(20, 75)), np.zeros(SIZE, np.uint8)
+    cloud[5:40, 30:50] = 1
+    monkeypatch.setattr(Told, 'part', part)
+    box = [500000 + 2 * 20, 5200000 - 2 * 70, 500000 + 2 * 75, 5200000 - 2 * 10, 'EPSG:32633']
+    with rasterio.open(folder / f'{DATES[3]}_mask.tif') as file:
+        profile = file.profile | {'nodata': None}
+    with rasterio.open(tmp_path / 'cloud.tif', 'w', **profile) as file:
+        file.write(cloud[None])
+    ring = shapely.box(500000 + 2 * 30, 5200000 - 2 * 40, 500000 + 2 * 50, 5200000 - 2 * 5).buffer(-0.5)
+    gpd.GeoDataFrame(geometry=[ring], crs='EPSG:32633').to_file(tmp_path / 'cloud.gpkg')
+    plain, hidden = read(file_of(written[0]))[0][part], cloud[part] == 1
+    for name in ('cloud.tif', 'cloud.gpkg'):
+        make(folder, tmp_path / name[-3:], unusable=tmp_path / name, area=box, write=[])
+        other = read(file_of(tmp_path / name[-3:]))[0]
+        assert (other[hidden] == NOT_JUDGED).all() and (other[~hidden] == plain[~hidden]).all()
+    profile |= {'transform': from_origin(500001, 5200000, 2, 2)}
+    with rasterio.open(tmp_path / 'other.tif', 'w', **profile) as file:
+        file.write(cloud[None])
+    with pytest.raises(ConfigError, match='other.tif: another grid than'):
+        make(folder, tmp_path / 'c', unusable=tmp_path / 'other.tif', area=box)
 
 
 def test_a_picture_that_is_moved_is_refused(folder, told, tmp_path):

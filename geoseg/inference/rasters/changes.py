@@ -390,9 +390,7 @@ def changes(
     if promised and len(days) < 2:
         raise ConfigError(f'precision and false_alarms need two past years that can be forecast, each from two older '
                           f'maps; there are {len(days)} ({", ".join(map(day_of, old))}): set threshold')
-    if unusable is not None and area is not None:
-        raise ConfigError('unusable and area cannot stand together: leave out area')
-    hidden = None if unusable is None else read_unusable(unusable, new, as_list(unusable_bits))
+    hidden = None if unusable is None else read_unusable(unusable, new, as_list(unusable_bits), area)
     refuse_links(out)
     stem, draft_folder, size = new.stem, out / f'.{new.stem}.draft', (new.height, new.width)
     report, targets = out / f'{stem}.json', {name: out / f'{stem}_{end}' for name, end in CHANGED.items()}

@@ -21,6 +21,7 @@ from ...core.errors import ConfigError
 from ...core.inputs import check_file
 from ...data.alignment import edge_strength
 from ...data.rasters.files import DRIVERS, Acquisition, open_raster, read_acquisition
+from ...data.rasters.limits import Ground, cut
 from .outdated import same_grid
 
 # %% ../../../nbs/inference/rasters/false_change.ipynb #cb3fb82e
@@ -54,19 +55,23 @@ def read_unusable(
     path: str | Path,  # a raster, or a file of polygons
     new: Acquisition,
     bits: Sequence[int] = (),  # of a quality band, from 0; (): all but 0
+    area: Any = None,  # that `new` is the part of, as of `limited`
 ) -> Callable[[tuple[slice, slice]], np.ndarray]:  # window -> bool [h, w]
     'Where a mask says that nothing can be judged; `ConfigError` where it does not fit.'
     path = check_file(Path(path).expanduser(), 'mask')
     if wrong := [bit for bit in bits if isinstance(bit, bool) or not isinstance(bit, int) or not 0 <= bit < 32]:
         raise ConfigError(f'unusable_bits holds {wrong[0]!r}, expected whole numbers from 0 to 31')
     if path.suffix.lower() in DRIVERS:
-        same_grid(new, read_acquisition(path, None))
+        whole = read_acquisition(path, None)
+        part = whole if area is None else cut(whole, Ground.of(area)) or whole
+        same_grid(new, part)
         file = open_raster(path)
         if bits and not np.issubdtype(np.dtype(file.dtypes[0]), np.integer):
             raise ConfigError(f'{path}: {file.dtypes[0]} values have no bits: leave out unusable_bits')
 
         def read(window):
-            value = file.read(1, window=tuple((s.start, s.stop) for s in window))
+            value = file.read(1, window=tuple((s.start + first, s.stop + first)
+                                              for s, first in zip(window, part.corner, strict=True)))
             return (value.astype(np.int64) & sum(1 << bit for bit in bits)) != 0 if bits else value != 0
         return read
     if bits:
