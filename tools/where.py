@@ -130,11 +130,8 @@ def main():
     done = {(r['photo'], r['variant']) for r in rows}
     photos = sorted((root / 'images').glob('*.jpg'))
     jobs = [(p, i, 'intact') for i, p in enumerate(photos)]
-    jobs += [(p, i, v) for i, p in list(enumerate(photos))[::15] for v in VARIANTS if v != 'intact']
-    jobs += [(p, i, 'cut out') for i, p in list(enumerate(photos))[::3]]
-    jobs += [(p, i, v) for i, p in list(enumerate(photos))[5::15] for v in VARIANTS if v != 'intact']
-    jobs += [(p, i, v) for start in (10, 3, 8, 13, 1, 6, 11, *range(15)) for i, p in list(enumerate(photos))[start::15]
-             for v in ('cut out', 'turned', *VARIANTS) if v != 'intact']
+    jobs += [(p, i, v) for start in range(15) for i, p in list(enumerate(photos))[start::15]
+             for v in ('cut out', *VARIANTS) if v != 'intact']
     outlines = {r['photo']: shapely.from_wkt(r['outline']) for r in rows
                 if r['variant'] == 'intact' and isinstance(r['outline'], str)}
     for path, i, variant in jobs:
@@ -161,7 +158,6 @@ def main():
             if variant == 'intact':
                 outlines[path.name] = shapely.Polygon(p.outline)
         rows.append(row)
-        done.add((path.name, variant))
         write_whole(ROWS, pd.DataFrame(rows).to_csv(index=False))
     check_reference(root, Mosaic.open(str(root / 'orthomosaic_utm14n.tif'), known.frame))
 
