@@ -12,7 +12,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 # threads that wait sleep: spinning ones, which is the default, make a busy machine ten times slower
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: env train notebook test check notebooks pytest tutorials gpu docs readme export lab clean
+.PHONY: env train notebook test check notebooks pytest tutorials gpu docs readme docker export lab clean
 
 env: $(READY)
 
@@ -68,6 +68,10 @@ docs: env
 
 readme: env
 	$(BIN)/python tools/readme.py
+
+# Dockerfile and pinned.txt, the versions of this environment; docker build -t geoseg . makes an image that serves a run
+docker: env
+	$(BIN)/python tools/dockerfile.py
 
 export: env
 	$(BIN)/nbdev_export
