@@ -2,14 +2,17 @@
 import asyncio
 import io
 import json
+import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
 import pytest
 import rasterio
 import torch
+import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image
 from torch import nn
@@ -17,7 +20,7 @@ from torch import nn
 import geoseg
 from geoseg import cli
 from geoseg.inference.answer import Trained
-from geoseg.inference.serve import Limits, Served, make_app
+from geoseg.inference.serve import Limits, Served, make_app, serve
 
 
 def png(shape=(40, 60, 3), seed=0):
@@ -115,6 +118,78 @@ def test_a_hundred_clients_half_of_them_hostile(served, monkeypatch):
     assert {answer.status_code for hostile, answer in found if hostile} <= {408, 413, 422, 415, 503}
     assert sum(answer.status_code == 200 for _, answer in found) >= 3 and all(most)  # of the first five
     assert after.status_code == 200  # nothing is held by those that have gone
+
+
+HEAD = b'POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\n'
+HOSTILE = {  # bytes of a client, statuses that it may get; None: no answer
+    'silent': (b'', {None}), 'half a head': (HEAD, {None}), 'no HTTP': (bytes(range(256)) * 20, {400}),
+    'an endless head': (HEAD + b'X: ' + b'a' * 200_000, {400, 431, None}),
+    'less than it says': (HEAD + b'Content-Length: 90\r\n\r\nII*\0', {408}),
+    'too much': (HEAD + b'Content-Length: 900000\r\n\r\n' + bytes(900_000), {413, None}),
+    'no number': (HEAD + b'Content-Length: -1\r\n\r\n', {400}),
+    'a broken chunk': (HEAD + b'Transfer-Encoding: chunked\r\n\r\nzz\r\n', {400, 500, None}),
+    'another host': (HEAD.replace(b'127.0.0.1', b'evil.example') + b'Content-Length: 0\r\n\r\n', {400}),
+    'a file of another kind': (HEAD + b'Content-Length: 4\r\n\r\nGIF8', {415}),
+    'no such method': (b'DELETE /predict HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n', {405}),
+    'gone at once': (HEAD + b'Content-Length: %d\r\n\r\n' % len(png()) + png(), None)}
+
+
+@pytest.fixture
+def port(tiny_run, monkeypatch):
+    "Of a server that listens on loopback, as `geoseg serve` starts it."
+    servers, plain = [], uvicorn.Server.startup
+
+    async def startup(self, sockets=None):
+        await plain(self, sockets)
+        servers.append(self)
+
+    monkeypatch.setattr(uvicorn.Server, 'startup', startup)
+    how = {'port': 0, 'megabytes': 0.1, 'megapixels': 1, 'seconds': 1, 'waiting': 2 * len(HOSTILE)}
+    thread = threading.Thread(target=serve, args=(tiny_run('unet'),), kwargs=how, daemon=True)
+    thread.start()
+    end = time.monotonic() + 60
+    while not servers and thread.is_alive() and time.monotonic() < end:
+        time.sleep(0.02)
+    host, number = servers[0].servers[0].sockets[0].getsockname()
+    assert host == '127.0.0.1'
+    yield number
+    servers[0].should_exit = servers[0].force_exit = True
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def send(port, content, expected):
+    "The status that a client of bytes gets; None: none, or it was hung up."
+    with socket.create_connection(('127.0.0.1', port), timeout=20) as line:
+        try:
+            line.sendall(content)
+            if expected is None:
+                return None
+            line.settimeout(1.5 if expected == {None} else 20)
+            first = line.recv(4096).split(b'\r\n')[0].split()
+            return int(first[1]) if first else None
+        except (TimeoutError, ConnectionError):
+            return None
+
+
+def test_a_crowd_at_a_real_port_half_of_it_hostile(port, client):
+    "Every honest client gets the mask that it gets alone, and the server is there when all have gone."
+    pictures = [png((40, 60, 3), seed) for seed in range(len(HOSTILE))]
+    alone = [client.post('/predict', content=picture).content for picture in pictures]
+
+    def honest(picture):
+        return httpx.post(f'http://127.0.0.1:{port}/predict', content=picture, timeout=60, trust_env=False)
+
+    with ThreadPoolExecutor(2 * len(HOSTILE)) as pool:
+        bad = {name: pool.submit(send, port, *of) for name, of in HOSTILE.items()}
+        good = [pool.submit(honest, picture) for picture in pictures]
+        found = {name: one.result() for name, one in bad.items()}
+        answers = [one.result() for one in good]
+    assert [answer.status_code for answer in answers] == [200] * len(pictures)
+    assert [answer.content for answer in answers] == alone
+    wrong = {name: status for name, status in found.items() if HOSTILE[name][1] and status not in HOSTILE[name][1]}
+    assert not wrong
+    assert 'server' not in answers[0].headers and honest(pictures[0]).content == alone[0]
 
 
 def test_from_the_command_line(tiny_run, capsys):
