@@ -8,7 +8,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from run_notebook import STALE
 from warm import NBS
 
-APART = {'train', 'evaluate', 'predict', 'localize', 'sweep', 'benchmarks', 'index'}  # see test_notebooks.py
+APART = {'train', 'evaluate', 'predict', 'localize', 'changes', 'sweep', 'benchmarks', 'index'}  # see test_notebooks.py
 HERE = sorted(path.relative_to(NBS).as_posix() for path in NBS.rglob('*.ipynb') if not any(
     part.startswith(('_', '.')) or part == 'tutorials' for part in path.relative_to(NBS).parts))
 # fifteen seconds of a core and more
