@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['CHOICES', 'FORMATS', 'check_choices', 'graph_inputs', 'ground_resolution', 'describe', 'Exported', 'ours',
-           'forget_memory', 'compare_outputs', 'chips_of', 'cut', 'check_numbers', 'export', 'run_made', 'write_model']
+           'forget_memory', 'compare_outputs', 'chips_of', 'cut', 'check_numbers', 'check_int8', 'measure_int8',
+           'export', 'run_made', 'write_model']
 
 # %% ../../nbs/evaluation/export.ipynb #a26c0004
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,14 @@ from ..core.outputs import check_outputs
 from ..core.trust import refuse_links, takes_trust
 from ..data.augment import IMAGENET_MEAN, IMAGENET_STD, band_values
 from ..data.batches import network_inputs, network_reads
-from .evaluate import SegmentationKind  # noqa: F401  imported to be known
+from .evaluate import SegmentationKind, split_loader  # noqa: F401  imported to be known
 from .evaluate_places import LocalizationKind  # noqa: F401  imported to be known
 from .kinds import Kind, kind_of
 from ..inference.answer import Trained
 from ..inference.tiling import check_views
 from ..models.graphs import ANSWERS, PICTURES, Graph, Traced, recalled_inputs, trace
-from ..models.onnx import OPSET, OURS, deepness, onnx_bytes, open_session, run_session
+from ..metrics.segmentation import image_confusions, metrics_from_confusion
+from ..models.onnx import OPSET, OURS, deepness, described, int8_bytes, need, onnx_bytes, open_session, run_session
 from ..models.predictor import Predictor
 
 # %% ../../nbs/evaluation/export.ipynb #a26c0006
@@ -134,6 +136,7 @@ class Exported:
     differences: dict[str, float]  # of each output: the largest, in shares of its largest value
     classes: float | None  # share of the places whose class differs; None: there are none
     chips: str  # what went through both
+    int8: dict[str, Any] | None = None  # what 8 bits cost, see `measure_int8`
 
     def report(self) -> str:
         'What a terminal shows.'
@@ -141,6 +144,11 @@ class Exported:
         sizes = '' if size is None else ', pictures of any size' if size == 'any' else f', pictures of {size} pixels'
         lines = [f'{name}: differs by {value:.2g} at most' for name, value in self.differences.items()]
         lines += [] if self.classes is None else [f'classes: {self.classes:.4%} differ']
+        if self.int8 is not None:
+            was, now = self.int8['mIoU']['float'], self.int8['mIoU']['int8']
+            large, small = (self.int8['bytes'][name] / 1e6 for name in ('float', 'int8'))
+            lines += [f'int8: mIoU {now:.4f} on the val split, {was:.4f} in floats ({now - was:+.4f}); '
+                      f'{small:.2f} MB, {large:.2f} MB in floats']
         return '\n'.join([*lines, f'checked on {self.chips}; any number of samples{sizes}', str(self.file)])
 
 
@@ -246,6 +254,58 @@ def check_numbers(**numbers: Any):
                                   or not 0 < value < float('inf')):
             raise ConfigError(f'{name} is {value!r}, expected a {"whole " if whole else ""}number above 0')
 
+# %% ../../nbs/evaluation/export.ipynb #a26e0004
+def check_int8(
+    file: Path,  # that will be written
+    trained: Trained,
+    memory: str | None,
+):
+    '`ConfigError` where 8 bits are not to be had.'
+    if file.suffix != '.onnx':
+        raise ConfigError(f'int8 is for ONNX files, and out is {file.name}')
+    if trained.kind == 'localization':
+        raise ConfigError(f'int8 says what it costs in mIoU, and {trained.path.name} finds places; leave int8 out')
+    if memory == 'recalled':
+        raise ConfigError('int8 is for pictures and places: memory=without')
+
+
+def measure_int8(
+    content: bytes,  # the graph in floats
+    about: Mapping[str, Any],
+    trained: Trained,
+    kind: Kind,
+    predictor: Predictor,
+    data: Any,  # as `export`
+    count: int,  # chips that the ranges are taken from
+    inputs: Callable[[Mapping[str, Any]], dict[str, Tensor]],  # a batch as the graph takes it
+) -> tuple[bytes, dict[str, Any]]:  # the file; calibration (of the ranges), mIoU and bytes of float and int8
+    'A graph in 8 bits, and what that costs on the validation split.'
+    fixed = about['size'][0] if isinstance(about['size'], list) else None
+    batch, what = chips_of(trained, kind, predictor.network, data, 'train', fixed, count)
+    if 'noise' in what.split():
+        raise ConfigError(f'int8 takes its ranges from chips, and the data of {trained.path.name} are not here; '
+                          'data=FOLDER names others')
+    graphs = {'float': content, 'int8': int8_bytes(content, inputs(batch), about)}
+    sessions = {name: open_session(graph) for name, graph in graphs.items()}
+    scheme, scores = predictor.scheme, {}
+    for batch in split_loader(trained.open(data).datamodule, 'val')():
+        if fixed:
+            batch = cut(batch, fixed) | {'mask': batch['mask'][..., :fixed, :fixed]}
+        given = inputs(batch)
+        for name, session in sessions.items():
+            found = run_session(session, given)[about['answer']]
+            if fixed:
+                found = found[..., :batch['mask'].shape[-2], :batch['mask'].shape[-1]]
+            values, labels = kind.aligned(found, batch)
+            pair = values.argmax(-1).reshape(1, 1, -1), labels.reshape(1, 1, -1)
+            scores[name] = scores.get(name, 0) + image_confusions(*pair, len(scheme.names), scheme.ignore_index)[0]
+    scores = {name: metrics_from_confusion(value)['mIoU'] for name, value in scores.items()}
+    found = {'calibration': what, 'mIoU': scores,
+             'bytes': {name: len(graph) for name, graph in graphs.items()}}
+    model = need('onnx').load_from_string(graphs['int8'])
+    return described(model, dict(about) | {'int8': found}), found
+
+
 # %% ../../nbs/evaluation/export.ipynb #a26c0012-2
 @releases_locks()
 @text_paths
@@ -264,6 +324,7 @@ def export(
     window: int | None = None,  # that readers tile with, pixels; None: size, the patches of the training, or 512
     overlap: int | None = None,  # of windows, pixels; None: a quarter
     resolution: float | None = None,  # metres a pixel; None: that of the chips, where it is known
+    int8: bool = False,  # in 8 bits, ranges from chips of the training; its loss in mIoU is measured (ONNX alone)
     license: str | None = None,  # of the weights, such as CC-BY-4.0
     tolerance: float = 1e-3,  # largest difference, in shares of the largest value
     chips: int = 4,  # that check the export
@@ -273,7 +334,7 @@ def export(
 ) -> Exported:
     'Write a network as ONNX or .pt2, once it gives what the original gives.'
     check_numbers(size=size, window=window, resolution=resolution, tolerance=tolerance, chips=chips)
-    for name, value in (('normalize', normalize), ('calibrated', calibrated)):
+    for name, value in (('normalize', normalize), ('calibrated', calibrated), ('int8', int8)):
         if not isinstance(value, bool):
             raise ConfigError(f'{name} is {value!r}, expected true or false')
     trained = Trained(checkpoint, overrides)
@@ -290,6 +351,8 @@ def export(
         file = target / 'model.onnx'
     predictor, kind = Predictor.load(trained.path, 'cpu', settings['network']), kind_of(trained.kind)
     check_choices(predictor, place, memory, trained.path)
+    if int8:
+        check_int8(file, trained, memory)
     window = window or size or settings.get('patch') or 512
     given = {'answer': answer, 'normalize': normalize, 'calibrated': calibrated, 'place': place, 'memory': memory,
              'window': window, 'overlap': check_views(window, overlap, ()) if trained.kind == 'segmentation' else 0,
@@ -307,8 +370,12 @@ def export(
     about['place'] = next((name for name in ('xy', 'gps') if name in inputs), None)
     mean, std = about['normalization']['mean'], about['normalization']['std']
     inside = normalize and bool(mean)
-    raw = {name: value * torch.tensor(std).view(-1, 1, 1) + torch.tensor(mean).view(-1, 1, 1)
-           if name in PICTURES and inside else value for name, value in inputs.items()}
+
+    def scaled(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value * torch.tensor(std).view(-1, 1, 1) + torch.tensor(mean).view(-1, 1, 1)
+                if name in PICTURES and inside else value for name, value in inputs.items()}
+
+    raw = scaled(inputs)
     graph = Graph(predictor.network, list(raw), mean if inside else None, std if inside else None,
                   predictor.temperature if calibrated else 1., answer, kind.class_axis)
     traced = trace(graph.eval(), raw, fixed=size is not None)
@@ -321,12 +388,18 @@ def export(
     if worst := [name for name, value in differences.items() if not value <= tolerance]:
         raise ValueError(f'{file}: {worst[0]} differs from the network by {differences[worst[0]]:.2g}, more than '
                          f'tolerance={tolerance:g}; nothing is written')
+    if int8:
+        made, about['int8'] = measure_int8(
+            made, about, trained, kind, predictor, data, chips,
+            lambda batch: scaled(graph_inputs(predictor, batch, place, memory)))
+        found = run_session(open_session(made), raw)
+        differences, classes = compare_outputs(own, found, kind.class_axis)
     make_folder(file.parent)
     write_model(file, made, about)
     checked = {'differences': differences, 'classes that differ': classes, 'chips': what}
     write_whole(file.with_suffix('.json'), json.dumps({OURS: about, 'deepness': deepness(about), 'check': checked},
                                                       indent=1) + '\n')
-    return Exported(file, about, differences, classes, what)
+    return Exported(file, about, differences, classes, what, about.get('int8'))
 
 # %% ../../nbs/evaluation/export.ipynb #a26c0012-3
 def run_made(

@@ -9,6 +9,7 @@ import rasterio
 import torch
 
 from geoseg import cli
+from geoseg.evaluation.evaluate import evaluate
 from geoseg.evaluation.export import export
 from geoseg.models.graphs import Graph
 from geoseg.models.onnx import DOMAINS
@@ -69,6 +70,24 @@ def test_the_metadata_as_the_plugin_of_qgis_reads_them(exported):
     assert beside['geoseg'] == about and beside['check']['chips'].endswith('chips of the val split')
 
 
+def test_8_bits_say_what_they_cost(exported, tmp_path, monkeypatch):
+    whole, run = exported
+    found = export(run, tmp_path / 'small.onnx', int8=True)
+    session = onnxruntime.InferenceSession(found.file)
+    about = json.loads(session.get_modelmeta().custom_metadata_map['geoseg'])
+    nodes = [node.op_type for node in onnx.load(found.file).graph.node]
+    assert 'DequantizeLinear' in nodes and found.file.stat().st_size < 0.6 * whole.file.stat().st_size
+    assert about == found.about and about['int8']['calibration'].endswith('chips of the train split')
+    scores = about['int8']['mIoU']
+    measured = evaluate(run, split='val', out=tmp_path / 'val').scores['mIoU']  # by the network itself
+    assert scores['float'] == pytest.approx(measured, abs=1e-3) and 0 <= scores['int8'] <= 1
+    assert f'int8: mIoU {scores["int8"]:.4f} on the val split' in found.report()
+    assert 0 < found.differences['probabilities'] < 0.5
+    picture = np.random.default_rng(0).random((2, 3, 40, 56), np.float32)
+    [probs] = session.run(None, {'image': picture})
+    np.testing.assert_allclose(probs.sum(1), 1, atol=1e-4)
+
+
 def test_beside_and_as_logits_of_one_size(own_run, tmp_path, monkeypatch):
     run = own_run('wildscenes-fcn')
     plain = Predictor.load(Run(run).best, 'cpu')
@@ -98,6 +117,10 @@ def test_a_difference_is_an_error_and_nothing_is_written(tiny_run, tmp_path, mon
     ('wildscenes-fcn', 'out={out} place=here', "place is 'here', expected inputs or without"),
     ('wildscenes-fcn', 'out={out}.tflite', 'neither .onnx nor .pt2'),
     ('wildscenes-fcn', 'out={out} size=big', "size is 'big', expected a whole number above 0"),
+    ('wildscenes-fcn', 'out={out}.pt2 int8=true', 'int8 is for ONNX files, and out is model.pt2'),
+    ('wildscenes-fcn', 'out={out} int8=4', 'int8 is 4, expected true or false'),
+    ('game4loc-same-area', 'out={out} int8=true', 'finds places; leave int8 out'),
+    ('geosegformer', 'out={out} memory=recalled int8=true', 'int8 is for pictures and places: memory=without'),
     ('wildscenes-fcn', 'out={out} answer=mask', "answer is 'mask', expected probabilities or logits"),
     ('wildscenes-fcn', 'out={out} data=world:tiny split=tset', "split must be train, val or test, not 'tset'"),
 ])
