@@ -16,7 +16,7 @@ from geoseg.data.shared import shared_data
 from geoseg.geo.coords import exif_place
 from geoseg.inference.places.encoder import TileEncoder
 from geoseg.inference.places.map_gallery import gallery
-from geoseg.inference.places.place_photos import Found, confidence_of, find_photo, follow_flight
+from geoseg.inference.places.place_photos import Found, find_photo, follow_flight
 from geoseg.inference.places.points import CORNERS, Placement
 from geoseg.world.ground import ORIGIN
 from geoseg.world.noise import random_stream
@@ -61,7 +61,7 @@ def drone_photos(done):
                        **told(both, sure[name], 8, 'flight'), 'there': True, 'gps': round(float(gps), 1)}
         intact = {row.photo: row for row in rows[rows.variant == 'intact'].itertuples()}
         pictures = {}
-        for path in files:
+        for path in (path for start in range(5) for path in files[start::5]):
             if ('caliterra, cut out', path.name) in done:
                 continue
             i = number[path.name]
@@ -117,12 +117,11 @@ def drawn_flights(seed, done):
 def main():
     rows = pd.read_csv(OUT).to_dict('records') if OUT.is_file() else []
     done = {(row['scene'], row['photo']) for row in rows}
-    for job in [*(drawn_flights(seed, done) for seed in (0, 1)), drone_photos(done | {scene for scene, _ in done})]:
+    for job in [drone_photos(done | {scene for scene, _ in done}), *(drawn_flights(seed, done) for seed in (0, 1))]:
         for row in job:
             if (row['scene'], row['photo']) not in done:
                 rows.append(row)
                 write_whole(OUT, pd.DataFrame(rows).to_csv(index=False))
-    assert confidence_of(6) > 0.5
 
 
 if __name__ == '__main__':
