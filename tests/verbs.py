@@ -116,6 +116,7 @@ JOBS = {
     'inspect places': Job('inspect', 'game4loc-same-area'),
     'inspect meshes': Job('inspect', 'nomeformer'),
     'audit pictures': Job('audit-labels', 'unet'),
+    'audit GeoTIFFs': Job('audit-labels', 'unet', 'raster', ('chip=64',)),
     'export': Job('export', 'game4loc-same-area'),
     'efficiency': Job('efficiency', 'unet', writes=False),
     'serve': Job('serve', 'unet', writes=False),

@@ -16,7 +16,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-import pyogrio
 import shapely
 from geopandas import GeoDataFrame
 from rasterio import Affine
@@ -26,7 +25,7 @@ from shapely.geometry import shape
 from tqdm.auto import tqdm
 
 from ..core.errors import ConfigError, nearest
-from ..core.files import fill_folder, write_png, write_whole, writing
+from ..core.files import fill_folder, write_png, write_whole
 from ..core.locks import lock_output, releases_locks
 from ..core.mappings import as_list
 from ..core.notebooks import text_paths
@@ -37,6 +36,7 @@ from ..data.labels import LabelScheme
 from ..data.loading import LabelledPicture
 from ..data.splits import SPLITS
 from .inspection import recipe_for
+from ..inference.polygons import write_layer
 from ..models.outdated import (REACH, CrossFit, Folds, Sample, class_probabilities, colour_features,
                                     tree_probabilities, windows_of, with_halo)
 from ..training.config import arranged, parse
@@ -214,9 +214,7 @@ class LabelAudit:
         write_whole(folder / 'places.csv', csv_text(self.table, index=False))
         polygons = self.polygons
         if polygons is not None:
-            with writing(folder / 'places.gpkg') as draft:
-                draft.unlink()  # an empty file is no database
-                pyogrio.write_dataframe(polygons, draft, layer='places', driver='GPKG', geometry_type='Unknown')
+            write_layer(folder / 'places.gpkg', [polygons] if len(polygons) else [], polygons, 'places', 'Unknown')
 
         def write(work: Path):
             for rank in range(1, min(crops, len(self.places)) + 1):

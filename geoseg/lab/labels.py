@@ -17,8 +17,8 @@ import shapely
 from geopandas import GeoDataFrame
 
 from ..core.errors import ConfigError
-from ..core.files import writing
 from ..geo.coords import crs_name
+from ..inference.polygons import write_layer
 
 # %% ../../nbs/lab/labels.ipynb #a55f091f
 COLUMNS = ('class', 'date', 'when', 'annotator')
@@ -79,9 +79,7 @@ class DrawnLabels:
         table = GeoDataFrame({column: np.array([getattr(s, name) for s in self.shapes], object)
                               for column, name in rows.items()},
                              geometry=[s.polygon for s in self.shapes], crs=self.crs)
-        with writing(self.path) as draft:
-            draft.unlink()  # an empty file is no database
-            pyogrio.write_dataframe(table, draft, layer='labels', driver='GPKG', geometry_type='Polygon')
+        write_layer(self.path, [table] if len(table) else [], table, 'labels')
 
     def add(
         self,

@@ -18,6 +18,7 @@ import torch
 
 from ..core.errors import ConfigError
 from ..core.plugins import Registry, register
+from ..data.rasters.files import Acquisition
 from ..data.splits import SPLITS
 from ..models.predictor import Predictor
 from ..visualization.drawing import drawing_of
@@ -157,6 +158,36 @@ class SegmentationView(View):
                 if at == here and there.acquisition.transform == area.acquisition.transform:
                     found.append((there.acquisition.date, numbers[other, i]))
         return sorted(found)
+
+    def acquisition(self, number: int) -> Acquisition:
+        'The raster of a sample.'
+        split, index = self.samples[number]
+        return self.dataset(split).grid[index][0].acquisition
+
+    def chip_at(
+        self,
+        a: Acquisition,
+        row: int,
+        col: int,
+    ) -> tuple[int, int, int] | None:  # number of a sample, row and column of its first pixel; None: no sample
+        'The sample that has the labels of a pixel of a raster.'
+        best = None
+        for number, (split, index) in enumerate(self.samples):
+            area, top, left, rows, cols = self.dataset(split).grid[index]
+            down, right, side = row - top, col - left, self.dataset(split).chip
+            if area.acquisition == a and 0 <= down < side and 0 <= right < side:
+                if rows.start <= down < rows.stop and cols.start <= right < cols.stop:
+                    return number, top, left
+                best = best or (number, top, left)
+        return best
+
+    def whole_affine(self, a: Acquisition) -> np.ndarray | None:  # as `Layers.affine`; None: in another CRS
+        'Where the pixels of a raster lie.'
+        if a.crs != self.data.frame.crs:
+            return None
+        ta, tb, tc, td, te, tf = a.transform
+        x, y = self.data.frame.origin
+        return np.array([[ta, tb, tc - x], [td, te, tf - y]])
 
     def score(self, number: int) -> dict[str, float]:
         layers = self.layers(number)

@@ -124,6 +124,7 @@ DISKS = {  # job -> the largest file that fits, in bytes
     'sweep': [100_000], 'find-lr': [9_000], 'export': [3_000],
     'table': [300], 'init': [300], 'statistics': [100],
     'audit pictures': [200, 5_000],
+    'audit GeoTIFFs': [200, 5_000],
     'inspect pictures': [5_000], 'inspect places': [100], 'inspect meshes': [100],
 }
 

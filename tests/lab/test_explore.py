@@ -132,3 +132,54 @@ def test_places_are_spread():
     alone = xy[np.argsort(-unsure)[:12]]
     assert apart > 3 * np.linalg.norm(alone[:, None] - alone, axis=-1)[np.triu_indices(12, 1)].min()
     assert len(spread_places(unsure[:0], xy[:0], 5)) == 0 and json.dumps(chosen.tolist())
+
+
+def test_a_raster_is_its_own_base_map(tmp_path, monkeypatch):
+    "Windows of it, the chip under a click, other dates, a polygon in its pixels; the overview only in the cache."
+    monkeypatch.setattr('geoseg.lab.whole.READ', 100)
+    monkeypatch.setenv('GEOSEG_CACHE', str(tmp_path / 'cache'))
+    root = geoseg.world_data('raster', tmp_path / 'worlds', size='tiny')
+    before = {path: path.stat().st_mtime_ns for path in root.rglob('*')}
+    widget, sent = explore(root, labels=tmp_path / 'a.gpkg', overrides={'chip': 64, 'num_workers': 0}), []
+    monkeypatch.setattr(widget, 'send', lambda content, buffers=None: sent.append((content, buffers)))
+    widget._heard(widget, {'ask': 'ready'}, [])
+    widget._heard(widget, {'ask': 'whole'}, [])
+    content, buffers = sent[-1]
+    assert content['whole'] and (content['height'], content['width']) == (256, 256) and len(content['dates']) == 6
+    assert [path.name for path in (tmp_path / 'cache').rglob('*.tif')] == ['overview.tif']
+    assert {path: path.stat().st_mtime_ns for path in root.rglob('*')} == before
+    widget._heard(widget, {'ask': 'window', 'row': 100.5, 'col': 200, 'height': 96, 'width': 112}, [])
+    content, buffers = sent[-1]
+    assert content['window'] == [200, 100, 56, 96] and [len(part) for part in buffers] == [3 * 56 * 96, 56 * 96]
+    a = widget.whole.a
+    image, mask = widget.view.data.reader.window(a, 100, 200, 96, 56)
+    assert buffers == [image[..., :3].tobytes(), mask.tobytes()]
+    found = widget.click(130, 210)
+    assert found['mask'] == widget.view.data.scheme.names[mask[30, 10]] and found['chip'].startswith(a.name)
+    widget.draw([[10, 20], [30, 20], [30, 40], [10, 40]], 'water')
+    [drawn] = widget.labels.shapes
+    assert drawn.date == a.date and drawn.polygon.bounds == pytest.approx(
+        (a.transform[2] + 10 * a.transform[0], a.transform[5] + 40 * a.transform[4],
+         a.transform[2] + 30 * a.transform[0], a.transform[5] + 20 * a.transform[4]), abs=0.01)
+    widget._heard(widget, {'ask': 'date', 'at': 0}, [])
+    assert sent[-1][0]['name'] == '20170621'
+    widget._heard(widget, {'ask': 'window', 'row': 0, 'col': 0, 'height': 0, 'width': float('nan')}, [])
+    assert 'expected row' in widget.answer
+    widget._heard(widget, {'ask': 'chip', 'row': 130, 'col': 210}, [])
+    assert sent[-1][0]['height'] == 64 and '20170621' in sent[-1][0]['name'] and widget.whole is None
+
+
+def test_a_disk_that_fills_keeps_the_labels(tmp_path):
+    "GDAL leaves the spatial index out where the disk is full, and says nothing."
+    import resource
+    labels = DrawnLabels(tmp_path / 'a.gpkg', CRS)
+    labels.add([(0, 0), (2, 0), (2, 2)], 'water')
+    content, before = labels.path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    for size in (200, 5_000, 60_000, 90_000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            with pytest.raises(OSError, match='cannot be written'):
+                labels.add([(0, 0), (3, 0), (2, 2)], 'road')
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert labels.path.read_bytes() == content and len(labels.shapes) == 1

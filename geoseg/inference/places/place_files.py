@@ -15,7 +15,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-import pyogrio
 import rasterio
 import shapely
 from geopandas import GeoDataFrame
@@ -29,6 +28,7 @@ from ...geo.coords import Frame, exif_place
 from .map_gallery import MapGallery, open_encoder
 from .place_photos import place_photos
 from .points import Placement
+from ..polygons import write_layer
 from ...visualization.photo_map import PhotoOnMap, write_photo_map
 
 # %% ../../../nbs/inference/places/place_files.ipynb #1e80bb11
@@ -62,10 +62,8 @@ def write_footprints(
     rows = [row for row in table[table['rank'] == 1].itertuples() if row.photo in placed]
     columns = pd.DataFrame([_about(row) for row in rows], columns=list(_about(table.iloc[0])))
     outlines = [shapely.Polygon(placed[row.photo].outline + gallery.frame.origin).reverse() for row in rows]
-    with writing(path) as draft:
-        draft.unlink()  # an empty file is no database
-        pyogrio.write_dataframe(GeoDataFrame(columns, geometry=outlines, crs=gallery.frame.crs), draft,
-                                layer='footprints', driver='GPKG', geometry_type='Polygon')
+    shown = GeoDataFrame(columns, geometry=outlines, crs=gallery.frame.crs)
+    write_layer(Path(path), [shown] if len(shown) else [], shown, 'footprints')
 
 # %% ../../../nbs/inference/places/place_files.ipynb #03c88f27
 def warp_photo(

@@ -25,6 +25,7 @@ function render({ model, el }) {
   const send = (ask, more = {}) => model.send({ ask, ...more });
   button('<', 'sample before (left arrow)', () => send('step', { by: -1 }));
   button('>', 'next sample (right arrow)', () => send('step', { by: 1 }));
+  button('whole', 'the whole raster as its own map; again: the chip of the last click (w)', () => wholeOrChip());
   const order = element('select', bar, { title: 'order of the samples', class: 'geoseg-order' });
   for (const name of ['sample', 'loss', 'disagreement', 'uncertainty', 'uncertain and spread'])
     element('option', order, { value: name }, name === 'sample' ? 'in order' : 'worst: ' + name);
@@ -42,7 +43,7 @@ function render({ model, el }) {
     if (name) send('class', { name });
   });
   let state = null, pictures = {}, zoom = 1, left = 0, top = 0, points = [], draws = false, current = 0, last = null;
-  let chosen = null, hold = null, opacity = {}, visible = {}, threshold = 0;
+  let chosen = null, hold = null, opacity = {}, visible = {}, threshold = 0, waiting = false, again = false;
   const toScreen = ([x, y]) => [x * zoom + left, y * zoom + top];
   const toPixel = (event) => {
     const box = canvas.getBoundingClientRect();
@@ -55,8 +56,8 @@ function render({ model, el }) {
   }
   function colored(values, name) {  // ids or grey as a picture; classes that are hidden, and what is below the threshold, left out
     const out = document.createElement('canvas');
-    out.width = state.width; out.height = state.height;
-    const pixels = new ImageData(state.width, state.height), unsure = pictures.uncertainty;
+    [out.height, out.width] = state.picture;
+    const pixels = new ImageData(out.width, out.height), unsure = pictures.uncertainty;
     for (let i = 0; i < values.length; i++) {
       const value = values[i];
       let color = null;
@@ -76,7 +77,7 @@ function render({ model, el }) {
     context.setTransform(zoom, 0, 0, zoom, left, top);
     for (const name of state.layers) {
       context.globalAlpha = opacity[name] ?? (name === 'image' ? 1 : 0);
-      if (context.globalAlpha && pictures.shown?.[name]) context.drawImage(pictures.shown[name], 0, 0);
+      if (context.globalAlpha && pictures.shown?.[name]) context.drawImage(pictures.shown[name], ...state.window);
     }
     context.globalAlpha = 1;
     context.setTransform(1, 0, 0, 1, 0, 0);
@@ -93,6 +94,17 @@ function render({ model, el }) {
       outline(shape.points, shape.number === chosen ? '#fff' : `rgb(${shape.color})`, true);
     if (points.length) outline(points, '#ff0', false);
     if (last) { const [x, y] = toScreen([last[1] + 0.5, last[0] + 0.5]); context.strokeStyle = '#fff'; context.strokeRect(x - 4, y - 4, 8, 8); }
+  }
+  function askWindow() {  // one at a time; the last that was wanted follows
+    if (!state?.whole) return;
+    again = waiting;
+    if (waiting) return;
+    waiting = true;
+    send('window', { row: -top / zoom, col: -left / zoom, height: canvas.height / zoom, width: canvas.width / zoom });
+  }
+  function wholeOrChip() {
+    if (!state?.whole) send('whole');
+    else if (last) send('chip', { row: last[0], col: last[1] });
   }
   function recolor() {
     if (!state) return;
@@ -153,7 +165,7 @@ function render({ model, el }) {
     if (Math.hypot(event.clientX - hold.x, event.clientY - hold.y) > 3) hold.moved = true;
     if (!hold.moved) return;
     if (hold.vertex) hold.vertex[0].points[hold.vertex[1]] = toPixel(event);
-    else { left = hold.left + event.clientX - hold.x; top = hold.top + event.clientY - hold.y; }
+    else { left = hold.left + event.clientX - hold.x; top = hold.top + event.clientY - hold.y; askWindow(); }
     draw();
   };
   canvas.onmouseup = (event) => {
@@ -184,10 +196,11 @@ function render({ model, el }) {
     const factor = event.deltaY < 0 ? 1.25 : 0.8;
     left = x - (x - left) * factor; top = y - (y - top) * factor; zoom *= factor;
     draw();
+    askWindow();
   };
   el.addEventListener('keydown', (event) => {
     if (event.ctrlKey || event.metaKey || ['INPUT', 'SELECT'].includes(event.target.tagName)) return;
-    const actions = { d: () => toggle(), u: () => send('undo'), a: accept, Enter: close, Escape: () => toggle(false), Delete: removeChosen,
+    const actions = { d: () => toggle(), u: () => send('undo'), a: accept, w: wholeOrChip, Enter: close, Escape: () => toggle(false), Delete: removeChosen,
       ArrowLeft: () => send('step', { by: -1 }), ArrowRight: () => send('step', { by: 1 }) };
     if (KEYS.includes(event.key)) choose(KEYS.indexOf(event.key));
     else if (actions[event.key]) actions[event.key]();
@@ -197,14 +210,17 @@ function render({ model, el }) {
   });
   function show(message, buffers) {
     if (message.kind === 'shapes') { state.shapes = message.shapes; state.classes = message.classes; panel(); return draw(); }
-    const fresh = !state || state.width !== message.width || state.height !== message.height;
-    state = message;
-    pictures = {};
+    const part = message.kind === 'window';  // of the raster that is shown
+    if (part && !state?.whole) return;
+    const fresh = !part && (!state || state.whole !== message.whole || state.width !== message.width || state.height !== message.height);
+    state = part ? { ...state, ...message } : { window: [0, 0, message.width, message.height], picture: [message.height, message.width], ...message };
+    const ids = pictures.names ?? '';
+    pictures = { names: state.ids.join() };
     const bytes = buffers.map((b) => new Uint8ClampedArray(b.buffer ?? b, b.byteOffset ?? 0, b.byteLength));
     const out = document.createElement('canvas');
-    out.width = state.width; out.height = state.height;
-    const rgba = new ImageData(state.width, state.height);
-    for (let i = 0, n = state.width * state.height; i < n; i++) {
+    [out.height, out.width] = state.picture;
+    const rgba = new ImageData(out.width, out.height);
+    for (let i = 0, n = out.width * out.height; i < n; i++) {
       rgba.data[4 * i] = bytes[0][3 * i]; rgba.data[4 * i + 1] = bytes[0][3 * i + 1]; rgba.data[4 * i + 2] = bytes[0][3 * i + 2]; rgba.data[4 * i + 3] = 255;
     }
     out.getContext('2d').putImageData(rgba, 0, 0);
@@ -213,6 +229,12 @@ function render({ model, el }) {
     if (state.ids.includes('prediction')) opacity.prediction ??= 0.4;
     else opacity.mask ??= 0.4;
     if (fresh) { zoom = Math.min(canvas.width / state.width, canvas.height / state.height); left = top = 0; }
+    if (part || state.whole) {
+      waiting = false;
+      el.dataset.window = state.window.join(' ');
+      if (again) askWindow();
+    }
+    if (part) { recolor(); if (ids !== state.ids.join()) panel(); return; }
     points = []; last = null; chosen = null;
     date.max = Math.max(state.dates.length - 1, 0); date.value = state.date; dateText.textContent = state.dates[state.date] ?? '';
     date.style.display = state.dates.length > 1 ? '' : 'none';
@@ -221,7 +243,7 @@ function render({ model, el }) {
     el.dataset.ready = state.name;
   }
   model.on('msg:custom', show);
-  model.on('change:answer', () => { const node = side.querySelector('.geoseg-answer'); if (node) node.textContent = model.get('answer'); });
+  model.on('change:answer', () => { waiting = false; const node = side.querySelector('.geoseg-answer'); if (node) node.textContent = model.get('answer'); });
   send('ready');
 }
 export default { render };
