@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['VERSION', 'RAMP', 'COLUMNS', 'STYLES', 'PROJECT', 'node', 'hexadecimal', 'renderer', 'class_pipe', 'ramp_pipe',
            'symbol', 'polygon_renderer', 'qml', 'attribute_table', 'style_files', 'write_kept', 'style_classes',
-           'style_uncertainty', 'style_package', 'palette', 'MapLayer', 'image_pipe', 'reference_system', 'layer_node',
-           'write_project', 'map_layers']
+           'style_changes', 'style_uncertainty', 'style_package', 'palette', 'MapLayer', 'image_pipe',
+           'reference_system', 'layer_node', 'write_project', 'map_layers']
 
 # %% ../../nbs/inference/qgis.ipynb #b64d17dd
 import contextlib
@@ -112,13 +112,14 @@ def polygon_renderer(
     names: Sequence[str],
     colors: np.ndarray,  # uint8 [K, 3]
     filled: bool = True,  # false: outlines
+    column: str = 'class',  # with the names
 ) -> Element:
-    'Colours and names of polygons, by their column `class`.'
+    'Colours and names of polygons, by a column.'
     categories = [node('category', symbol=i, value=name, label=name, render='true', type='string')
                   for i, name in enumerate(names)]
     symbols = [symbol(i, color, filled) for i, color in enumerate(np.asarray(colors).tolist())]
     return node('renderer-v2', node('categories', *categories), node('symbols', *symbols), type='categorizedSymbol',
-                attr='class', symbollevels=0, enableorderby=0, forceraster=0)
+                attr=column, symbollevels=0, enableorderby=0, forceraster=0)
 
 
 def qml(*parts: Element) -> str:
@@ -179,6 +180,19 @@ def style_classes(
     write_kept(table, attribute_table(names, colors, pixels))
 
 
+def style_changes(
+    raster: str | Path,  # of codes: class then * K + class now
+    names: Sequence[str],  # of the classes
+    colors: np.ndarray,  # uint8 [K, 3]
+    codes: Sequence[int],  # that occur; those of no change are not drawn
+):
+    'Write names and colours of changes beside their raster: each in the colour of the class now.'
+    k, moved = len(names), [int(code) for code in codes if code // len(names) != code % len(names)]
+    entries = [node('paletteEntry', value=code, color=hexadecimal(colors[code % k]), alpha=255,
+                    label=f'{names[code // k]} → {names[code % k]}') for code in moved]
+    write_kept(style_files(raster)[0], qml(renderer('paletted', node('colorPalette', *entries), band=1)))
+
+
 def style_uncertainty(
     raster: str | Path,  # from 0 to 1
 ):
@@ -192,17 +206,19 @@ styleSLD TEXT, useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(3
 
 
 def style_package(
-    package: str | Path,  # .gpkg with a layer `polygons`
+    package: str | Path,  # .gpkg
     names: Sequence[str],
     colors: np.ndarray,  # uint8 [K, 3]
+    layer: str = 'polygons',
+    column: str = 'class',  # with the names
 ):
     'Add the style of its layer to a GeoPackage.'
-    style = qml(polygon_renderer(names, colors))
+    style = qml(polygon_renderer(names, colors, column=column))
     with contextlib.closing(sqlite3.connect(package)) as database, database:
         moment, geometry = '1970-01-01T00:00:00.000Z', 'geom'  # two packages of the same map are the same
         database.execute(STYLES)
         database.execute('INSERT INTO layer_styles VALUES (1, "", "", ?, ?, ?, ?, "", 1, ?, "", "", ?)',
-                         ('polygons', geometry, 'classes', style, 'classes of geoseg', moment))
+                         (layer, geometry, 'classes', style, 'classes of geoseg', moment))
         database.execute('INSERT INTO gpkg_contents (table_name, data_type, identifier, description, last_change) '
                          'VALUES (?, ?, ?, ?, ?)', ('layer_styles', 'attributes', 'layer_styles', '', moment))
 

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -136,6 +137,13 @@ def test_raster_table_polygons_and_report_agree(folder, written):
         assert np.isclose(row.confidence, sure[at].mean() / 1e4, atol=1e-4) and row.to == f'class {now[at][0]}'
     names = Path(f'{file_of(out)}.aux.xml').read_text()
     assert names.count('<Category>') == K * K and '<Category>class 3 → class 7</Category>' in names
+    drawn = re.findall('value="([0-9]+)" color="(.*?)" alpha="255" label="(.*?)"', file_of(out, 'qml').read_text())
+    colors = LabelScheme.load(folder / 'category.csv').colors.tolist()
+    assert drawn == [(str(c), '#{:02x}{:02x}{:02x}'.format(*colors[c % K]), f'class {c // K} → class {c % K}')
+                     for c in np.unique(code[moved])]
+    with sqlite3.connect(file_of(out, 'gpkg')) as database:
+        [(layer, style)] = database.execute('SELECT f_table_name, styleQML FROM layer_styles')
+    assert layer == 'changes' and 'attr="to"' in style and style.count('<category ') == K
     assert f'{first["from"]} → {first["to"]}' in file_of(out, 'html').read_text()
     assert (before[~moved] == NOT_JUDGED).all() and set(rows.lasting) <= {'yes', 'no', 'unknown'}
 
@@ -178,7 +186,7 @@ def test_killed_and_taken_up_again_with_other_windows(folder, written, told, tmp
             os._exit(1)
     assert not list(tmp_path.glob('*.tif'))
     make(folder, tmp_path, window=48)
-    for kind in ('tif', 'csv', 'tif.aux.xml'):
+    for kind in ('tif', 'csv', 'tif.aux.xml', 'qml'):
         assert file_of(tmp_path, kind).read_bytes() == file_of(written[0], kind).read_bytes(), kind
     one, other = (gpd.read_file(file_of(out, 'gpkg')) for out in (tmp_path, written[0]))
     assert one.to_json() == other.to_json() and not list(tmp_path.glob('.*'))

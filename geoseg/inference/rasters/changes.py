@@ -43,6 +43,7 @@ from ..answer import Trained
 from ..polygons import CHUNK, polygon_areas, polygons_of, write_layer
 from ..postprocess import Postprocess
 from ..predict import predict
+from ..qgis import style_changes, style_files, style_package
 from .draft import Draft, context_margin, describe_raw, postprocess_blocks, write_cog
 from .outdated import check_numbers, class_list, day_of, file_store, find_maps, read_scheme
 from .windows import pixel_size
@@ -394,12 +395,12 @@ def changes(
     refuse_links(out)
     stem, draft_folder, size = new.stem, out / f'.{new.stem}.draft', (new.height, new.width)
     report, targets = out / f'{stem}.json', {name: out / f'{stem}_{end}' for name, end in CHANGED.items()}
-    named = targets['changes'].with_name(f'{targets["changes"].name}.aux.xml')
+    beside = style, named = style_files(targets['changes'])
     layers = ['changes', 'table', *(name for name in ('polygons', 'page') if name in write),
               *(['areas'] if reference_points is not None else [])]
     files = [new.image, *(path for a in old for path in (*(a.images if trained is None else ()), a.mask)),
              *(Path(path).expanduser() for path in (unusable, legend, reference_points) if path is not None)]
-    check_outputs(out, [maps, *files], [(path, new.image) for path in (report, named, *map(targets.get, layers))],
+    check_outputs(out, [maps, *files], [(path, new.image) for path in (report, *beside, *map(targets.get, layers))],
                   report.is_file() or draft_folder.exists())
     labels = class_list(maps, labels)
     old = in_our_classes(old, labels, legend, LabelSettings(label_field, outside=outside), unknown)
@@ -434,7 +435,7 @@ def changes(
             return summary
     place = RasterArchive(new, old, scheme, bands, value_range, unknown, trained is None)
     make_folder(out)
-    for path in (report, named, *targets.values()):  # of another job
+    for path in (report, *beside, *targets.values()):  # of another job
         path.unlink(missing_ok=True)
     begun = time.perf_counter()
     draft = Draft(draft_folder, answer_job, {name: (kind, 1, *size) for name, kind in LAYERS.items()}
@@ -473,6 +474,7 @@ def changes(
     write_cog(draft.file('changes'), 'uint16', new, targets['changes'], NOT_JUDGED,
               ['from_to', 'confidence', 'times_before'], None, {'classes': json.dumps(scheme.names)},
               [1, 1 / SCORE, 1])
+    style_changes(targets['changes'], scheme.names, scheme.colors, np.flatnonzero(counted['pixels']))
     names = category_names(scheme)
     write_whole(named, '<PAMDataset>\n<PAMRasterBand band="1">\n<CategoryNames>\n' + ''.join(
         f'<Category>{escape(name)}</Category>\n' for name in names.values())
@@ -485,7 +487,9 @@ def changes(
         empty = {name: [] for name in ('from', 'to', 'area_m2', 'confidence', 'p_from', 'p_to', 'date_remembered',
                                        'date_seen', 'lasting')}
         summary['polygons'] = write_layer(target, change_polygons(draft, new, scheme.names, place.dates, simplify),
-                                          GeoDataFrame(empty, geometry=[], crs=new.crs), 'changes')
+                                          GeoDataFrame(empty, geometry=[], crs=new.crs), 'changes',
+                                          style=lambda draft: style_package(
+                                              draft, scheme.names, scheme.colors, 'changes', 'to'))
         if 'page' in write:
             cards = change_cards(place, largest_changes(target, CARDS))
             write_change_page(targets['page'], targets['changes'], target, scheme, cards=cards)
