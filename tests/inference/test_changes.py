@@ -15,6 +15,7 @@ import pytest
 import rasterio
 import shapely
 from rasterio.transform import from_origin
+from scipy.ndimage import shift
 
 from geoseg import cli
 from geoseg.core.errors import ConfigError
@@ -28,7 +29,8 @@ from geoseg.models.outdated import CrossFit, Fusion, windows_of
 
 K, SIZE = 20, (96, 80)
 DATES = '20180101', '20190101', '20200101', '20210101'
-SMALL = {'block': 24, 'sample': 2000, 'most': 200, 'taught': 300, 'window': 64}
+SMALL = {'block': 24, 'sample': 2000, 'most': 200, 'taught': 300, 'window': 64,
+         'align': False}  # the maps that are drawn move from year to year, and so do the pictures
 
 
 def draw(folder: Path):
@@ -363,6 +365,46 @@ def test_a_picture_that_is_moved_is_refused(folder, told, tmp_path):
         file.write(np.roll(pixels, 6, 2))
     with pytest.raises(ConfigError, match=r'moved.tif: moved by [56]\.\d+ pixels right, .* register it first'):
         make(folder, tmp_path / 'a', data=tmp_path / 'moved.tif', date='20220101', known=DATES[:3])
+
+
+class ByColour(Told):
+    "In place of trees: the class of the nearest colour, of the picture as it is read."
+
+    def __init__(self, images, *more, **how):
+        super().__init__(images, *more, **how)
+        self.images = images
+
+    def predict_window(self, date, window):
+        colours = np.random.default_rng(0).integers(30, 220, (K, 3))  # as in `draw`
+        pixels = self.images[date][:, *window]
+        far = np.square(pixels[None] - colours[..., None, None]).sum(1)
+        return np.where(np.isnan(pixels[0]), np.nan, far.argmin(0) == np.arange(K)[:, None, None]).astype(np.float32)
+
+
+@pytest.mark.parametrize(('right', 'down'), [(0, 0), (1, 0), (0, -1.5), (2, 1), (-2.5, 1), (3, 0)])
+def test_a_shift_is_taken_out(folder, tmp_path, monkeypatch, right, down):
+    monkeypatch.setattr(module, 'OutdatedMaps', ByColour)
+    with rasterio.open(folder / f'{DATES[2]}_image.tif') as file:
+        profile, pixels = file.profile, file.read().astype(float)
+    pixels[pixels == 0] = 100
+    moved = shift(pixels, (0, down, right), order=1, mode='nearest')
+    with rasterio.open(tmp_path / 'new.tif', 'w', **profile) as file:
+        file.write(np.clip(np.rint(moved), 1, 255).astype(np.uint8))
+    cloud = np.zeros(SIZE, np.uint8)
+    cloud[30:40, 30:40] = 1
+    with rasterio.open(tmp_path / 'cloud.tif', 'w', **profile | {'count': 1, 'nodata': None}) as file:
+        file.write(cloud[None])
+    new = {'data': tmp_path / 'new.tif', 'date': '20210601', 'known': DATES[:3], 'write': [], 'max_shift': 4}
+    alarms = {}
+    for align in (False, True):
+        report = make(folder, tmp_path / str(align), align=align, unusable=tmp_path / 'cloud.tif', **new)
+        alarms[align] = report['changed'] / (report['judged'] * 4e-6)  # per km²: nothing has changed
+    assert np.hypot(report['shift']['right'] - right, report['shift']['down'] - down) < 0.4
+    assert report['shift']['taken out'] == bool(right or down)
+    assert alarms[True] < alarms[False] / 3 if right or down else alarms[True] == alarms[False] == 0
+    code = read(tmp_path / 'True' / 'new_changes.tif')[0]
+    seen = np.argwhere(code[8:85, 8:72] == NOT_JUDGED) - 22 + (down, right)  # in the cloud of the file
+    assert 100 <= len(seen) <= 144 and (seen > -1.5).all() and (seen < 10.5).all()
 
 
 def test_areas_in_degrees_shrink_towards_the_pole(tmp_path):

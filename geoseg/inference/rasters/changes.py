@@ -50,7 +50,7 @@ from .windows import pixel_size
 from .change_points import areas_from_points
 from .compare import (LAYERS, NOT_JUDGED, SCORE, RasterArchive, count_past, judge_past,
                                               network_windows, past_days, promised_threshold)
-from .false_change import block_shift, median_shift, read_unusable
+from .false_change import LEAST_SHIFT, block_shift, median_shift, read_moved, read_unusable
 from ...metrics.thresholds import calibrate_scores
 from ...models.outdated import Folds, OutdatedMaps, windows_of
 from ...training.run import log
@@ -232,11 +232,11 @@ CHANGED = {'changes': 'changes.tif', 'table': 'changes.csv', 'polygons': 'change
 
 def shift_between(
     place: RasterArchive,
-    side: int,  # of windows, pixels
-    most: int = 64,  # windows
+    side: int = 128,  # of blocks, pixels
+    most: int = 64,  # blocks
 ) -> dict[str, float]:  # of `median_shift`
     'How far the new picture is moved against the newest old one.'
-    windows = [*windows_of(place.shape, side)]
+    windows = [*windows_of(place.shape, min(side, max(32, min(place.shape) // 2)))]
     chosen = [windows[i] for i in np.unique(np.linspace(0, len(windows) - 1, most).astype(int))]
     pictures = [place.images[day] for day in (place.day, place.dates[-1])]
     return median_shift([block_shift(*(picture[:, *window] for picture in pictures)) for window in chosen])
@@ -340,6 +340,7 @@ def changes(
     seed: int = 0,  # of blocks and pixels
     window: int = 512,  # side of what is read at once, pixels, a multiple of 8
     max_shift: float = 3,  # pixels between the new picture and the newest old one; more is refused
+    align: bool = True,  # a shift is taken out, from half a pixel; of trees alone, a checkpoint reads the file as it is
     unusable: str | Path | None = None,  # ground that is not judged: a raster of the same grid, or polygons
     unusable_bits: Sequence[int] = (),  # of that raster, a quality band, from 0; []: all values but 0
     reference_points: str | Path | None = None,  # points of `geoseg sample`, filled in: areas with intervals
@@ -360,6 +361,8 @@ def changes(
     maps = Path(maps).expanduser()
     if wrong := [name for name in write if name not in ('polygons', 'page')]:
         raise ConfigError(f'write is {wrong[0]!r}{nearest(str(wrong[0]), CHANGED)}; there are polygons, page')
+    if not isinstance(align, bool):
+        raise ConfigError(f'align is true or false, not {align!r}')
     if unknown not in ('error', 'ignore'):
         raise ConfigError(f"unknown is {unknown!r}, expected 'error' or 'ignore'")
     for name, value, least, largest in (('threshold', threshold, 0, 1), ('simplify', simplify, 0, np.inf),
@@ -417,7 +420,7 @@ def changes(
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     looked_up = stats.pop() if reference_points is not None else None
     answer_job = {'files': stats, 'kept': [*LAYERS], 'unusable': [str(unusable), as_list(unusable_bits)],
-                  'settings': how, 'since': since,
+                  'settings': how, 'since': since, 'align': align,
                   'dates': [*map(day_of, (*old, new))], 'classes': scheme.to_dict(), 'unknown': unknown,
                   **({'drawn': [label_field, outside]} if label_field or outside != 'ignore' else {}),
                   'bands': bands, 'value_range': value_range,
@@ -441,11 +444,14 @@ def changes(
     draft = Draft(draft_folder, answer_job, {name: (kind, 1, *size) for name, kind in LAYERS.items()}
                   | {'classes': ('uint8', 1, *size), 'tidied': ('uint8', 1, *size), 'code': ('uint16', 1, *size),
                      'changes': ('uint16', 3, *size)})
-    moved = shift_between(place, window) if trained is None else None
+    moved = shift_between(place) if trained is None else None
     if moved and max(abs(moved['right']), abs(moved['down'])) > max_shift:
         raise ConfigError(f'{new.image}: moved by {moved["right"]} pixels right, {moved["down"]} down against '
                           f'{old[-1].image.name} (median of {moved["blocks"]} blocks; max_shift is {max_shift:g}): '
                           'register it first')
+    aligned = bool(moved and align and np.hypot(moved['right'], moved['down']) >= LEAST_SHIFT)
+    if aligned:
+        place.align(moved['right'], moved['down'])
     years, model = [], None
     if trained is None:
         model = OutdatedMaps(place.images, place.masks, scheme.num_classes, window=window,
@@ -463,7 +469,9 @@ def changes(
             answers = network_windows(draft_folder / 'network' / f'{stem}_probabilities.tif', window, draft.done[1])
         for (rows, cols), probabilities in answers:
             if hidden is not None:
-                probabilities[:, hidden((rows, cols))] = np.nan
+                unseen = read_moved(hidden, place.shape, (rows, cols), moved['right'], moved['down']) if aligned else (
+                    hidden((rows, cols)))
+                probabilities[:, unseen != 0] = np.nan  # of a picture that is moved: what touches such a pixel
             for name, values in place.compare((rows, cols), probabilities, when).items():
                 draft.write(name, rows.start, cols.start, values[None])
             if cols.stop == new.width:
@@ -495,7 +503,7 @@ def changes(
             write_change_page(targets['page'], targets['changes'], target, scheme, cards=cards)
     if areas is not None:
         write_whole(targets['areas'], csv_text(areas, float_format='%.4f'))
-    summary |= {'shift': moved, 'threshold': threshold, 'calibrated': bool(years),
+    summary |= {'shift': moved and moved | {'taken out': aligned}, 'threshold': threshold, 'calibrated': bool(years),
                 'past years': judge_past(years, threshold, precision, false_alarms, risk)}
     summary |= {'job': job, 'since': str(since), 'date': place.day, 'maps': place.dates}
     write_whole(report, json.dumps(summary | {'seconds': round(time.perf_counter() - begun, 1)}, indent=1))
@@ -550,7 +558,7 @@ def shift_lines(
     'How far the new picture is moved, a line.'
     return [] if moved is None else [
         f'moved against the newest old picture by {moved["right"]:.1f} pixels right, {moved["down"]:.1f} down '
-        f'({moved["blocks"]} of {moved["of"]} blocks tell)']
+        f'({moved["blocks"]} of {moved["of"]} blocks tell){", taken out" * moved["taken out"]}']
 
 
 def past_lines(

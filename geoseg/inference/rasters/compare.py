@@ -20,6 +20,7 @@ from ...data.labels import LabelScheme
 from ...data.rasters.files import Acquisition
 from ...data.rasters.reader import Blocks, Reader
 from .draft import CACHE
+from .false_change import MovedImage
 from .outdated import RasterImage, RasterMask, day_of
 from .windows import ValidReader
 from ...metrics.thresholds import THRESHOLDS, PastYear, choose_threshold
@@ -82,6 +83,14 @@ class RasterArchive:
                          if reader.channels(a) == reader.channels(new)}
         self.images = self.pictures if pictures else {self.day: self.pictures[self.day]}
 
+    def align(
+        self,
+        right: float,  # pixels that the new picture is moved
+        down: float,
+    ):
+        'Read the new picture where its ground lies.'
+        self.images[self.day] = self.pictures[self.day] = MovedImage(self.images[self.day], right, down)
+
     @property
     def dates(self) -> list[str]:
         return [*self.masks]
@@ -109,11 +118,12 @@ class RasterArchive:
         day, k = day or self.day, self.scheme.num_classes
         known = [other for other in self.masks if other < day]
         maps, probabilities = np.stack([self.masks[other][window] for other in known]), probabilities.copy()
+        answered = np.isfinite(probabilities[0])
         for other, own in zip(known, maps, strict=True):
-            if other in self.images and (same := self.same(day, other, window) & (own < k)).any():
+            if other in self.images and (same := self.same(day, other, window) & (own < k) & answered).any():
                 probabilities[:, same] = np.arange(k)[:, None] == own[same]
         then, shown = remembered(maps, k, since)
-        judged = np.isfinite(probabilities[0]) & (then < k)
+        judged = answered & (then < k)
         index = np.where(judged, then, 0)[None].astype(int)
         likely = np.where(judged, probabilities, 0)
         stays = np.take_along_axis(likely, index, 0)[0]
