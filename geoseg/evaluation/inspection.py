@@ -69,7 +69,7 @@ def report(
     where = 'out=FOLDER writes them, in remarks.txt' if inspection.folder is None else inspection.folder / 'remarks.txt'
     return [*said[:LINES - 2], f'and {left} more lines: {where}', following]
 
-
+# %% ../../nbs/evaluation/inspection.ipynb #d95fde7e-2
 @releases_locks()
 @text_paths
 def inspect(

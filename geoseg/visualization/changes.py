@@ -73,7 +73,7 @@ def card_pictures(
         drawn.append(cv2.polylines(np.ascontiguousarray(picture), rings, True, (255, 60, 60), 1, cv2.LINE_AA, 3))
     return drawn
 
-
+# %% ../../nbs/visualization/changes.ipynb #eb175490-1-2
 def plot_cards(
     cards: Sequence[Card],
     titles: Sequence[str] | None = None,  # a line each; None: from, to and confidence

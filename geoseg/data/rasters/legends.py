@@ -168,7 +168,7 @@ def in_classes(
         raise ConfigError(f'{legend}: legends of dates, and {source.file} is of all images: leave out the dates')
     return with_legend(source, own[''], scheme, legend)
 
-
+# %% ../../../nbs/data/rasters/legends.ipynb #caf9dc0a-2
 def in_our_classes(
     acquisitions: Sequence[Acquisition],
     scheme: LabelScheme,

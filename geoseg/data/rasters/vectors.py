@@ -127,7 +127,7 @@ def header_of(table: gpd.GeoDataFrame, path: Path) -> VectorHeader:
         raise NoPlace(f'{path}: no features with a place in it')
     return VectorHeader(table.crs, tuple(map(float, placed)), tuple(table.columns.drop('geometry')), len(table))
 
-
+# %% ../../../nbs/data/rasters/vectors.ipynb #1ac00007-2-2
 def read_features(
     path: Path,
     layer: str | None,
