@@ -103,7 +103,7 @@ def inspect(
                                 f'tables in {out}')
     inspection.notes.append('next: ' + fit_words(recipe, overrides or {}, configs))
     inspection.folder = None if out is None else Path(out)
-    inspection.lines = [*inspection.found, *inspection.remarks, *inspection.notes]
+    inspection.lines = [*inspection.found, *notes, *inspection.remarks, *inspection.notes[len(notes):]]
     if out is not None:
         write_whole(Path(out) / 'remarks.txt', '\n'.join(inspection.lines) + '\n')
     return inspection
