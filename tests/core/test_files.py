@@ -26,6 +26,7 @@ WITHIN = {  # function or module -> why it may
     'core.streams.peak_resident_memory': 'a switch of the kernel',
     'inference.serve.Served.answer': 'the folder of one request, removed with it',
     'inference.rasters.draft.Draft': 'arrays that are taken up again; `done.json` says how far they are',
+    'models.onnx.int8_bytes': 'onnxruntime hands its file over by name: the folder of one call, removed with it',
     'training.record.RunRecord.save': 'a copy beside its place, where nothing can be linked; moved in one step',
     **dict.fromkeys(('data.meshes.prepared._prepare', 'data.meshes.prepared._write_pixels',
                      'data.pictures.patches.DeepGlobeData', 'data.pictures.patches.PixelStore', 'world.layouts'),
