@@ -381,6 +381,55 @@ class ByColour(Told):
         return np.where(np.isnan(pixels[0]), np.nan, far.argmin(0) == np.arange(K)[:, None, None]).astype(np.float32)
 
 
+STRIPES = [  # classes of three old maps and of today; newest: then, maps of today's class before; majority; 2018
+    ((5, 6, 7), 8, (7, 0), 5, 5), ((3, 3, 3), 3, (3, None), 3, 3), ((8, 6, 7), 8, (7, 1), 6, 8),
+    ((19, 0, 99), 19, (0, 1), 0, 19), ((99, 255, 99), 4, None, None, None), ((255, 99, 4), 19, (4, 255), 4, None),
+    ((12, 12, 13), 12, (13, 2), 12, 12), ((0, 19, 19), 0, (19, 1), 19, 0), ((11, 2, 99), None, None, None, None)]
+
+
+def test_twenty_classes_and_three_maps_that_disagree_by_hand(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, 'OutdatedMaps', ByColour)
+    place, height = tmp_path / 'place', 8
+    place.mkdir()
+    draw(place)
+    (place / f'{DATES[3]}_mask.tif').unlink()
+    shape = len(STRIPES) * height, 80
+    monkeypatch.setattr(Told, 'part', tuple(slice(0, n) for n in shape))
+    grid = {'driver': 'GTiff', 'width': shape[1], 'height': shape[0], 'crs': 'EPSG:32633', 'dtype': 'uint8',
+            'transform': from_origin(500000, 5200000, 2, 2)}
+    colours = np.random.default_rng(0).integers(30, 220, (K, 3)).astype(np.uint8)
+    for i, date in enumerate(DATES):
+        classes = np.repeat([maps[i] if i < 3 else now for maps, now, *_ in STRIPES if i < 3 or now is not None]
+                            + [99] * (i == 3), height)
+        mask = np.repeat(classes[:, None], shape[1], 1).astype(np.uint8)
+        pixels = np.where((mask < K)[..., None], colours[np.minimum(mask, K - 1)], 0 if i == 3 else i + 1)
+        with rasterio.open(place / f'{date}_image.tif', 'w', count=3, nodata=0, **grid) as file:
+            file.write(pixels.astype(np.uint8).transpose(2, 0, 1))
+        if i < 3:
+            with rasterio.open(place / f'{date}_mask.tif', 'w', count=1, nodata=255, **grid) as file:
+                file.write(mask[None])
+    for since, at in (('newest', 2), ('majority', 3), (2018, 4)):
+        make(place, tmp_path / str(since), since=since, write=['polygons'], max_shift=100)
+        code, sure, before = read(file_of(tmp_path / str(since)))
+        for row, stripe in zip(range(0, shape[0], height), STRIPES, strict=True):
+            then = stripe[at][0] if at == 2 and stripe[at] else stripe[at]
+            part = slice(row, row + height)
+            expected = NOT_JUDGED if then is None else then * K + stripe[1]
+            assert (code[part] == expected).all(), (since, stripe)
+            if then is None or then == stripe[1]:
+                assert (before[part] == NOT_JUDGED).all() and (sure[part] == (NOT_JUDGED if then is None else 0)).all()
+            elif at == 2:
+                assert (before[part] == (stripe[2][1] if stripe[2][1] < 255 else NOT_JUDGED)).all()
+                assert (sure[part] == 10_000).all()
+    rows = gpd.read_file(file_of(tmp_path / 'newest', 'gpkg'))
+    found = rows[['from', 'to', 'lasting', 'date_remembered', 'area_m2']].to_numpy().tolist()
+    area = height * shape[1] * 4
+    assert sorted(found) == sorted([
+        ['class 7', 'class 8', 'yes', DATES[2], area], ['class 7', 'class 8', 'no', DATES[2], area],
+        ['class 0', 'class 19', 'no', DATES[1], area], ['class 4', 'class 19', 'unknown', DATES[2], area],
+        ['class 13', 'class 12', 'no', DATES[2], area], ['class 19', 'class 0', 'no', DATES[2], area]])
+
+
 @pytest.mark.parametrize(('right', 'down'), [(0, 0), (1, 0), (0, -1.5), (2, 1), (-2.5, 1), (3, 0)])
 def test_a_shift_is_taken_out(folder, tmp_path, monkeypatch, right, down):
     monkeypatch.setattr(module, 'OutdatedMaps', ByColour)
