@@ -30,7 +30,7 @@ def words(outputs) -> str:
         if output.output_type == 'stream' and output.name == 'stdout':
             texts.append(output.text)
         elif output.output_type in ('execute_result', 'display_data') and WIDGET not in output.data:
-            texts.append(output.data.get('text/plain', ''))
+            texts.append(output.data.get('text/markdown') or output.data.get('text/plain', ''))
     joined = ''.join(''.join(text) + '\n' for text in texts)
     return ' '.join(VARIES.sub(' # ', re.sub(r'\x1b\[[\d;]*m|<Figure[^>]*>| at 0x[0-9a-f]+', '', joined)).split())
 

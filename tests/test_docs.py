@@ -16,6 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from readme import is_relative
 
 from geoseg._modidx import d as INDEX
+from geoseg.models.packages import PACKAGES
 
 
 @pytest.fixture(scope='session')
@@ -132,6 +133,17 @@ def test_a_broken_link_is_found(tmp_path):
     broken = docs.broken_links(tmp_path, {'a.ipynb': '<h2 id="here">', 'b.ipynb': '<h2 id="there">'})
     assert [line.split(': ')[1] for line in broken] == ['#gone', '../settings.ini', 'c.ipynb',
                                                        'https://example.org/x/blob/main/no']
+
+
+def test_the_table_of_licences_has_the_data_and_weights_that_pages_use():
+    sources = [(path, path.read_text(encoding='utf-8')) for path in [*(ROOT / 'nbs').rglob('*.ipynb')]]
+    page = next(text for path, text in sources if path.name == 'data_licences.ipynb')
+    sets = {name for path, text in sources if path.name != 'shared.ipynb'
+            for name in re.findall(r"shared_data\('([a-z]+)", text)}
+    loaders = ''.join(path.read_text(encoding='utf-8') for path in (ROOT / 'geoseg/models').glob('*.py'))
+    hub = set(re.findall(r"f'((?:nvidia|facebook)/[a-z0-9]+)-", loaders))
+    missing = [name for name in (*sorted(sets), *sorted(hub), *PACKAGES) if f'`{name}' not in page]
+    assert {'naip', 'caliterra'} <= sets and len(hub) == 2 and not missing
 
 
 def test_the_sidebar_lists_each_page_once():
