@@ -16,7 +16,7 @@ from nbdev.config import get_config
 from nbdev.process import NBProcessor
 
 # a machine prints its own paths, times and numbers, and as many blanks and dashes as these need
-VARIES = re.compile(r'''\S*/(?:tmp|home|root|cache|work)/\S*|\btmp[a-z0-9_]{8}\b/?|0x[0-9a-f]+
+VARIES = re.compile(r'''\S*/(?:tmp|home|root|cache|work|runs)/\S*|\btmp[a-z0-9_]{8}\b/?|0x[0-9a-f]+
                     |[-+]?\d[\d.,_:T²³]*(?:e[-+]?\d+)?
                     |\bnan\b|\binf\b|[─━═|+…-]{2,}''', flags=re.VERBOSE)
 WIDGET = 'application/vnd.jupyter.widget-view+json'  # a bar of progress

@@ -66,6 +66,7 @@ def test_every_paragraph_reaches_its_page(site):
     for page in docs.pages():
         texts = [cell.source for cell in nbformat.read(site[0] / '_proc' / page, as_version=4).cells]
         assert '[[`' not in ''.join(texts), f'{page}: a link within a link'
+        assert '# noqa' not in ''.join(texts), f'{page}: a word to the linter'
     lost = docs.lost_paragraphs(ROOT, site[0])
     assert not lost, 'title and description stand alone in the first cell of a notebook\n' + '\n'.join(lost)
 

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import papermill
 import pytest
+import stored
 import tiny
 from warm import NBS, execute
 
@@ -102,6 +104,33 @@ def test_an_unknown_parameter_stops_before_any_work(tmp_path, notebook):
     with pytest.raises(papermill.PapermillExecutionError, match="unknown parameter 'epoch"):
         execute(notebook, tmp_path, epochz=3, out=str(tmp_path / 'runs'))
     assert not (tmp_path / 'runs').exists()
+
+
+@pytest.fixture(scope='session')
+def stored_run(once):
+    "A folder with the tiny run that the stored notebooks show, as seen from nbs/, and the executed train.ipynb in it."
+    def make(folder):
+        execute('train.ipynb', folder, **stored.parameters('train.ipynb', os.path.relpath(folder, NBS)))
+
+    return once('stored', make)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('notebook', stored.GIVEN)
+def test_stored_words_are_those_of_a_tiny_run(stored_run, notebook, tmp_path, monkeypatch):
+    warm_kernel = next(Path(path, 'kernels/warm') for path in os.environ['JUPYTER_PATH'].split(os.pathsep)
+                       if Path(path, 'kernels/warm').is_dir())
+    shutil.copytree(warm_kernel, tmp_path / 'jupyter/kernels/python3')  # of the runs of a sweep
+    monkeypatch.setenv('JUPYTER_PATH', os.pathsep.join([str(tmp_path / 'jupyter'), os.environ['JUPYTER_PATH']]))
+    if notebook == 'train.ipynb':
+        executed = nbformat.read(stored_run / notebook, as_version=4)
+    else:
+        executed = execute(notebook, tmp_path, **stored.parameters(notebook, os.path.relpath(stored_run, NBS)))
+    complaints = stored.stale(notebook, executed)
+    assert not complaints, '\n'.join([f'python tests/stored.py {notebook}', *complaints])
+    cells = stored.code_cells(executed)
+    next(cell for cell in cells if stored.words(cell.outputs)).outputs = []
+    assert stored.stale(notebook, executed)  # what is missing is noticed
 
 
 LONG = sorted(str(p.relative_to(NBS)) for p in (*NBS.glob('tutorials/*.ipynb'), *NBS.glob('benchmarks.ipynb')))

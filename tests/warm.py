@@ -155,7 +155,9 @@ def become(connection: socket.socket):
 
 
 def kernel():
+    import pandas as pd
     from ipykernel.kernelapp import IPKernelApp
+    pd.set_option('display.max_columns', 20)  # as where a kernel imports it
     IPKernelApp.launch_instance(['-f', sys.argv[1], f'--IPKernelApp.parent_handle={os.getppid()}'])
 
 

@@ -12,6 +12,7 @@ from geoseg._modidx import d as INDEX
 
 FENCED = re.compile(r'^```.*?^```', flags=re.DOTALL | re.MULTILINE)
 NAME_LINK = re.compile(r'\[(`[^`]+`)\]\([^)]*\)')
+NOQA = re.compile(r'[ \t]*# noqa\b.*$', flags=re.MULTILINE)  # a word to the linter
 PLAIN_WORD = re.compile(r'[a-z]+')
 MODULE = re.compile(r'^\s*#\|\s*default_exp\s+(\S+)', flags=re.MULTILINE)
 
@@ -105,9 +106,11 @@ def prepare(page: Path) -> str | None:
 
 
 def finish(page: Path, module: str | None):
-    "After nbdev has written a page: code has no links, and a module says how it is imported."
+    "After nbdev has written a page: code has no links and no words to the linter, a module says how it is imported."
     notebook = json.loads(page.read_text(encoding='utf-8'))
     for cell in notebook['cells']:
+        if cell['cell_type'] == 'code':
+            cell['source'] = NOQA.sub('', ''.join(cell['source'])).splitlines(keepends=True)
         for output in cell.get('outputs', []):
             if text := ''.join(output.get('data', {}).get('text/markdown', '')):
                 unlinked = FENCED.sub(lambda fence: NAME_LINK.sub(r'\1', fence[0]), text)
