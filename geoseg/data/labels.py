@@ -502,7 +502,7 @@ def mask_values(
     most: int = 40,  # masks that are read
 ) -> tuple[int, dict]:  # how many were read; pixels of each value (a number, or r, g, b), ascending
     'What the masks below a folder hold, without knowing which files they are.'
-    read, counts, ends = 0, {}, ('.png', '.bmp', '.tif', '.tiff', '.jpg', '.jpeg')
+    read, counts, ends = {1: 0, 2: 0}, {}, ('.png', '.bmp', '.tif', '.tiff', '.jpg', '.jpeg')
     paths = sorted(p for p in Path(root).rglob('*') if p.suffix.lower() in ends and not p.name.startswith('.'))
     by_folder = {}
     for path in paths:  # a few of each folder and ending, so that no folder of photos is read to its end
@@ -521,12 +521,12 @@ def mask_values(
             values, pixels = np.unique(flat, axis=0, return_counts=True)
             if len(values) > FEW:
                 break
-            read += 1
+            read[flat.ndim] += 1
             for value, n in zip(values.tolist(), pixels.tolist(), strict=True):
                 key = tuple(value) if isinstance(value, list) else int(value)
                 counts[key] = counts.get(key, 0) + n
-    whole = {key: n for key, n in counts.items() if isinstance(key, int)} or counts
-    return read, dict(sorted(whole.items()))
+    whole = {key: n for key, n in counts.items() if isinstance(key, int)}  # pictures of few colours lie beside masks
+    return read[1 if whole else 2], dict(sorted((whole or counts).items()))
 
 
 def missing_labels(

@@ -132,7 +132,9 @@ def test_a_class_list_is_offered_that_reads_the_masks(tmp_path):
     values = np.zeros((32, 32), np.uint8)
     values[:8], values[8:16], values[16:20] = 3, 7, 255
     write(tmp_path / 'index', values)
+    Image.new('RGB', (32, 32)).save(tmp_path / 'index' / 'images' / 'dark.png')  # a picture of one colour is no mask
     scheme = offered(tmp_path / 'index', '12 masks were read', '3 (3072 px)', '255 (1536 px)')
+    (tmp_path / 'index' / 'images' / 'dark.png').unlink()
     assert scheme.names == ['class0', 'class3', 'class7']
     assert set(np.unique(read_mask(tmp_path / 'index/masks/a_00.png', scheme))) == {0, 1, 2, 255}
     colours = np.zeros((32, 32, 3), np.uint8)
