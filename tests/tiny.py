@@ -64,7 +64,8 @@ def same_state(a: Path, b: Path):
     'Weights, averages, optimizer and schedule of two checkpoints are equal to the bit.'
     import torch
     a, b = (torch.load(path, map_location='cpu', weights_only=True) for path in (a, b))
-    for part in ('state_dict', 'ema'):
+    assert a.keys() == b.keys()
+    for part in ('state_dict', 'ema') if 'ema' in a else ('state_dict',):
         assert a[part].keys() == b[part].keys()
         for name, value in a[part].items():
             assert torch.equal(value, b[part][name]), f'{part} {name}'

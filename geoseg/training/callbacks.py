@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SeedBatches', 'EMA', 'FreezeEncoder', 'ChannelsLast', 'StopBetweenSteps', 'saves_now', 'ends_epoch',
-           'ends_with_validation', 'EarlyStopping', 'NotebookProgress', 'TerminalProgress']
+           'ends_with_validation', 'EarlyStopping', 'fraction_done', 'NotebookProgress', 'TerminalProgress']
 
 # %% ../../nbs/training/callbacks.ipynb #059e1816
 import random
@@ -225,6 +225,18 @@ class EarlyStopping(callbacks.EarlyStopping):
             trainer.should_stop = True
 
 # %% ../../nbs/training/callbacks.ipynb #713b2d6f
+def fraction_done(
+    trainer: L.Trainer,
+    batch: int,  # batches of the epoch under way that are done
+) -> float | None:  # 0 to 1; None: nobody has said when it ends
+    'How much of a training is done, by epochs or by steps, whichever ends sooner.'
+    epochs, batches, steps = trainer.max_epochs or -1, trainer.num_training_batches, trainer.max_steps
+    parts = [trainer.global_step / steps] if steps > 0 else []
+    if epochs > 0 and batches != float('inf'):
+        parts.append((trainer.current_epoch * batches + batch) / max(1, epochs * batches))
+    return min(1., max(parts)) if parts else None
+
+
 class NotebookProgress(L.Callback):
     'A bar in one place of a notebook, which a run without a person leaves as one line.'
 
@@ -233,14 +245,19 @@ class NotebookProgress(L.Callback):
 
     def show(self, trainer, batch: int):
         from IPython.display import HTML, display
-        epochs, batches = trainer.max_epochs, trainer.num_training_batches
-        done = (trainer.current_epoch * batches + batch) / max(1, epochs * batches)
-        html = HTML(f'<progress value="{done:.3f}" style="width:20em"></progress> '
-                    f'epoch {trainer.current_epoch} (the last is {epochs - 1}), batch {batch} of {batches}{self.score}')
+        done = fraction_done(trainer, batch)
+        value, last = '' if done is None else f' value="{done:.3f}"', trainer.max_epochs
+        last = '' if last in (None, -1) else f' (the last is {last - 1})'
+        html = HTML(f'<progress{value} style="width:20em"></progress> epoch {trainer.current_epoch}{last}, '
+                    f'batch {batch} of {trainer.num_training_batches}{self.score}{self.more(done)}')
         if self.handle is None:
             self.handle = display(html, display_id=True)
         else:
             self.handle.update(html)
+
+    def more(self, done: float | None) -> str:
+        'What else the line says.'
+        return ''
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if trainer.is_global_zero and time.monotonic() - self.shown > 1:

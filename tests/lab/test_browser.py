@@ -14,6 +14,8 @@ import geopandas
 import pytest
 from conftest import TESTS
 
+import geoseg
+
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
 MISSING = [name for name in ('jupyterlab', 'playwright', 'anywidget') if importlib.util.find_spec(name) is None]
 MISSING += [] if CHROMIUM else ['chromium']
@@ -141,3 +143,32 @@ def wait_for(condition, seconds=60):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.2)
+
+
+def test_the_stop_button_of_a_training(lab, browser, tmp_path):
+    "Pressed while it trains; what the cell says is typed, and the weights are those of a run that was left alone."
+    import tiny
+    _, folder = lab
+    changes = {'epochs': 40, 'trainer.limit_train_batches': 3, 'trainer.limit_val_batches': 1, 'patience': None}
+    given = tiny.settings('unet', **changes) | {'trainer.enable_progress_bar': True, 'patience': None}
+    page = opened(lab, browser, 'train.ipynb', f'import geoseg\ngiven = {given!r}\n'
+                  f'run = geoseg.train("unet", {tiny.DATA!r}, out="runs", overrides=given)')
+    page.wait_for_selector('.jp-OutputArea progress')
+    page.wait_for_function("document.querySelectorAll('.jp-OutputArea-output img').length > 1")
+    page.wait_for_function("document.querySelector('.jp-OutputArea').innerText.includes(' left')")
+    shot(page, 'training')
+    page.click('[data-command="notebook:interrupt-kernel"], [title^="Interrupt the kernel"]')
+    page.wait_for_function("document.querySelector('.jp-OutputArea').innerText.includes('to go on')")
+    shot(page, 'stopped')
+    said = page.locator('.jp-OutputArea').first.inner_text()
+    code = re.search(r'stopped; to go on: (geoseg\.train\(.*?\)) in a cell', said)[1]
+    [cut] = (folder / 'runs' / 'unet').iterdir()
+    assert str(cut).endswith(re.search(r"resume='(.*)'", code)[1]) and 'Traceback' not in said
+    assert len(geopandas.pd.read_csv(cut / 'metrics.csv')) < 40
+    page.keyboard.insert_text(f'run = {code}\nprint("went on")')
+    page.keyboard.press('Shift+Enter')
+    page.wait_for_selector('text="went on"')
+    page.close()
+    whole = geoseg.train('unet', tiny.DATA, out=tmp_path, overrides=given | {'trainer.enable_progress_bar': False})
+    tiny.same_state(whole.last, cut / 'checkpoints' / 'last.ckpt')
+    assert (whole.folder / 'metrics.csv').read_bytes() == (cut / 'metrics.csv').read_bytes()
