@@ -62,6 +62,25 @@ def test_labels_are_trained_on_as_they_are(tmp_path):
     assert run.config['data']['init_args']['label_file'] or run.config['data']['init_args']['labels']
 
 
+def test_a_polygon_is_true_of_the_date_that_it_was_drawn_on(tmp_path):
+    root = geoseg.world_data('raster', size='tiny')
+    first = min(path.name.partition('_')[0] for path in root.glob('*_image.tif'))
+    data = explore(root, overrides={'chip': 64, 'num_workers': 0}).view.data
+    labels = DrawnLabels(tmp_path / 'a.gpkg', str(data.frame.crs))
+    a = next(a for part in data.acquisitions.values() for a in part)
+    ta, _, tc, _, te, tf = a.transform
+    square = [(tc + ta * col, tf + te * row) for col, row in ((8, 8), (24, 8), (24, 24), (8, 24))]
+    labels.add(square, 'water', first)
+    labels.add([(px + 100 * ta, py) for px, py in square], 'crop')  # of no date: true of all
+    data = explore(root, overrides={'chip': 64, 'num_workers': 0, 'label_file': str(labels.path),
+                                    'masks': 'optional'}).view.data
+    found = {a.date: np.bincount(data.reader.window(a, 0, 0, 256, 256)[1].ravel(), minlength=256)
+             for part in data.acquisitions.values() for a in part if a.mask}
+    water, crop = (data.scheme.names.index(name) for name in ('water', 'crop'))
+    assert len(found) == 6 and {date for date, counts in found.items() if counts[water]} == {first}
+    assert {counts[crop] for counts in found.values()} == {256} and found[first][water] == 256
+
+
 def test_a_killed_kernel_loses_nothing(tmp_path):
     file = tmp_path / 'drawn.gpkg'
     code = ('import sys, time\nfrom geoseg.lab.labels import DrawnLabels\n'

@@ -224,9 +224,11 @@ def features_on(source: 'VectorLabels', grid: Acquisition, stamp: tuple[int, int
     there, back = (Transformer.from_crs(*pair, always_xy=True) for pair in ((grid.crs, header.crs),
                                                                            (header.crs, grid.crs)))
     box = there.transform_bounds(*(bounds + np.array([-spare, -spare, spare, spare])))
-    columns = [settings.label_field] if settings.label_field else []
+    columns = [*([settings.label_field] if settings.label_field else []), *(['date'] if source.dated else [])]
     table = read_features(path, settings.label_layer, columns, box if np.isfinite(box).all() else None)
     table = table[~(table.geometry.isna() | table.geometry.is_empty)]
+    if source.dated:
+        table = table[[pd.isna(date) or str(date) in ('', grid.date) for date in table['date']]]
     values = source.values_of(table)
     numbers, shapes = table.index.to_numpy(), mended(shapely.force_2d(table.geometry.to_numpy()),
                                                      table.index.to_numpy(), path)
@@ -282,7 +284,7 @@ class VectorLabels(LabelSource):
     suffixes: ClassVar[tuple[str, ...]] = tuple(VECTORS)
 
     def __post_init__(self):
-        if self.settings.label_field is None and DRAWN <= set(self.header.fields):
+        if self.settings.label_field is None and self.dated:
             object.__setattr__(self, 'settings', replace(self.settings, label_field='class'))
 
     @property
@@ -292,11 +294,20 @@ class VectorLabels(LabelSource):
     def extent(self):
         return self.header.bounds, self.header.crs
 
+    @property
+    def dated(self) -> bool:  # a polygon is true of the image that it was drawn on
+        return DRAWN <= set(self.header.fields)
+
     def covers(self, a: Acquisition) -> bool:
         if not touches(a, *self.extent(), self.file):
             return False
-        features = features_on(self, on_own_grid(a), stamp(self.file))
-        return self.ground >= 0 or len(features.tree.query(shapely.box(0, 0, a.width, a.height), 'intersects')) > 0
+        features = features_on(self, self.grid_of(a), stamp(self.file))
+        here = features.tree.query(shapely.box(0, 0, a.width, a.height), 'intersects')
+        return len(here) > 0 or self.ground >= 0 and not self.dated
+
+    def grid_of(self, a: Acquisition) -> Acquisition:
+        'What features are remembered by.'
+        return replace(on_own_grid(a), date=a.date if self.dated else '')
 
     def names(self) -> list[Any]:
         'The classes of the column, ascending; of a file without one its name.'
@@ -380,7 +391,7 @@ class VectorLabels(LabelSource):
         return dict(self.heights).get(int(value), 0)
 
     def read(self, a: Acquisition, window: Window, blocks) -> MaskPixels:
-        features, settings = features_on(self, on_own_grid(a), stamp(self.file)), self.settings
+        features, settings = features_on(self, self.grid_of(a), stamp(self.file)), self.settings
         # a border may take pixels beside it
         box = shapely.box(window.col_off - 1, window.row_off - 1, window.col_off + window.width + 1,
                           window.row_off + window.height + 1)
