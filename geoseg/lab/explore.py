@@ -108,8 +108,12 @@ class Explorer(anywidget.AnyWidget):
         ids, grey = list(layers.ids), list(layers.grey)
         at = [number for _, number in dates].index(self.number) if dates else 0
         arrays = [layers.image, *layers.ids.values(), *layers.grey.values()]
-        self.send({'kind': 'sample', 'name': layers.name, 'height': layers.image.shape[0],
-                   'width': layers.image.shape[1], 'layers': ['image', *ids, *grey], 'ids': ids, 'grey': grey,
+        if layers.triangles is not None:
+            low, high = layers.triangles.min((0, 1)), layers.triangles.max((0, 1))
+            arrays.append(((layers.triangles - (low + high) / 2) / (high - low).max() * 1.6).astype('<f4'))
+        self.send({'kind': 'sample', 'mesh': layers.triangles is not None, 'name': layers.name,
+                   'height': layers.image.shape[0], 'width': layers.image.shape[1], 'layers': ['image', *ids, *grey],
+                   'ids': ids, 'grey': grey,
                    'dates': [date for date, _ in dates], 'date': at, 'position': self.position,
                    'count': len(self.order), 'classes': self.classes, 'shapes': self._shapes()},
                   [np.ascontiguousarray(array).tobytes() for array in arrays])
@@ -175,6 +179,9 @@ class Explorer(anywidget.AnyWidget):
             else:
                 lines.append(f'{key}: {value}')
         self.answer = '\n'.join(lines)
+        crops = self.view.crops(self.layers, row, col) if self.whole is None else []
+        self.send({'kind': 'crops', 'crops': [[words, *picture.shape[:2]] for words, picture in crops]},
+                  [picture.tobytes() for _, picture in crops])
         return found
 
     # what is drawn

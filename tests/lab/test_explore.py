@@ -31,7 +31,9 @@ def test_a_run_is_explored(recipe, tiny_run, monkeypatch):
     widget._heard(widget, {'ask': 'ready'}, [])
     content, buffers = sent[-1]
     pixels = content['height'] * content['width']
-    assert [len(part) for part in buffers] == [3 * pixels] + [pixels] * (len(content['layers']) - 1)
+    corners = [36 * pixels] if content['mesh'] else []
+    assert content['mesh'] == (recipe == 'nomeformer')
+    assert [len(part) for part in buffers] == [3 * pixels] + [pixels] * (len(content['layers']) - 1) + corners
     widget._heard(widget, {'ask': 'step', 'by': -1}, [])
     assert sent[-1][0]['position'] == content['count'] - 1
     if widget.view.kind == 'segmentation':
@@ -42,6 +44,20 @@ def test_a_run_is_explored(recipe, tiny_run, monkeypatch):
         assert losses == sorted(losses, reverse=True) and len(losses) == min(3, len(widget.view.samples))
         memory = widget.view.predictor.memory
         assert ('recalled' in found) == (memory is not None and len(memory.keys) > 0)
+        widget.click(3, 5)
+        assert sent[-1][0]['kind'] == 'crops'
+        assert bool(sent[-1][0]['crops']) == bool(found.get('recalled'))
+        for (words, height, width), picture in zip(sent[-1][0]['crops'], sent[-1][1], strict=True):
+            assert words and len(picture) == 3 * height * width
+    if widget.view.kind == 'meshes':
+        found = widget.click(0, 7)
+        assert found['face'] == 7 and found['truth'] and 0.3 < sum(found['probabilities'].values()) <= 1.01
+    if widget.view.kind == 'localization':
+        assert len(widget.view._found) == 1  # the photos of a split are looked for once
+    if recipe in ('nomeformer', 'game4loc-same-area'):
+        widget.sort('loss')
+        losses = [widget.scores[number]['loss'] for number in widget.order]
+        assert losses == sorted(losses, reverse=True)
     widget._heard(widget, {'ask': 'click', 'row': 10 ** 6, 'col': 0}, [])
     assert 'outside' in widget.answer
 

@@ -15,6 +15,7 @@ function render({ model, el }) {
   const body = element('div', el, { style: 'display:flex;gap:8px;align-items:flex-start' });
   const canvas = element('canvas', body, { width: 560, height: 480, class: 'geoseg-canvas',
     style: 'background:#222;cursor:crosshair;flex:none' });
+  const strip = element('div', el, { class: 'geoseg-crops', style: 'display:flex;gap:6px;flex-wrap:wrap;margin-top:4px;font:11px sans-serif' });
   const side = element('div', body, { style: 'font:12px sans-serif;min-width:200px;max-height:480px;overflow:auto' });
   const context = canvas.getContext('2d');
   const button = (text, title, action) => {
@@ -43,6 +44,7 @@ function render({ model, el }) {
     if (name) send('class', { name });
   });
   let state = null, pictures = {}, zoom = 1, left = 0, top = 0, points = [], draws = false, current = 0, last = null;
+  let mesh = null, yaw = 0.6, tilt = -0.9, seen = 'texture';
   let chosen = null, hold = null, opacity = {}, visible = {}, threshold = 0, waiting = false, again = false;
   const toScreen = ([x, y]) => [x * zoom + left, y * zoom + top];
   const toPixel = (event) => {
@@ -69,10 +71,56 @@ function render({ model, el }) {
     out.getContext('2d').putImageData(pixels, 0, 0);
     return out;
   }
+  function faceColors() {  // of the layer that is seen; grey where a class is hidden or the network surer than the threshold
+    const values = pictures[seen], unsure = pictures.uncertainty, out = new Uint8ClampedArray(3 * state.width).fill(205);
+    for (let i = 0; i < state.width; i++) {
+      if (unsure && unsure[i] < threshold * 255) continue;
+      if (seen === 'texture') out.set(pictures.texture.subarray(3 * i, 3 * i + 3), 3 * i);
+      else if (state.grey.includes(seen)) out.set([205 + values[i] / 5.1, 205 - values[i] / 5, 205 - values[i] / 1.25], 3 * i);
+      else if (values[i] < state.classes.length && visible[values[i]] !== false) out.set(state.classes[values[i]][1], 3 * i);
+    }
+    return out;
+  }
+  function drawMesh() {  // the painter's way: the farthest face first; no graphics card is asked for
+    const a = Math.cos(yaw), b = Math.sin(yaw), c = Math.cos(tilt), d = Math.sin(tilt), n = state.width, p = mesh.points;
+    const size = zoom * Math.min(canvas.width, canvas.height) / 2, flat = new Float32Array(9 * n), depth = new Float32Array(n);
+    for (let i = 0; i < 3 * n; i++) {
+      const x = p[3 * i], y = p[3 * i + 1], z = p[3 * i + 2];
+      flat[3 * i] = canvas.width / 2 + size * (a * x - b * y);
+      flat[3 * i + 1] = canvas.height / 2 - size * (b * c * x + a * c * y - d * z);
+      flat[3 * i + 2] = b * d * x + a * d * y + c * z;
+      depth[Math.floor(i / 3)] += flat[3 * i + 2];
+    }
+    mesh.flat = flat;
+    mesh.order = Uint32Array.from(depth.keys()).sort((i, j) => depth[i] - depth[j]);
+    for (const i of mesh.order) {
+      const [ax, ay, az, bx, by, bz, cx, cy, cz] = flat.subarray(9 * i, 9 * i + 9);
+      const ux = (bx - ax) / size, uy = (ay - by) / size, uz = bz - az, vx = (cx - ax) / size, vy = (ay - cy) / size, vz = cz - az;
+      const nx = uy * vz - uz * vy, ny = uz * vx - ux * vz, nz = ux * vy - uy * vx, long = Math.hypot(nx, ny, nz) || 1;
+      const light = 0.45 + 0.55 * Math.abs(0.36 * nx + 0.45 * ny + 0.81 * nz) / long;
+      const [r, g, e] = [0, 1, 2].map((k) => Math.round(mesh.colors[3 * i + k] * light));
+      context.fillStyle = context.strokeStyle = last && last[1] === i ? '#f0f' : `rgb(${r},${g},${e})`;
+      context.lineWidth = 0.5;
+      context.beginPath();
+      context.moveTo(ax, ay); context.lineTo(bx, by); context.lineTo(cx, cy); context.closePath();
+      context.fill(); context.stroke();
+    }
+  }
+  function faceAt(x, y) {  // the nearest one under a point of the canvas
+    for (let k = mesh.order.length - 1; k >= 0; k--) {
+      const f = mesh.flat.subarray(9 * mesh.order[k], 9 * mesh.order[k] + 9), s = [0, 1, 2].map((i) => {
+        const j = (i + 1) % 3;
+        return (f[3 * j] - f[3 * i]) * (y - f[3 * i + 1]) - (f[3 * j + 1] - f[3 * i + 1]) * (x - f[3 * i]);
+      });
+      if (s.every((v) => v >= 0) || s.every((v) => v <= 0)) return mesh.order[k];
+    }
+    return null;
+  }
   function draw() {
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, canvas.width, canvas.height);
     if (!state) return;
+    if (mesh) return drawMesh();
     context.imageSmoothingEnabled = false;
     context.setTransform(zoom, 0, 0, zoom, left, top);
     for (const name of state.layers) {
@@ -108,6 +156,7 @@ function render({ model, el }) {
   }
   function recolor() {
     if (!state) return;
+    if (mesh) { mesh.colors = faceColors(); return draw(); }
     pictures.shown = { image: pictures.picture };
     for (const name of [...state.ids, ...state.grey]) if ((opacity[name] ?? 0) > 0) pictures.shown[name] = colored(pictures[name], name);
     draw();
@@ -116,6 +165,13 @@ function render({ model, el }) {
     side.replaceChildren();
     for (const name of state.layers) {
       const row = element('div', side);
+      if (mesh) {
+        const pick = element('input', row, { type: 'radio', class: 'geoseg-layer', 'data-layer': name });
+        pick.checked = name === seen;
+        pick.onclick = () => { seen = name; panel(); recolor(); };
+        element('span', row, {}, ' ' + name);
+        continue;
+      }
       const slider = element('input', row, { type: 'range', min: 0, max: 1, step: 0.05, value: opacity[name] ?? (name === 'image' ? 1 : 0),
         class: 'geoseg-layer', 'data-layer': name, style: 'width:80px' });
       slider.oninput = () => { opacity[name] = Number(slider.value); recolor(); };
@@ -152,8 +208,8 @@ function render({ model, el }) {
   canvas.onmousedown = (event) => {
     el.focus({ preventScroll: true });
     const [x, y] = toPixel(event);
-    hold = { x: event.clientX, y: event.clientY, left, top, moved: false, vertex: null };
-    if (draws || !state) return;
+    hold = { x: event.clientX, y: event.clientY, left, top, yaw, tilt, moved: false, vertex: null };
+    if (draws || !state || mesh) return;
     for (const shape of state.shapes)
       shape.points.forEach((point, i) => {
         if (Math.hypot(point[0] - x, point[1] - y) * zoom < 7 && (chosen === null || chosen === shape.number)) hold.vertex = [shape, i];
@@ -164,7 +220,10 @@ function render({ model, el }) {
     if (!hold) return;
     if (Math.hypot(event.clientX - hold.x, event.clientY - hold.y) > 3) hold.moved = true;
     if (!hold.moved) return;
-    if (hold.vertex) hold.vertex[0].points[hold.vertex[1]] = toPixel(event);
+    if (mesh) {
+      yaw = hold.yaw + (event.clientX - hold.x) / 200;
+      tilt = Math.max(-1.57, Math.min(0, hold.tilt + (event.clientY - hold.y) / 200));
+    } else if (hold.vertex) hold.vertex[0].points[hold.vertex[1]] = toPixel(event);
     else { left = hold.left + event.clientX - hold.x; top = hold.top + event.clientY - hold.y; askWindow(); }
     draw();
   };
@@ -174,6 +233,12 @@ function render({ model, el }) {
     if (!was || !state) return;
     if (was.vertex && was.moved) return send('move', { number: was.vertex[0].number, points: was.vertex[0].points });
     if (was.moved) return;
+    if (mesh) {
+      const box = canvas.getBoundingClientRect(), face = faceAt(event.clientX - box.left, event.clientY - box.top);
+      last = face === null ? null : [0, face];
+      if (last) send('click', { row: 0, col: face });
+      return draw();
+    }
     const [x, y] = toPixel(event);
     if (draws) { points.push([x, y]); return draw(); }
     if (x < 0 || y < 0 || x >= state.width || y >= state.height) return;
@@ -194,7 +259,7 @@ function render({ model, el }) {
     event.preventDefault();
     const box = canvas.getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
     const factor = event.deltaY < 0 ? 1.25 : 0.8;
-    left = x - (x - left) * factor; top = y - (y - top) * factor; zoom *= factor;
+    if (!mesh) left = x - (x - left) * factor; top = y - (y - top) * factor; zoom *= factor;
     draw();
     askWindow();
   };
@@ -208,7 +273,19 @@ function render({ model, el }) {
     event.preventDefault();
     event.stopPropagation();
   });
+  function showCrops(crops, buffers) {
+    strip.replaceChildren();
+    crops.forEach(([words, height, width], i) => {
+      const box = element('div', strip), bytes = new Uint8Array(buffers[i].buffer ?? buffers[i], buffers[i].byteOffset ?? 0, 3 * height * width);
+      const out = element('canvas', box, { width, height, title: words, style: 'display:block;height:96px;image-rendering:pixelated' });
+      const rgba = new ImageData(width, height);
+      for (let k = 0; k < width * height; k++) rgba.data.set([bytes[3 * k], bytes[3 * k + 1], bytes[3 * k + 2], 255], 4 * k);
+      out.getContext('2d').putImageData(rgba, 0, 0);
+      element('span', box, {}, words);
+    });
+  }
   function show(message, buffers) {
+    if (message.kind === 'crops') return showCrops(message.crops, buffers);
     if (message.kind === 'shapes') { state.shapes = message.shapes; state.classes = message.classes; panel(); return draw(); }
     const part = message.kind === 'window';  // of the raster that is shown
     if (part && !state?.whole) return;
@@ -228,14 +305,20 @@ function render({ model, el }) {
     [...state.ids, ...state.grey].forEach((name, i) => { pictures[name] = bytes[i + 1]; });
     if (state.ids.includes('prediction')) opacity.prediction ??= 0.4;
     else opacity.mask ??= 0.4;
-    if (fresh) { zoom = Math.min(canvas.width / state.width, canvas.height / state.height); left = top = 0; }
+    mesh = message.mesh ? { points: new Float32Array(bytes.at(-1).slice().buffer) } : part ? mesh : null;
+    if (mesh) {
+      state.layers = ['texture', ...state.layers.slice(1)];
+      pictures.texture = bytes[0];
+      if (fresh) { zoom = 1; if (state.ids.includes('prediction')) seen = 'prediction'; }
+      if (!state.layers.includes(seen)) seen = 'texture';
+    } else if (fresh) { zoom = Math.min(canvas.width / state.width, canvas.height / state.height); left = top = 0; }
     if (part || state.whole) {
       waiting = false;
       el.dataset.window = state.window.join(' ');
       if (again) askWindow();
     }
     if (part) { recolor(); if (ids !== state.ids.join()) panel(); return; }
-    points = []; last = null; chosen = null;
+    points = []; last = null; chosen = null; strip.replaceChildren();
     date.max = Math.max(state.dates.length - 1, 0); date.value = state.date; dateText.textContent = state.dates[state.date] ?? '';
     date.style.display = state.dates.length > 1 ? '' : 'none';
     title.textContent = `${state.position + 1} / ${state.count}  ${state.name}`;
