@@ -22,7 +22,7 @@ from rasterio.features import shapes
 from scipy import ndimage
 from shapely.geometry import shape
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, nearest
 from ..core.notebooks import text_paths
 from ..core.trust import takes_trust
 from ..data.rasters.files import Acquisition
@@ -82,13 +82,19 @@ class Explorer(anywidget.AnyWidget):
         'What the page asks for; a mistake is said in the widget.'
         content = dict(content)
         ask = content.pop('ask', '')
+        asks = {'ready': self.show, 'step': self.step, 'date': self.to_date, 'order': self.sort,
+                'click': self.click, 'draw': self.draw, 'accept': self.accept, 'move': self.move,
+                'rename': self.rename, 'remove': self.remove, 'undo': self.undo, 'class': self.new_class,
+                'whole': self.show_whole, 'window': self.show_window, 'chip': self.to_chip}
         try:
-            {'ready': self.show, 'step': self.step, 'date': self.to_date, 'order': self.sort, 'click': self.click,
-             'draw': self.draw, 'accept': self.accept, 'move': self.move, 'rename': self.rename, 'remove': self.remove,
-             'undo': self.undo, 'class': self.new_class, 'whole': self.show_whole, 'window': self.show_window,
-             'chip': self.to_chip}[ask](**content)
+            if ask not in asks:
+                raise ConfigError(f'{ask!r}: the page asks what this kernel does not know; load the page again')
+            asks[ask](**content)
         except (ConfigError, ValueError, OSError) as error:
             self.answer = str(error)
+        except Exception as error:  # an error in a message of a widget is seen nowhere
+            self.answer = f'{type(error).__name__}: {error}'
+            log.exception('explore: %s', ask)
 
     # what is shown
 
@@ -214,20 +220,28 @@ class Explorer(anywidget.AnyWidget):
         height, width = self.size
         inside, colors, found = shapely.box(0, 0, width, height), dict(map(tuple, self.classes)), []
         for drawn in self.labels.shapes:
-            points = np.linalg.solve(matrix, (shapely.get_coordinates(drawn.polygon.exterior)[:-1] - shift).T).T
+            points, *holes = (np.linalg.solve(matrix, (shapely.get_coordinates(ring)[:-1] - shift).T).T.tolist()
+                              for ring in (drawn.polygon.exterior, *drawn.polygon.interiors))
             if shapely.Polygon(points).intersects(inside):
-                found.append({'number': drawn.number, 'points': points.tolist(), 'name': drawn.name,
+                found.append({'number': drawn.number, 'points': points, 'holes': holes, 'name': drawn.name,
                               'color': list(colors.get(drawn.name, (255, 255, 255)))})
         return found
 
     def _changed(self):
         self.send({'kind': 'shapes', 'shapes': self._shapes(), 'classes': self.classes})
 
-    def draw(self, points: Sequence[Sequence[float]], name: str):
+    def _check_class(self, name: str):
+        known = [known for known, _ in self.classes]
+        if name not in known:
+            raise ConfigError(f'class {name!r}{nearest(name, known)}; there are {", ".join(known)}; new_class adds one')
+
+    def draw(self, points: Sequence[Sequence[float]], name: str, holes: Sequence[Sequence[Sequence[float]]] = ()):
         'A polygon in pixels of the sample becomes a label.'
         matrix, shift = self._place()
+        self._check_class(name)
         date = str(getattr(self, 'date', '') or self._date())
-        drawn = self.labels.add(np.asarray(points, float) @ matrix.T + shift, name, date)
+        ground = [np.asarray(ring, float).reshape(-1, 2) @ matrix.T + shift for ring in (points, *holes)]
+        drawn = self.labels.add(ground[0], name, date, ground[1:])
         self.answer = f'{drawn.name}, {drawn.polygon.area:.0f} m², in {self.labels.path}'
         self._changed()
 
@@ -244,7 +258,9 @@ class Explorer(anywidget.AnyWidget):
         numbers, _ = ndimage.label(ids == ids[row, col])
         own = (numbers == numbers[row, col]).astype(np.uint8)
         piece = max((shape(s) for s, v in shapes(own, own > 0, transform=Affine.identity()) if v), key=lambda s: s.area)
-        self.draw(shapely.get_coordinates(piece.simplify(0.7).exterior)[:-1], self.classes[int(ids[row, col])][0])
+        piece = piece.simplify(0.7)  # its holes are of other classes
+        rings = [shapely.get_coordinates(ring)[:-1] for ring in (piece.exterior, *piece.interiors)]
+        self.draw(rings[0], self.classes[int(ids[row, col])][0], rings[1:])
 
     def move(self, number: int, points: Sequence[Sequence[float]]):
         'Other points for a polygon.'
@@ -255,6 +271,7 @@ class Explorer(anywidget.AnyWidget):
     def rename(self, number: int, name: str):
         'Another class for a polygon.'
         self._place()
+        self._check_class(name)
         self.labels.rename(number, name)
         self._changed()
 

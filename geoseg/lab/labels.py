@@ -12,11 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyogrio
 import shapely
 from geopandas import GeoDataFrame
 
 from ..core.errors import ConfigError
+from ..data.rasters.vectors import stamp
 from ..geo.coords import crs_name
 from ..inference.polygons import write_layer
 
@@ -48,6 +50,7 @@ class DrawnLabels:
         self.path, self.crs, self.annotator = Path(path).expanduser(), crs, annotator
         self.shapes: tuple[Drawn, ...] = ()
         self.before: list[tuple[Drawn, ...]] = []
+        self.stamp: tuple[int, int] | None = None  # of the file as it was last seen
         if self.path.suffix != '.gpkg':
             raise ConfigError(f'labels: {self.path}: expected a name that ends in .gpkg')
         if self.path.exists():
@@ -60,10 +63,17 @@ class DrawnLabels:
             raise ConfigError(f'labels: {self.path}: not a readable GeoPackage ({error})') from error
         if lost := [name for name in COLUMNS if name not in table]:
             raise ConfigError(f'labels: {self.path}: not drawn here, it has no column {lost[0]!r}; choose another file')
+        if table.crs is None:
+            raise ConfigError(f'labels: {self.path}: no coordinate system; choose another file')
         if crs_name(table.crs) != self.crs:
             table = table.to_crs(self.crs)
-        self.shapes = tuple(Drawn(i, row.geometry, *(str(row[name] or '') for name in COLUMNS))
-                            for i, (_, row) in enumerate(table.iterrows()))
+        kinds = [None if shape is None else shape.geom_type for shape in table.geometry]
+        if wrong := [i for i, kind in enumerate(kinds) if kind not in ('Polygon', 'MultiPolygon')]:
+            raise ConfigError(f'labels: {self.path}: row {wrong[0]} is {kinds[wrong[0]] or "without a shape"}, '
+                              'expected a polygon: delete the row, or choose another file')
+        self.shapes = tuple(Drawn(i, row.geometry, *('' if pd.isna(row[name]) else str(row[name]) for name in COLUMNS))
+                            for i, (_, row) in enumerate(table.explode(ignore_index=True).iterrows()))
+        self.stamp = stamp(self.path)
 
     def _change(self, shapes: Sequence[Drawn]):
         before, self.shapes = self.shapes, tuple(shapes)
@@ -75,22 +85,27 @@ class DrawnLabels:
         self.before = [*self.before, before][-UNDO:]
 
     def _write(self):
+        if self.path.exists() and stamp(self.path) != self.stamp:
+            raise ConfigError(f'{self.path}: another window or program has changed it since it was read; run '
+                              'geoseg.explore again. This change is not kept')
         rows = {'class': 'name', 'date': 'date', 'when': 'when', 'annotator': 'annotator'}
         table = GeoDataFrame({column: np.array([getattr(s, name) for s in self.shapes], object)
                               for column, name in rows.items()},
                              geometry=[s.polygon for s in self.shapes], crs=self.crs)
         write_layer(self.path, [table] if len(table) else [], table, 'labels')
+        self.stamp = stamp(self.path)
 
     def add(
         self,
         points: Sequence[Sequence[float]],  # x, y in the CRS
         name: str,  # of the class
         date: str = '',
+        holes: Sequence[Sequence[Sequence[float]]] = (),  # rings within, x, y
     ) -> Drawn:
         'Add a polygon; `ConfigError` where its points make none.'
         number = max((s.number for s in self.shapes), default=-1) + 1
         when = datetime.now(UTC).isoformat(timespec='seconds')
-        drawn = Drawn(number, polygon_of(points), name, date, when, self.annotator)
+        drawn = Drawn(number, polygon_of(points, holes), name, date, when, self.annotator)
         self._change([*self.shapes, drawn])
         return drawn
 
@@ -106,8 +121,10 @@ class DrawnLabels:
         number: int,
         points: Sequence[Sequence[float]],
     ):
-        'Give a polygon other points.'
-        changed = replace(self.get(number), polygon=polygon_of(points))
+        'Give a polygon other points; its holes stay.'
+        old = self.get(number)
+        holes = [ring.coords for ring in old.polygon.interiors]
+        changed = replace(old, polygon=polygon_of(points, holes))
         self._change([changed if s.number == number else s for s in self.shapes])
 
     def rename(
@@ -143,11 +160,12 @@ class DrawnLabels:
 # %% ../../nbs/lab/labels.ipynb #a55f091f-3
 def polygon_of(
     points: Sequence[Sequence[float]],  # x, y
+    holes: Sequence[Sequence[Sequence[float]]] = (),
 ) -> shapely.Polygon:
     'A polygon without crossing borders; of a figure of eight its larger half.'
     if len(points) < 3 or not np.isfinite(points).all():
         raise ConfigError(f'{len(points)} points: a polygon has three or more')
-    shape = shapely.Polygon(points)
+    shape = shapely.Polygon(points, holes)
     if not shape.is_valid:
         parts = [part for part in shapely.get_parts([shapely.make_valid(shape)]) if part.geom_type in (
             'Polygon', 'MultiPolygon')]

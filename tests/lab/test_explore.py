@@ -1,6 +1,7 @@
 "What the widget asks of the kernel, without a browser: every kind of run, and labels that the next training reads."
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import sys
 import geopandas
 import numpy as np
 import pytest
+import shapely
 
 import geoseg
 from geoseg.core.errors import ConfigError
@@ -155,6 +157,75 @@ def test_what_cannot_be_drawn_on_says_so(tmp_path):
         widget.draw([[0, 0], [5, 0], [5, 5]], 'water')
     with pytest.raises(FileNotFoundError, match='no such run or folder'):
         explore(tmp_path / 'absent')
+
+
+@pytest.fixture
+def world_widget(tmp_path):
+    widget = explore('world:raster:tiny', labels=tmp_path / 'drawn.gpkg', overrides={'chip': 64, 'num_workers': 0})
+    widget.show()
+    return widget
+
+
+@pytest.mark.parametrize(('asked', 'says'), [
+    ({'ask': 'dance'}, "'dance': the page asks what this kernel does not know"),
+    ({}, 'the page asks what'),
+    ({'ask': 'click', 'row': 3}, "TypeError: .*'col'"),
+    ({'ask': 'click', 'row': 3, 'col': 64}, 'outside of 64 x 64 pixels'),
+    ({'ask': 'date', 'at': 99}, 'IndexError'),
+    ({'ask': 'whole', 'at': 99}, 'IndexError'),
+    ({'ask': 'order', 'by': 'worst'}, "order is 'worst'; there are"),
+    ({'ask': 'draw', 'points': [[1, 1], [2]], 'name': 'water'}, 'inhomogeneous'),
+    ({'ask': 'draw', 'points': [[1, 1], [20, 3], [4, 15]], 'name': 'watr'}, "class 'watr'.*water"),
+    ({'ask': 'accept', 'row': 1, 'col': 1}, r'there is no prediction; explore\(RUN\)'),
+    ({'ask': 'remove', 'number': 7}, 'polygon 7: there is none'),
+    ({'ask': 'class', 'name': 'a,b'}, 'no comma')])
+def test_a_mistake_is_said_in_the_widget(world_widget, asked, says):
+    world_widget._heard(world_widget, asked, [])
+    assert re.search(says, world_widget.answer) and '\n' not in world_widget.answer
+    assert not world_widget.labels.path.exists()
+
+
+def test_holes_of_an_accepted_piece_stay_holes(world_widget):
+    "A lake with an island: the island is of another class."
+    ids = np.full((64, 64), 2, np.uint8)
+    ids[10:40, 10:40], ids[20:30, 20:30] = 0, 1
+    world_widget.layers.ids['prediction'] = ids
+    world_widget.accept(12, 12)
+    [drawn] = world_widget.labels.shapes
+    assert len(drawn.polygon.interiors) == 1 and drawn.polygon.area == pytest.approx(900 - 100, abs=20)
+    [shown] = world_widget._shapes()
+    world_widget.move(drawn.number, [[x + 1, y] for x, y in shown['points']])
+    [drawn] = DrawnLabels(world_widget.labels.path, world_widget.labels.crs).shapes
+    assert len(drawn.polygon.interiors) == 1 and len(shown['holes']) == 1
+
+
+def test_two_windows_do_not_overwrite_each_other(tmp_path):
+    one, other = DrawnLabels(tmp_path / 'a.gpkg', CRS), DrawnLabels(tmp_path / 'a.gpkg', CRS)
+    square = [(0, 0), (2, 0), (2, 2), (0, 2)]
+    one.add(square, 'water')
+    one.add(square, 'crop')
+    with pytest.raises(ConfigError, match='another window or program has changed it'):
+        other.add(square, 'road')
+    assert other.shapes == () and [s.name for s in DrawnLabels(tmp_path / 'a.gpkg', CRS).shapes] == ['water', 'crop']
+
+
+def test_a_file_that_another_program_edited(tmp_path):
+    DrawnLabels(tmp_path / 'a.gpkg', CRS).add([(0, 0), (2, 0), (2, 2)], 'water')
+    table = geopandas.read_file(tmp_path / 'a.gpkg')
+
+    def saved(shape, crs=CRS):
+        (tmp_path / 'a.gpkg').unlink()
+        geopandas.GeoDataFrame(table.drop(columns='geometry'), geometry=[shape], crs=crs).to_file(tmp_path / 'a.gpkg')
+        return DrawnLabels(tmp_path / 'a.gpkg', CRS)
+
+    two = saved(shapely.MultiPolygon([shapely.box(0, 0, 1, 1), shapely.box(5, 5, 6, 6)]))
+    assert [(s.name, s.polygon.area) for s in two.shapes] == [('water', 1), ('water', 1)]
+    with pytest.raises(ConfigError, match='row 0 is without a shape'):
+        saved(None)
+    with pytest.raises(ConfigError, match='row 0 is Point, expected a polygon'):
+        saved(shapely.Point(1, 1))
+    with pytest.raises(ConfigError, match='no coordinate system'):
+        saved(shapely.box(0, 0, 1, 1), None)
 
 
 def test_places_are_spread():

@@ -139,7 +139,8 @@ function render({ model, el }) {
       if (!closed || chosen !== null) corners.map(toScreen).forEach(([x, y]) => context.fillRect(x - 3, y - 3, 6, 6));
     };
     for (const shape of state.shapes)
-      outline(shape.points, shape.number === chosen ? '#fff' : `rgb(${shape.color})`, true);
+      for (const ring of [shape.points, ...(shape.holes ?? [])])
+        outline(ring, shape.number === chosen ? '#fff' : `rgb(${shape.color})`, true);
     if (points.length) outline(points, '#ff0', false);
     if (last) { const [x, y] = toScreen([last[1] + 0.5, last[0] + 0.5]); context.strokeStyle = '#fff'; context.strokeRect(x - 4, y - 4, 8, 8); }
   }
