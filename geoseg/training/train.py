@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOGGERS', 'NOT_FOR_USERS', 'train', 'fit', 'is_finished', 'check_resumed', 'ways_to_go_on', 'write_weights_end',
-           'prepare', 'other_loggers', 'make_trainer']
+           'prepare', 'other_loggers', 'close_loggers', 'make_trainer']
 
 # %% ../../nbs/training/train.ipynb #d6161aab
 import contextlib
@@ -13,6 +13,7 @@ import io
 import json
 import logging
 import os
+import secrets
 import shlex
 import sys
 import time
@@ -208,9 +209,12 @@ def fit(
             rank_zero_info('%s', line)
         if trainer.limit_val_batches == 0:
             rank_zero_info('no validation: the newest checkpoint is the best, and no patience ends the run')
-        with (requeueing(config.requeue_on_sigterm, config.requeue_exit_code, first),
-              after_the_step(*ways_to_go_on(folder, plugins))):
-            trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+        try:
+            with (requeueing(config.requeue_on_sigterm, config.requeue_exit_code, first),
+                  after_the_step(*ways_to_go_on(folder, plugins))):
+                trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+        finally:
+            close_loggers(trainer.loggers)
         if config.weights_end and first:
             write_weights_end(trainer, cli.model, record.folder / 'weights_end.pth')
         rank_zero_info('done: best epoch %s', record.best and record.best['epoch'])
@@ -341,7 +345,9 @@ def prepare(
         freeze.check(cli.model.network)
         extra.append(freeze)
     loggers = [TensorBoardLogger(folder, name='', version='tensorboard', purge_step=step)]
-    trainer = make_trainer(cli, extra, loggers + other_loggers(config.loggers, folder, config.recipe))
+    settings = {key: value for key, value in vars(cli.config.as_flat()).items() if key != 'config'}
+    loggers += other_loggers(config.loggers, folder, config.recipe, settings)
+    trainer = make_trainer(cli, extra, loggers)
     if freeze in extra:
         freeze.check(cli.model.network, trainer.world_size)
     return trainer, record
@@ -351,36 +357,65 @@ def other_loggers(
     names: Sequence[str] | None,  # wandb, mlflow
     folder: Path,  # of the run
     recipe: str,
+    settings: Mapping[str, Any] | None = None,  # of the run, by dotted keys
 ) -> list[Any]:
-    'Loggers beside TensorBoard; a run that goes on goes on in its own record. `ConfigError` for a name unknown.'
+    'Loggers beside TensorBoard, opened; a run that goes on goes on in its own record there.'
     made = []
     for name in names or ():
         if name not in LOGGERS:
             raise ConfigError(f'run.loggers: {name!r}{nearest(name, LOGGERS)}; there are {", ".join(LOGGERS)}')
-        if importlib.util.find_spec(name) is None:
+        if list(names).count(name) > 1:
+            raise ConfigError(f'run.loggers: {name} is named twice')
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:  # a folder of this name, such as W&B leaves behind, is no package
             raise ConfigError(f'run.loggers: {name} is not installed: pip install {name}')
-        made.append(LOGGERS[name](folder, recipe))
+        file = folder / f'{name}.txt'  # the run's number there
+        number = file.read_text() if file.is_file() else None
+        make, remedy = LOGGERS[name]
+        try:
+            made.append(logger := make(folder, f'{recipe} {folder.name}', number))
+            _ = logger.experiment  # what is amiss with an account or a server is told before the first step
+            if number is None and rank_zero_only.rank == 0 and folder.is_dir():
+                logger.log_hyperparams(dict(settings or {}))
+                write_whole(file, logger.version)
+        except Exception as error:
+            why = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            close_loggers(made)
+            raise ConfigError(f'run.loggers: {name}: {why.rstrip(".")}; {remedy}') from error
     return made
 
 
-def _wandb(folder: Path, recipe: str):
+def close_loggers(
+    loggers: Sequence[Any],
+):
+    'End the records of W&B, which would take those of the next run of this process, too.'
+    for logger in loggers:
+        if type(logger).__name__ == 'WandbLogger' and getattr(logger, '_experiment', None) is not None:
+            logger.experiment.finish()
+
+# %% ../../nbs/training/train.ipynb #617ef639-8
+def _wandb(folder: Path, title: str, number: str | None):
     from lightning.pytorch.loggers import WandbLogger
-    return WandbLogger(name=folder.name, save_dir=folder, id=f'{recipe}-{folder.name}', project='geoseg',
-                       resume='allow')
+    return WandbLogger(name=title, id=number or secrets.token_hex(4), resume='allow',
+                       save_dir=os.environ.get('WANDB_DIR') or folder.parent,  # it holds links, which a run may not
+                       project=os.environ.get('WANDB_PROJECT') or 'geoseg')
 
 
-def _mlflow(folder: Path, recipe: str):
+def _mlflow(folder: Path, title: str, number: str | None):
     from lightning.pytorch.loggers import MLFlowLogger
-    uri = os.environ.get('MLFLOW_TRACKING_URI') or f'file:{(folder / "mlruns").absolute()}'
-    file = folder / 'mlflow.txt'  # the number of the run there
-    logger = MLFlowLogger('geoseg', f'{recipe} {folder.name}', uri,
-                          run_id=file.read_text() if file.is_file() else None)
-    if rank_zero_only.rank == 0 and not file.is_file() and folder.is_dir():
-        write_whole(file, logger.run_id)
-    return logger
+    server, here = os.environ.get('MLFLOW_TRACKING_URI'), folder.absolute()
+    for name in () if server else ('sqlalchemy', 'alembic'):
+        if importlib.util.find_spec(name) is None:
+            raise ImportError(f'its own store needs {name}: pip install mlflow')
+    if not server and {*'%?'} & {*str(here)}:
+        raise ValueError(f'its own store cannot lie in {here}, a path with % or ?')
+    return MLFlowLogger(os.environ.get('MLFLOW_EXPERIMENT_NAME') or 'geoseg', title,
+                        server or f'sqlite:///{here / "mlflow.db"}', run_id=number,
+                        artifact_location=None if server else (here / 'mlflow').as_uri())
 
 # %% ../../nbs/training/train.ipynb #617ef639-7
-LOGGERS = {'wandb': _wandb, 'mlflow': _mlflow}
+LOGGERS = {'wandb': (_wandb, 'WANDB_MODE=offline keeps its record beside the run'),
+           'mlflow': (_mlflow, 'MLFLOW_TRACKING_URI names its server; without one its record is mlflow.db of the run')}
 
 
 NOT_FOR_USERS = (  # warnings of libraries about each other
