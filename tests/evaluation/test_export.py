@@ -1,18 +1,30 @@
 "What leaves geoseg gives what it gave here, says what it needs, and is not written where it does not."
+import hashlib
+import importlib.util
 import json
+import os
+import re
+import subprocess
+import sys
 
 import numpy as np
 import onnx
 import onnxruntime
+import pystac
 import pytest
 import rasterio
 import torch
+from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 from geoseg import cli
+from geoseg.core.errors import ConfigError
+from geoseg.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from geoseg.evaluation.evaluate import evaluate
 from geoseg.evaluation.export import export
-from geoseg.models.graphs import Graph
-from geoseg.models.onnx import DOMAINS
+from geoseg.geo.frozen import freeze_memory
+from geoseg.models.geosegformer import GeoSegFormer
+from geoseg.models.graphs import Graph, trace
+from geoseg.models.onnx import DOMAINS, onnx_bytes, open_session, run_session
 from geoseg.models.predictor import Predictor
 from geoseg.training.run import Run
 
@@ -70,6 +82,60 @@ def test_the_metadata_as_the_plugin_of_qgis_reads_them(exported):
     assert beside['geoseg'] == about and beside['check']['chips'].endswith('chips of the val split')
 
 
+def test_a_catalogue_takes_the_item_beside(exported):
+    found, run = exported
+    item = json.loads(found.file.with_suffix('.stac.json').read_text())
+    check_item(item)
+    known, model = item['properties'], item['assets']['model']
+    assert model['href'] == './scene.onnx' and model['file:size'] == found.file.stat().st_size
+    assert model['file:checksum'] == '1220' + hashlib.sha256(found.file.read_bytes()).hexdigest()
+    assert (found.file.parent / item['assets']['metadata']['href']).is_file()
+    [picture], [answer] = known['mlm:input'], known['mlm:output']
+    assert picture['input'] == {'shape': [-1, 3, -1, -1], 'dim_order': ['batch', 'bands', 'height', 'width'],
+                                'data_type': 'float32'}
+    names = Run(run).predictor('cpu').scheme.names
+    assert [entry['description'] for entry in answer['classification:classes']] == names
+    assert answer['result']['shape'] == [-1, len(names), -1, -1] and known['license'] == 'CC-BY-4.0'
+
+
+@pytest.mark.parametrize('recipe, more', [
+    ('geosegformer', {'memory': 'recalled', 'normalize': False}), ('nomeformer', {}), ('game4loc-same-area', {}),
+    ('deepglobe-trm', {'answer': 'logits'})])
+def test_an_item_of_each_kind_of_network(recipe, more, tiny_run, tmp_path):
+    found = export(tiny_run(recipe), tmp_path / 'a.pt2', chips=2, **more)
+    item = json.loads((tmp_path / 'a.stac.json').read_text())
+    check_item(item)
+    known = item['properties']
+    assert item['assets']['model']['mlm:artifact_type'] == 'torch.export.save' and known['mlm:framework'] == 'PyTorch'
+    assert [entry['name'] for entry in known['mlm:input']] == list(found.about['inputs'])
+    assert [entry['name'] for entry in known['mlm:output']] == found.about['outputs']
+    axes = [axis for entry in known['mlm:input'] for axis in entry['input']['dim_order']]
+    assert recipe == 'nomeformer' or not any(axis.startswith('axis-') for axis in axes)
+    scaled = [entry['value_scaling'][0]['type'] for entry in known['mlm:input'] if 'value_scaling' in entry]
+    assert set(scaled) <= {'z-score' if 'normalize' in more else 'min-max'}
+
+
+def check_item(item):
+    "By the schema of STAC's core, and by the package of the extension; its required names in any case."
+    JsonSchemaSTACValidator().validate_core(item, pystac.STACObjectType.ITEM, item['stac_version'])
+    known = item['properties']
+    for name in ('name', 'architecture', 'framework', 'tasks', 'input', 'output'):  # of the schema's `required`
+        assert known[f'mlm:{name}']
+    assert re.fullmatch('[a-zA-Z][a-zA-Z0-9_.-]+[a-zA-Z0-9]', known['mlm:name'])
+    for entry in (*known['mlm:input'], *known['mlm:output']):
+        array = entry.get('input', entry.get('result'))
+        assert len(array['shape']) == len(array['dim_order']) == len(set(array['dim_order']))
+        assert all(re.fullmatch('[a-z_-]+', axis) for axis in array['dim_order'])
+    assert any('mlm:model' in asset['roles'] for asset in item['assets'].values())
+    if importlib.util.find_spec('stac_model'):
+        from stac_model.schema import ItemMLModelExtension, MLModelProperties
+        read = ItemMLModelExtension.ext(pystac.Item.from_dict(item), add_if_missing=True)
+        read.apply(MLModelProperties(**known))
+        kept = read.item.properties
+        assert {key: kept[key] for key in ('mlm:name', 'mlm:input')} == {key: known[key] for key in (
+            'mlm:name', 'mlm:input')}
+
+
 def test_8_bits_say_what_they_cost(exported, tmp_path, monkeypatch):
     whole, run = exported
     found = export(run, tmp_path / 'small.onnx', int8=True)
@@ -120,6 +186,11 @@ def test_a_difference_is_an_error_and_nothing_is_written(tiny_run, tmp_path, mon
     ('wildscenes-fcn', 'out={out}.pt2 int8=true', 'int8 is for ONNX files, and out is model.pt2'),
     ('wildscenes-fcn', 'out={out} int8=4', 'int8 is 4, expected true or false'),
     ('game4loc-same-area', 'out={out} int8=true', 'finds places; leave int8 out'),
+    ('geosegformer', 'out={out} memory=without area=[1,2,3,4]', 'area says what memory=frozen keeps'),
+    ('geosegformer', 'out={out} memory=frozen area=[1,2,3]', 'area is [1, 2, 3], expected [west,south,east,north]'),
+    ('geosegformer', 'out={out} memory=frozen area=[9,2,3,4]', 'expected [west,south,east,north] in metres of'),
+    ('geosegformer', 'out={out} memory=frozen area=[1,1,2,2]', 'memory=frozen: nothing was seen there'),
+    ('geosegformer', 'out={out} memory=frozen place=without', 'memory=frozen needs positions'),
     ('geosegformer', 'out={out} memory=recalled int8=true', 'int8 is for pictures and places: memory=without'),
     ('wildscenes-fcn', 'out={out} answer=mask', "answer is 'mask', expected probabilities or logits"),
     ('wildscenes-fcn', 'out={out} data=world:tiny split=tset', "split must be train, val or test, not 'tset'"),
@@ -132,7 +203,103 @@ def test_what_cannot_be_is_told_in_a_line(tiny_run, tmp_path, capsys, recipe, wo
     assert not list(tmp_path.rglob('*.onnx'))
 
 
-@pytest.mark.parametrize('recipe', ['geosegformer'])
-def test_a_place_and_what_is_recalled_are_inputs(recipe, tiny_run, tmp_path):
-    found = export(tiny_run(recipe), tmp_path / 'place.pt2', memory='recalled', chips=2)
+READ_ALONE = """
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+
+from read_memory import MemoryReader, recall
+
+session = onnxruntime.InferenceSession('place.onnx')
+about = json.loads(session.get_modelmeta().custom_metadata_map['geoseg'])
+given = dict(np.load('given.npz'))
+reader = MemoryReader(about['memory_file']['name'], about['memory_file']['count'])
+given |= recall(reader, given['xy'], cells=16 * 24, time=given.pop('time'))
+np.save('answer.npy', session.run(None, {value.name: given[value.name] for value in session.get_inputs()})[0])
+print(given['recalled_valid'].any(-1).mean())
+assert 'geoseg' not in sys.modules and 'torch' not in sys.modules
+"""
+
+
+def photos(run, folder):
+    'Two pictures where something was seen, as a file of raw arrays; what the network says of them.'
+    predictor = Run(run).predictor('cpu')
+    where = predictor.memory.entries()['xy'][[0, -1]]
+    given = {'image': np.random.default_rng(0).random((2, 3, 64, 96), np.float32), 'xy': where.numpy(),
+             'time': np.array([1.7e9, np.nan])}
+    np.savez(folder / 'given.npz', **given)
+    mean, std = (torch.tensor(predictor.card['augment'][name] or other).float().view(3, 1, 1) for name, other in (
+        ('mean', IMAGENET_MEAN), ('std', IMAGENET_STD)))
+    batch = {name: torch.from_numpy(value) for name, value in given.items()}
+    return predictor.output(batch | {'image': (batch['image'] - mean) / std})['logits'].softmax(1), given
+
+
+def test_what_is_recalled_is_read_without_geoseg(tiny_run, tmp_path):
+    run = tiny_run('geosegformer')
+    found = export(run, tmp_path / 'place.onnx', memory='recalled', chips=2)
     assert found.classes == 0 and found.about['place'] == 'xy' and 'recalled_features' in found.about['inputs']
+    own, _ = photos(run, tmp_path)
+    plain = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
+    done = subprocess.run([sys.executable, '-c', READ_ALONE], cwd=tmp_path, env=plain, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == 1  # both are known places
+    np.testing.assert_allclose(np.load(tmp_path / 'answer.npy'), own, atol=1e-4)
+    (tmp_path / 'other').mkdir()
+    (tmp_path / 'other' / 'read_memory.py').write_text('mine = 1')
+    with pytest.raises(ConfigError, match='read_memory.py: is there already, and not written by geoseg'):
+        export(run, tmp_path / 'other' / 'a.onnx', memory='recalled', chips=2)
+
+
+def test_a_memory_stays_inside(tiny_run, tmp_path):
+    run = tiny_run('geosegformer')
+    own, given = photos(run, tmp_path)
+    found = export(run, tmp_path / 'frozen.onnx', memory='frozen', chips=2)
+    assert found.about['frozen'] == {'entries': len(Run(run).predictor('cpu').memory), 'area': None}
+    assert list(found.about['inputs']) == ['image', 'xy', 'time']
+    [answer] = onnxruntime.InferenceSession(found.file).run(None, given)
+    np.testing.assert_allclose(answer, own, atol=1e-4)
+    [other] = onnxruntime.InferenceSession(found.file).run(None, given | {'xy': given['xy'] + 1e4})
+    assert np.abs(other - answer).max() > 1e-4  # nothing was seen there
+    wrapped = Predictor.wrap(found.file).output({name: torch.from_numpy(value) for name, value in given.items()} | {
+        'image': normalised(found.about, given['image'])})
+    np.testing.assert_allclose(wrapped['logits'].softmax(1), own, atol=1e-4)
+
+
+def normalised(about, picture):
+    'As the tiler hands pictures to a model.'
+    mean, std = (np.array(about['normalization'][name], np.float32)[:, None, None] for name in ('mean', 'std'))
+    return torch.from_numpy((picture - mean) / std)
+
+
+@pytest.mark.parametrize('votes', [False, True])
+def test_a_map_of_cells_recalls_the_same_inside_the_graph(votes):
+    torch.manual_seed(0)
+    network = GeoSegFormer(3, feature_dim=16, memory_size=4, spatial_radius=20., memory_dim=8, label_recall=votes)
+    network.eval()
+    for module in network.recall.modules():  # zeros at the beginning would hide what is recalled
+        if isinstance(module, torch.nn.Linear):
+            torch.nn.init.normal_(module.weight, std=0.1)
+    rows, columns = torch.meshgrid(torch.arange(16) * -4., torch.arange(24) * 4., indexing='ij')
+    xy = torch.stack([columns, rows], -1)[None].repeat(2, 1, 1, 1)
+    image, time = torch.randn(2, 3, 64, 96), torch.tensor([1.6e9, 1.7e9], dtype=torch.float64)
+    with torch.no_grad():
+        mask = torch.randint(3, (2, 64, 96))
+        network.remember(network(image, xy), xy, torch.tensor([1, 2]), time, mask)
+        inputs = {'image': torch.randn(2, 3, 64, 96), 'xy': xy + 3., 'time': time + 1e7}
+        inputs['xy'][0, :3] = torch.nan
+        own = network(**inputs)['logits']
+        nothing = network(inputs['image'])['logits']
+    assert (own - nothing).abs().max() > 0.01
+    freeze_memory(network)
+    made = trace(Graph(network, list(inputs), answer='logits'), inputs)
+    session = open_session(onnx_bytes(made, {'kind': 'other'}))
+    torch.testing.assert_close(run_session(session, inputs)['logits'], own, atol=1e-4, rtol=1e-4)
+    part = {name: value[:1] for name, value in inputs.items()} | {'image': inputs['image'][:1, :, :32, :48],
+                                                                  'xy': inputs['xy'][:1, :8, :12]}
+    if made.any_size:
+        network.ask = GeoSegFormer.ask.__get__(network)
+        with torch.no_grad():
+            torch.testing.assert_close(run_session(session, part)['logits'], network(**part)['logits'], atol=1e-4,
+                                       rtol=1e-4)
