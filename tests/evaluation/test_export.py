@@ -223,12 +223,30 @@ assert 'geoseg' not in sys.modules and 'torch' not in sys.modules
 """
 
 
+@pytest.fixture
+def remembering(tiny_run, monkeypatch):
+    'A run on photos whose network has seen two places, whenever it is loaded.'
+    load = Predictor.load.__func__
+
+    def full(cls, *args):
+        predictor, chance = load(cls, *args), torch.Generator().manual_seed(0)
+        where = torch.tensor([[10., 20.], [300., -40.]]).repeat(5, 1) + torch.rand(10, 2, generator=chance)
+        predictor.memory.write(where, torch.randn(10, predictor.memory.dim, generator=chance), torch.arange(10),
+                               torch.arange(10) * 1e7)
+        with torch.no_grad():  # trained without a memory, it would not listen
+            said = predictor.network.recall['fusion'].out.weight
+            said.copy_(torch.randn(said.shape, generator=chance))
+        return predictor
+
+    monkeypatch.setattr(Predictor, 'load', classmethod(full))
+    return tiny_run('geosegformer')
+
+
 def photos(run, folder):
     'Two pictures where something was seen, as a file of raw arrays; what the network says of them.'
     predictor = Run(run).predictor('cpu')
-    where = predictor.memory.entries()['xy'][[0, -1]]
-    given = {'image': np.random.default_rng(0).random((2, 3, 64, 96), np.float32), 'xy': where.numpy(),
-             'time': np.array([1.7e9, np.nan])}
+    given = {'image': np.random.default_rng(0).random((2, 3, 64, 96), np.float32),
+             'xy': np.array([[10.5, 20.5], [300.5, -39.5]], np.float32), 'time': np.array([1.7e9, np.nan])}
     np.savez(folder / 'given.npz', **given)
     mean, std = (torch.tensor(predictor.card['augment'][name] or other).float().view(3, 1, 1) for name, other in (
         ('mean', IMAGENET_MEAN), ('std', IMAGENET_STD)))
@@ -236,11 +254,10 @@ def photos(run, folder):
     return predictor.output(batch | {'image': (batch['image'] - mean) / std})['logits'].softmax(1), given
 
 
-def test_what_is_recalled_is_read_without_geoseg(tiny_run, tmp_path):
-    run = tiny_run('geosegformer')
-    found = export(run, tmp_path / 'place.onnx', memory='recalled', chips=2)
+def test_what_is_recalled_is_read_without_geoseg(remembering, tmp_path):
+    found = export(remembering, tmp_path / 'place.onnx', memory='recalled', chips=2)
     assert found.classes == 0 and found.about['place'] == 'xy' and 'recalled_features' in found.about['inputs']
-    own, _ = photos(run, tmp_path)
+    own, _ = photos(remembering, tmp_path)
     plain = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
     done = subprocess.run([sys.executable, '-c', READ_ALONE], cwd=tmp_path, env=plain, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -249,21 +266,22 @@ def test_what_is_recalled_is_read_without_geoseg(tiny_run, tmp_path):
     (tmp_path / 'other').mkdir()
     (tmp_path / 'other' / 'read_memory.py').write_text('mine = 1')
     with pytest.raises(ConfigError, match='read_memory.py: is there already, and not written by geoseg'):
-        export(run, tmp_path / 'other' / 'a.onnx', memory='recalled', chips=2)
+        export(remembering, tmp_path / 'other' / 'a.onnx', memory='recalled', chips=2)
 
 
-def test_a_memory_stays_inside(tiny_run, tmp_path):
-    run = tiny_run('geosegformer')
-    own, given = photos(run, tmp_path)
-    found = export(run, tmp_path / 'frozen.onnx', memory='frozen', chips=2)
-    assert found.about['frozen'] == {'entries': len(Run(run).predictor('cpu').memory), 'area': None}
+def test_a_memory_stays_inside(remembering, tmp_path):
+    own, given = photos(remembering, tmp_path)
+    found = export(remembering, tmp_path / 'frozen.onnx', memory='frozen', chips=2)
+    assert found.about['frozen'] == {'entries': len(Run(remembering).predictor('cpu').memory), 'area': None}
     assert list(found.about['inputs']) == ['image', 'xy', 'time']
     [answer] = onnxruntime.InferenceSession(found.file).run(None, given)
     np.testing.assert_allclose(answer, own, atol=1e-4)
-    [other] = onnxruntime.InferenceSession(found.file).run(None, given | {'xy': given['xy'] + 1e4})
-    assert np.abs(other - answer).max() > 1e-4  # nothing was seen there
-    wrapped = Predictor.wrap(found.file).output({name: torch.from_numpy(value) for name, value in given.items()} | {
-        'image': normalised(found.about, given['image'])})
+    batch = {name: torch.from_numpy(value) for name, value in given.items()} | {
+        'image': normalised(found.about, given['image'])}
+    forgetful = Run(remembering).predictor('cpu')
+    forgetful.network.recalling = False
+    assert np.abs(forgetful.output(batch)['logits'].softmax(1).numpy() - answer).max() > 0.01
+    wrapped = Predictor.wrap(found.file).output(batch)
     np.testing.assert_allclose(wrapped['logits'].softmax(1), own, atol=1e-4)
 
 
