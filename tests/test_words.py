@@ -5,7 +5,7 @@ from pathlib import Path
 
 NBS = Path(__file__).parent.parent / 'nbs'
 HABITS = {  # what is written: what to write instead
-    r'\b(?:hears?|heard)\b(?! of)': 'a network recalls, gets or weighs; it hears nothing',
+    r'\b(?:hears?|heard)\b(?! of|`)': 'a network recalls, gets or weighs; it hears nothing',
     r'\b(?:is|are|was|were|be|been) told (?!apart|from chance)': 'say what happens: refused, printed, set, known',
     r"(?:^|[.;:]\s+|^\s+['\"])Of (?:the|those|other|two|three|each|every|all|its|a|an)\b": 'subject first, not "Of …,"',
     r'\bcould shame\b': 'the strongest baseline',

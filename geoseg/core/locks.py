@@ -25,6 +25,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from fastcore.basics import patch
+
 from .inputs import read_text
 
 # %% ../../nbs/core/locks.ipynb #362b7731
@@ -174,79 +176,93 @@ class Lock:
         'Whether this process and thread took it: a process that was forked off has not.'
         return self.owner.pid == os.getpid() and self.thread == threading.get_ident()
 
-    def take(self, force: bool):
-        text = json.dumps(asdict(self.owner))
-        draft = self.path.with_name(draft_name())
-        try:
-            with open(draft, 'x') as file:
-                file.write(text)
-            while not self.link(draft, text):
-                with contextlib.suppress(FileNotFoundError):  # released meanwhile
-                    other = read_lock(self.path)
-                    self.check(Owner.of(other), draft, force)
-                    self.put_aside(other)
-        finally:
-            draft.unlink(missing_ok=True)
+# %% ../../nbs/core/locks.ipynb #13a3d4b9
+@patch
+def take(self: Lock, force: bool):
+    text = json.dumps(asdict(self.owner))
+    draft = self.path.with_name(draft_name())
+    try:
+        with open(draft, 'x') as file:
+            file.write(text)
+        while not self.link(draft, text):
+            with contextlib.suppress(FileNotFoundError):  # released meanwhile
+                other = read_lock(self.path)
+                self.check(Owner.of(other), draft, force)
+                self.put_aside(other)
+    finally:
+        draft.unlink(missing_ok=True)
 
-    def link(self, draft: Path, text: str) -> bool:
-        'Give the draft the name of the lock, unless there is one.'
+
+@patch
+def link(self: Lock, draft: Path, text: str) -> bool:
+    'Give the draft the name of the lock, unless there is one.'
+    try:
+        os.link(draft, self.path)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links
         try:
-            os.link(draft, self.path)
+            with open(self.path, 'x') as file:
+                file.write(text)
         except FileExistsError:
             return False
-        except OSError:  # a file system without links
-            try:
-                with open(self.path, 'x') as file:
-                    file.write(text)
-            except FileExistsError:
-                return False
-        return True
+    return True
 
-    def check(self, other: Owner | None, draft: Path, force: bool):
-        'Refuse where the owner of the lock lives, or may live.'
-        alive = other and is_alive(other.machine, other.pid, other.born)
-        if alive is False:
-            return
-        os.utime(draft)
-        silent = draft.stat().st_mtime - self.path.lstat().st_mtime
-        who = f'process {other.pid} on {other.host} since {other.since}' if other else 'another process'
-        if alive:
-            raise OutputLocked(f'{self.output}: is being written by {who}; wait for it, stop it, or write elsewhere')
-        if not force and silent < SILENCE:
-            raise OutputLocked(f'{self.output}: is being written by {who}, {max(silent, 0):.0f} s after its last sign '
-                               f'of life; it is taken for dead after {SILENCE} s, or at once with force=true')
+# %% ../../nbs/core/locks.ipynb #aa44e8dc
+@patch
+def check(self: Lock, other: Owner | None, draft: Path, force: bool):
+    'Refuse where the owner of the lock lives, or may live.'
+    alive = other and is_alive(other.machine, other.pid, other.born)
+    if alive is False:
+        return
+    os.utime(draft)
+    silent = draft.stat().st_mtime - self.path.lstat().st_mtime
+    who = f'process {other.pid} on {other.host} since {other.since}' if other else 'another process'
+    if alive:
+        raise OutputLocked(f'{self.output}: is being written by {who}; wait for it, stop it, or write elsewhere')
+    if not force and silent < SILENCE:
+        raise OutputLocked(f'{self.output}: is being written by {who}, {max(silent, 0):.0f} s after its last sign '
+                           f'of life; it is taken for dead after {SILENCE} s, or at once with force=true')
 
-    def put_aside(self, text: str):
-        'Remove the lock of a dead owner, and no other.'
-        aside = self.path.with_name(draft_name())
-        os.rename(self.path, aside)
-        try:
-            if read_lock(aside) != text:  # somebody else was faster, and lives
-                with contextlib.suppress(FileExistsError):
-                    os.link(aside, self.path)
-        finally:
-            aside.unlink()
 
-    def beat(self):
-        'Signs of life, until it is released.'
-        while not self.done.wait(BEAT):
-            with contextlib.suppress(OSError):
-                os.utime(self.path)
+@patch
+def put_aside(self: Lock, text: str):
+    'Remove the lock of a dead owner, and no other.'
+    aside = self.path.with_name(draft_name())
+    os.rename(self.path, aside)
+    try:
+        if read_lock(aside) != text:  # somebody else was faster, and lives
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, self.path)
+    finally:
+        aside.unlink()
 
-    def release(self):
-        if self.owner.pid != os.getpid():
-            return
-        self.done.set()
+# %% ../../nbs/core/locks.ipynb #1378334e
+@patch
+def beat(self: Lock):
+    'Signs of life, until it is released.'
+    while not self.done.wait(BEAT):
         with contextlib.suppress(OSError):
-            if Owner.of(read_lock(self.path)) == self.owner:
-                self.path.unlink()
-        self.remove_folders()
+            os.utime(self.path)
 
-    def remove_folders(self):
-        'Folders that were made for the lock do not stay empty.'
-        for path in self.made:
-            with contextlib.suppress(OSError):
-                path.rmdir()
+
+@patch
+def release(self: Lock):
+    if self.owner.pid != os.getpid():
+        return
+    self.done.set()
+    with contextlib.suppress(OSError):
+        if Owner.of(read_lock(self.path)) == self.owner:
+            self.path.unlink()
+    self.remove_folders()
+
+
+@patch
+def remove_folders(self: Lock):
+    'Folders that were made for the lock do not stay empty.'
+    for path in self.made:
+        with contextlib.suppress(OSError):
+            path.rmdir()
 
 # %% ../../nbs/core/locks.ipynb #d562ee81
 def process_rank() -> int:

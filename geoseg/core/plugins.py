@@ -153,7 +153,7 @@ def takes_part(
         return any(kind.__module__ == name or kind.__module__.startswith(f'{name}.') for name in names)
     return not among(LOADED) or among(plugin_modules())
 
-
+# %% ../../nbs/core/plugins.ipynb #f9d693bd
 class Registry(MutableMapping):
     'Classes by name, the newest of a name first; those of a plugin are seen while it is let in.'
 
@@ -196,7 +196,7 @@ class Registry(MutableMapping):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-
+# %% ../../nbs/core/plugins.ipynb #a37262fe
 def register(
     known: Registry,
     name: Hashable,  # of the class in it; empty: it is a base of others

@@ -34,6 +34,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit, urlunsplit
 
 import httpx
+from fastcore.basics import patch
 
 from .errors import ConfigError
 from .files import cache_folder
@@ -323,38 +324,44 @@ class DiskCache:
                 shutil.rmtree(draft)
         return path
 
-    def entries(self) -> list[tuple[float, int, Path]]:  # last use, bytes, folder: the oldest first
-        'What is there.'
-        found = []
-        for path in self.folder.glob('??/*'):
-            try:
-                size = sum(file.stat().st_blocks * 512 for file in path.iterdir())
-                found.append(((path / 'index').stat().st_mtime, size, path))
-            except OSError:
-                continue
-        return sorted(found)
+# %% ../../nbs/core/remote.ipynb #1c221eb2
+@patch
+def entries(self: DiskCache) -> list[tuple[float, int, Path]]:  # last use, bytes, folder: the oldest first
+    'What is there.'
+    found = []
+    for path in self.folder.glob('??/*'):
+        try:
+            size = sum(file.stat().st_blocks * 512 for file in path.iterdir())
+            found.append(((path / 'index').stat().st_mtime, size, path))
+        except OSError:
+            continue
+    return sorted(found)
 
-    def shrink(self):
-        'Remove what was used least recently, where there is more than the limit.'
-        self.written = 0
-        with open(self.folder / 'lock', 'w') as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                return  # another process is at it
-            entries = self.entries()
-            size = sum(bytes_ for _, bytes_, _ in entries)
-            for _, bytes_, path in entries if size > self.limit else ():
-                shutil.rmtree(path, ignore_errors=True)
-                size -= bytes_
-                if size <= 0.9 * self.limit:
-                    return
 
-    def wrote(self, count: int):
-        'Count bytes; the folder is looked at now and then.'
-        self.written += count
-        if self.written > self.limit // 20:
-            self.shrink()
+@patch
+def shrink(self: DiskCache):
+    'Remove what was used least recently, where there is more than the limit.'
+    self.written = 0
+    with open(self.folder / 'lock', 'w') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return  # another process is at it
+        entries = self.entries()
+        size = sum(bytes_ for _, bytes_, _ in entries)
+        for _, bytes_, path in entries if size > self.limit else ():
+            shutil.rmtree(path, ignore_errors=True)
+            size -= bytes_
+            if size <= 0.9 * self.limit:
+                return
+
+
+@patch
+def wrote(self: DiskCache, count: int):
+    'Count bytes; the folder is looked at now and then.'
+    self.written += count
+    if self.written > self.limit // 20:
+        self.shrink()
 
 # %% ../../nbs/core/remote.ipynb #f77b8444-2
 class Parts:
@@ -468,49 +475,53 @@ class RemoteFile:
         name = hashlib.blake2b(f'{public(self.address)}\0{tag}\0{size}'.encode(), digest_size=20).hexdigest()
         return size, name
 
-    def get(self, start: int, stop: int, first: bool = False) -> httpx.Response:
-        def check(response: httpx.Response):
-            code = response.status_code
-            if code in MOMENTARY or code in (401, 403):
-                return
-            if code == 200:
-                raise RemoteError(f'{public(self.address)}: the server gives whole files alone, no ranges: download it')
-            if code != 206:
-                raise RemoteError(f'{public(self.address)}: status {code}')
-            given = response.headers.get('content-range', '')
-            if not given.startswith(f'bytes {start}-') or not given.rpartition('/')[2].isdigit():
-                raise RemoteError(f'{public(self.address)}: asked for bytes {start} to {stop - 1}, given {given!r}')
-            if not first and int(given.rpartition('/')[2]) != self.size:
-                raise RemoteError(f'{public(self.address)}: the file has changed while it was read: run again')
+# %% ../../nbs/core/remote.ipynb #1212f105
+@patch
+def get(self: RemoteFile, start: int, stop: int, first: bool = False) -> httpx.Response:
+    def check(response: httpx.Response):
+        code = response.status_code
+        if code in MOMENTARY or code in (401, 403):
+            return
+        if code == 200:
+            raise RemoteError(f'{public(self.address)}: the server gives whole files alone, no ranges: download it')
+        if code != 206:
+            raise RemoteError(f'{public(self.address)}: status {code}')
+        given = response.headers.get('content-range', '')
+        if not given.startswith(f'bytes {start}-') or not given.rpartition('/')[2].isdigit():
+            raise RemoteError(f'{public(self.address)}: asked for bytes {start} to {stop - 1}, given {given!r}')
+        if not first and int(given.rpartition('/')[2]) != self.size:
+            raise RemoteError(f'{public(self.address)}: the file has changed while it was read: run again')
 
-        for _ in range(2):
-            response = ask(self.address, self.access, {'range': f'bytes={start}-{stop - 1}'}, check=check,
-                           most=stop - start)
-            if response.status_code != 206:
-                raise RemoteError(f'{public(self.address)}: status {response.status_code}: not allowed; set '
-                                  'sign=MODULE:FUNCTION if its addresses are signed')
-            if first or len(response.content) == stop - start:
-                return response
-        raise RemoteError(f'{public(self.address)}: {len(response.content)} bytes of {stop - start}')
+    for _ in range(2):
+        response = ask(self.address, self.access, {'range': f'bytes={start}-{stop - 1}'}, check=check,
+                       most=stop - start)
+        if response.status_code != 206:
+            raise RemoteError(f'{public(self.address)}: status {response.status_code}: not allowed; set '
+                              'sign=MODULE:FUNCTION if its addresses are signed')
+        if first or len(response.content) == stop - start:
+            return response
+    raise RemoteError(f'{public(self.address)}: {len(response.content)} bytes of {stop - start}')
 
-    def read(self, start: int, count: int) -> bytes:
-        stop = min(start + count, self.size)
-        if stop <= start:
-            return b''
-        for _ in range(3):
-            if lost := self.parts.missing(start, stop):
-                if count < 4096:  # of a header
-                    lost = self.parts.missing(lost[0][0], min(lost[0][0] + STEP, self.size))
-                parts = {first: self.get(first, last).content for first, last in lost}
-                for first, content in parts.items():
-                    self.parts.write(first, content)
-                if [(start, stop)] == lost:
-                    return parts[start]
-            content = self.parts.read(start, stop)
-            if content is not None:
-                return content
-        raise RemoteError(f'{self.cache.folder}: parts of {public(self.address)} go as soon as they are written: set a '
-                          'larger cache_gb')
+# %% ../../nbs/core/remote.ipynb #cb4c67bb
+@patch
+def read(self: RemoteFile, start: int, count: int) -> bytes:
+    stop = min(start + count, self.size)
+    if stop <= start:
+        return b''
+    for _ in range(3):
+        if lost := self.parts.missing(start, stop):
+            if count < 4096:  # of a header
+                lost = self.parts.missing(lost[0][0], min(lost[0][0] + STEP, self.size))
+            parts = {first: self.get(first, last).content for first, last in lost}
+            for first, content in parts.items():
+                self.parts.write(first, content)
+            if [(start, stop)] == lost:
+                return parts[start]
+        content = self.parts.read(start, stop)
+        if content is not None:
+            return content
+    raise RemoteError(f'{self.cache.folder}: parts of {public(self.address)} go as soon as they are written: set a '
+                      'larger cache_gb')
 
 # %% ../../nbs/core/remote.ipynb #ad64e933-2
 class RemoteStream(io.RawIOBase):

@@ -41,7 +41,7 @@ class Stopped(SystemExit):
             return f'stopped by {name}; job {self.queued} is queued again'
         return f'stopped by {name}' + (f'; to go on: {self.advice}' if self.advice else '')
 
-
+# %% ../../nbs/core/signals.ipynb #9c513dba
 @contextlib.contextmanager
 def handling(
     *numbers: int,
@@ -65,7 +65,7 @@ def handling(
         for number, old in before.items():
             signal.signal(number, signal.SIG_DFL if old is None else old)
 
-
+# %% ../../nbs/core/signals.ipynb #00cc960a
 def slurm_job() -> str | None:
     'The number of the job of SLURM that this process is of, as `scontrol` takes it; of an array that of the task.'
     array, task = (os.environ.get(f'SLURM_ARRAY_{part}_ID') for part in ('JOB', 'TASK'))

@@ -10,6 +10,7 @@ import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from fastcore.basics import patch
 from matplotlib.figure import Figure
 from torch.utils.data import Dataset
 
@@ -114,32 +115,6 @@ class Alignment:
         return (cv2.resize(image, size, interpolation=cv2.INTER_AREA),
                 cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST))
 
-    @property
-    def table(self) -> pd.Series:  # edge strength by what was done to the masks; 1 is chance
-        'How much stronger edges are under the masks than beside them.'
-        down, right = self.best
-        moved = {f'moved by {right} right, {down} down': self.moved.max()} if (down, right) != (0, 0) else {}
-        found = self.pictures.mean().dropna().to_dict()
-        rows = {'as they are': self.moved[self.reach, self.reach]} | moved | found if self.count else {}
-        return pd.Series(rows, name='edge strength').rename_axis('masks')
-
-    @property
-    def best(self) -> tuple[int, int]:  # pixels down, right
-        'The move under which the edges are strongest; none if that is not 5 % better, or may be chance.'
-        if not self.count:
-            return 0, 0
-        down, right = (int(v) - self.reach for v in np.unravel_index(self.moved.argmax(), self.moved.shape))
-        ours, other = self.each[:, self.reach, self.reach], self.each[:, down + self.reach, right + self.reach]
-        return (down, right) if other.mean() > 1.05 * ours.mean() and self.differs(ours, other) else (0, 0)
-
-    def is_stronger(
-        self,
-        what: str,  # a column of `pictures`
-    ) -> bool:
-        'Whether edges are stronger than under the masks as they are, in most pictures and not by chance.'
-        ours, other = (self.pictures[name] for name in ('as they are', what))
-        return other.mean() > 1.1 and self.differs(ours, other)
-
     @staticmethod
     def differs(
         ours: np.ndarray,  # edge strength by picture, as the masks are
@@ -151,28 +126,61 @@ class Alignment:
             return other.mean() > 1.5 * ours.mean()
         return gain.mean() > max(0.05, 3 * gain.std() / len(gain) ** 0.5)
 
-    @property
-    def verdict(self) -> str:
-        'A sentence.'
-        if not self.count:
-            return f'no border between classes in {self.seen} masks: nothing tells whether they lie on their pictures'
-        faults = [what for what in FLIPS if self.is_stronger(what)]
-        if max(map(abs, self.best)) > 1:
-            faults.append(f'moved by {self.best[1]} right, {self.best[0]} down')
-        if faults:
-            return (f'masks do not lie on their pictures ({self.count} seen): edges are stronger if they are '
-                    f'{max(faults, key=lambda what: self.table[what])}')
-        if self.table['as they are'] < 1.05:
-            return (f'masks lie on their pictures no better than on others ({self.count} seen): '
-                    'are the files paired rightly?')
-        return f'masks lie on their pictures ({self.count} seen), to a pixel'
+# %% ../../nbs/data/alignment.ipynb #654bfb28
+@patch(as_prop=True)
+def table(self: Alignment) -> pd.Series:  # edge strength by what was done to the masks; 1 is chance
+    'How much stronger edges are under the masks than beside them.'
+    down, right = self.best
+    moved = {f'moved by {right} right, {down} down': self.moved.max()} if (down, right) != (0, 0) else {}
+    found = self.pictures.mean().dropna().to_dict()
+    rows = {'as they are': self.moved[self.reach, self.reach]} | moved | found if self.count else {}
+    return pd.Series(rows, name='edge strength').rename_axis('masks')
 
-    def plot(self) -> Figure:
-        'Edge strength by how far the masks are moved.'
-        figure, ax = plt.subplots(figsize=(2.9, 2.4), dpi=72, layout='constrained')
-        r = self.reach + 0.5
-        shown = ax.imshow(self.moved, extent=(-r, r, r, -r))
-        ax.plot(0, 0, '+', color='white')
-        ax.set(xlabel='moved right (pixels)', ylabel='moved down (pixels)')
-        figure.colorbar(shown, label='edge strength')
-        return figure
+
+@patch(as_prop=True)
+def best(self: Alignment) -> tuple[int, int]:  # pixels down, right
+    'The move under which the edges are strongest; none if that is not 5 % better, or may be chance.'
+    if not self.count:
+        return 0, 0
+    down, right = (int(v) - self.reach for v in np.unravel_index(self.moved.argmax(), self.moved.shape))
+    ours, other = self.each[:, self.reach, self.reach], self.each[:, down + self.reach, right + self.reach]
+    return (down, right) if other.mean() > 1.05 * ours.mean() and self.differs(ours, other) else (0, 0)
+
+
+@patch
+def is_stronger(
+    self: Alignment,
+    what: str,  # a column of `pictures`
+) -> bool:
+    'Whether edges are stronger than under the masks as they are, in most pictures and not by chance.'
+    ours, other = (self.pictures[name] for name in ('as they are', what))
+    return other.mean() > 1.1 and self.differs(ours, other)
+
+# %% ../../nbs/data/alignment.ipynb #f5b31502
+@patch(as_prop=True)
+def verdict(self: Alignment) -> str:
+    'A sentence.'
+    if not self.count:
+        return f'no border between classes in {self.seen} masks: nothing tells whether they lie on their pictures'
+    faults = [what for what in FLIPS if self.is_stronger(what)]
+    if max(map(abs, self.best)) > 1:
+        faults.append(f'moved by {self.best[1]} right, {self.best[0]} down')
+    if faults:
+        return (f'masks do not lie on their pictures ({self.count} seen): edges are stronger if they are '
+                f'{max(faults, key=lambda what: self.table[what])}')
+    if self.table['as they are'] < 1.05:
+        return (f'masks lie on their pictures no better than on others ({self.count} seen): '
+                'are the files paired rightly?')
+    return f'masks lie on their pictures ({self.count} seen), to a pixel'
+
+
+@patch
+def plot(self: Alignment) -> Figure:
+    'Edge strength by how far the masks are moved.'
+    figure, ax = plt.subplots(figsize=(2.9, 2.4), dpi=72, layout='constrained')
+    r = self.reach + 0.5
+    shown = ax.imshow(self.moved, extent=(-r, r, r, -r))
+    ax.plot(0, 0, '+', color='white')
+    ax.set(xlabel='moved right (pixels)', ylabel='moved down (pixels)')
+    figure.colorbar(shown, label='edge strength')
+    return figure

@@ -10,6 +10,8 @@ __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'IGNORE', 'FILLED', 'EXACT', 'band_v
 # %% ../../nbs/data/augment.ipynb #ceb7aaf6
 import os
 
+from fastcore.basics import patch
+
 # %% ../../nbs/data/augment.ipynb #20b9bb8f
 os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')  # before the import: no question to a server
 
@@ -254,29 +256,23 @@ class Augment:
         if self.dihedral and size and size[0] != size[1]:
             raise ValueError(f'augment.dihedral turns by 90°, it needs square images, not {tuple(size)}')
 
-    def require_filled(
-        self,
-        height: int,  # of the images, after `image_size`
-        width: int,
-        what: str = '',  # which images, for the error
-    ):
-        '`ValueError` where more than half of a training sample would be padding.'
-        size, name = self.image_size or (int(height), int(width)), 'crop' if self.crop else 'center_crop'
-        crop, most = getattr(self, name) or size, self.random_scale[1] if self.random_scale else 1.
-        share = np.prod([min(n * most, c) / c for n, c in zip(size, crop, strict=True)])
-        if share < FILLED:
-            which = f'image_size is {list(size)}' if self.image_size else f'the images are {list(size)}'
-            fits = str(list(size)).replace(' ', '')
-            raise ValueError(f'{what}augment.{name} is {list(crop)} and {which} (height, width): {1 - share:.0%} of '
-                             f'each sample would be padding; set {name}={fits}, or {name}=null')
-
-    def pipeline(
-        self,
-        train: bool,  # with the random part
-        channels: int = 3,  # bands C of the images
-    ) -> 'Pipeline':
-        'The training or the evaluation pipeline.'
-        return Pipeline(self, train, channels)
+# %% ../../nbs/data/augment.ipynb #3599d9cd
+@patch
+def require_filled(
+    self: Augment,
+    height: int,  # of the images, after `image_size`
+    width: int,
+    what: str = '',  # which images, for the error
+):
+    '`ValueError` where more than half of a training sample would be padding.'
+    size, name = self.image_size or (int(height), int(width)), 'crop' if self.crop else 'center_crop'
+    crop, most = getattr(self, name) or size, self.random_scale[1] if self.random_scale else 1.
+    share = np.prod([min(n * most, c) / c for n, c in zip(size, crop, strict=True)])
+    if share < FILLED:
+        which = f'image_size is {list(size)}' if self.image_size else f'the images are {list(size)}'
+        fits = str(list(size)).replace(' ', '')
+        raise ValueError(f'{what}augment.{name} is {list(crop)} and {which} (height, width): {1 - share:.0%} of '
+                         f'each sample would be padding; set {name}={fits}, or {name}=null')
 
 # %% ../../nbs/data/augment.ipynb #89652198
 EXACT = cv2.INTER_NEAREST_EXACT  # the plain one takes the pixel above and to the left
@@ -382,42 +378,54 @@ class Pipeline:
         s = self.settings
         return tuple((s.crop if self.train and s.crop else s.center_crop) or s.image_size or (height, width))
 
-    def __call__(
-        self,
-        image: np.ndarray,  # uint8 [H, W, C], or float32 in 0..1
-        mask: np.ndarray | None = None,  # uint8 [H, W] of train ids, 255 = ignore; None: unlabelled, all 255
-        seed: int = 0,  # 0 or more; equal seeds, equal results
-        coords: np.ndarray | None = None,  # float32 [H, W, 2]: pixel positions (x, y)
-    ) -> tuple[torch.Tensor, torch.Tensor, np.ndarray | None]:  # float32 [C, H', W'], int64 [H', W'], coords
-        'Augment and normalise one sample.'
-        if image.ndim != 3 or image.shape[2] != self.channels:
-            raise ValueError(f'image of shape {image.shape}: expected [H, W, {self.channels}]')
-        if mask is None:
-            mask = np.full(image.shape[:2], IGNORE, np.uint8)
-        if mask.shape != image.shape[:2]:
-            raise ValueError(f'mask {mask.shape} for an image {image.shape[:2]}')
-        expected = self.shape(*mask.shape)
-        if self.train and self.settings.dihedral and expected[0] != expected[1]:
-            raise ValueError(f'augment.dihedral turns by 90°, it needs square images, not {expected}')
-        compose = self.composed(image.dtype)
-        if compose is not None:
-            reseed(compose, seed)
-            try:
-                out = compose(image=image, mask=mask, coords=coords)
-            except cv2.error as error:
-                if 'emory' not in str(error):
-                    raise
-                size = self.settings.image_size or image.shape[:2]
-                raise MemoryError(f'image_size, crop: pictures of {tuple(size)} do not fit into memory') from error
-            image, mask, coords = out['image'], out['mask'], out['coords']
-            if coords is not None and (lost := np.isnan(coords)).any():
-                mask = np.where(lost[..., 0], np.uint8(IGNORE), mask)
-            if image.shape[:2] != expected:
-                raise AssertionError(f'{image.shape} came out, {expected} was expected')
-        return self.normalize(image), torch.from_numpy(mask.astype(np.int64)), coords
-
     def __repr__(self):
         return ' > '.join([type(s).__name__ for s in self.steps()] + ['Normalize'])
 
     def __getstate__(self):
         return self.__dict__ | {'_composed': {}}  # transforms are made again in each process
+
+# %% ../../nbs/data/augment.ipynb #f5b643e6
+@patch
+def __call__(
+    self: Pipeline,
+    image: np.ndarray,  # uint8 [H, W, C], or float32 in 0..1
+    mask: np.ndarray | None = None,  # uint8 [H, W] of train ids, 255 = ignore; None: unlabelled, all 255
+    seed: int = 0,  # 0 or more; equal seeds, equal results
+    coords: np.ndarray | None = None,  # float32 [H, W, 2]: pixel positions (x, y)
+) -> tuple[torch.Tensor, torch.Tensor, np.ndarray | None]:  # float32 [C, H', W'], int64 [H', W'], coords
+    'Augment and normalise one sample.'
+    if image.ndim != 3 or image.shape[2] != self.channels:
+        raise ValueError(f'image of shape {image.shape}: expected [H, W, {self.channels}]')
+    if mask is None:
+        mask = np.full(image.shape[:2], IGNORE, np.uint8)
+    if mask.shape != image.shape[:2]:
+        raise ValueError(f'mask {mask.shape} for an image {image.shape[:2]}')
+    expected = self.shape(*mask.shape)
+    if self.train and self.settings.dihedral and expected[0] != expected[1]:
+        raise ValueError(f'augment.dihedral turns by 90°, it needs square images, not {expected}')
+    compose = self.composed(image.dtype)
+    if compose is not None:
+        reseed(compose, seed)
+        try:
+            out = compose(image=image, mask=mask, coords=coords)
+        except cv2.error as error:
+            if 'emory' not in str(error):
+                raise
+            size = self.settings.image_size or image.shape[:2]
+            raise MemoryError(f'image_size, crop: pictures of {tuple(size)} do not fit into memory') from error
+        image, mask, coords = out['image'], out['mask'], out['coords']
+        if coords is not None and (lost := np.isnan(coords)).any():
+            mask = np.where(lost[..., 0], np.uint8(IGNORE), mask)
+        if image.shape[:2] != expected:
+            raise AssertionError(f'{image.shape} came out, {expected} was expected')
+    return self.normalize(image), torch.from_numpy(mask.astype(np.int64)), coords
+
+# %% ../../nbs/data/augment.ipynb #bf4d7096
+@patch
+def pipeline(
+    self: Augment,
+    train: bool,  # with the random part
+    channels: int = 3,  # bands C of the images
+) -> 'Pipeline':
+    'The training or the evaluation pipeline.'
+    return Pipeline(self, train, channels)

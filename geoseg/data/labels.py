@@ -79,31 +79,6 @@ class LabelScheme:
         self.other_colors = {tuple(int(v) for v in c): int(t) for c, t in (other_colors or {}).items()}
         self._check()
 
-    def _check(self):
-        k, prefix = self.num_classes, f'label scheme {self.name!r}: '
-        if not 1 <= k <= 254:
-            raise ValueError(f'{prefix}{k} classes, expected 1 to 254')
-        if len(self.colors) != k or len(self.abbr) != k:
-            raise ValueError(f'{prefix}{k} names, {len(self.colors)} colours, {len(self.abbr)} abbreviations')
-        if twice := sorted({n for n in self.names if self.names.count(n) > 1}):
-            raise ValueError(f'{prefix}class name given twice: {", ".join(twice)}')
-        if not k <= self.ignore_index <= 255:
-            raise ValueError(f'{prefix}ignore_index {self.ignore_index}, expected {k} to 255 for {k} classes')
-        for value, train_id in [*self.ids.items(), *self.other_colors.items()]:
-            if not (0 <= train_id < k or train_id == self.ignore_index):
-                raise ValueError(f'{prefix}{value} -> {train_id}, expected a train id of 0 to {k - 1} '
-                                 f'or {self.ignore_index} (ignore)')
-        if wrong := [v for v in self.ids if not 0 <= v <= 65535]:
-            raise ValueError(f'{prefix}index value {wrong[0]}, expected 0 to 65535')
-        _rgb_table(list(self.other_colors) or [(0, 0, 0)], self.name)
-        if self.threshold and not np.isin([*map(tuple, self.colors), *self.other_colors], (0, 255)).all():
-            raise ValueError(f'{prefix}threshold needs colours of 0 and 255 alone')
-
-    @property
-    def num_classes(self) -> int:
-        'K'
-        return len(self.names)
-
     @functools.cached_property
     def _unknown(self):  # an output code that is neither a class nor ignore
         return 254 if self.ignore_index == 255 else 255
@@ -127,37 +102,6 @@ class LabelScheme:
             table[code] = train_id
         return table
 
-    def label(self, train_id: int) -> str:
-        'Name of a train id, `ignore` for the ignored one'
-        return 'ignore' if train_id == self.ignore_index else self.names[train_id]
-
-    @property
-    def ignore_color(self) -> tuple[int, int, int]:
-        'The colour of ignored pixels: the declared one, else the first of black, white, grey that is free'
-        declared = [c for c, t in self.other_colors.items() if t == self.ignore_index]
-        taken = {tuple(c) for c in self.colors.tolist()} | set(self.other_colors)
-        return (declared + [c for c in [(0, 0, 0), (255, 255, 255), *((v,) * 3 for v in range(128, 255))]
-                            if c not in taken])[0]
-
-    def to_dict(self) -> dict:
-        'Plain lists, numbers and strings: for JSON and for checkpoints'
-        return dict(names=self.names, colors=self.colors.tolist(), ignore_index=self.ignore_index,
-                    ids=[list(p) for p in self.ids.items()],
-                    other_colors=[[*c, t] for c, t in self.other_colors.items()],
-                    threshold=self.threshold, abbr=self.abbr, name=self.name, palette=self.palette,
-                    ignore_declared=self.ignore_declared)
-
-    @classmethod
-    def from_dict(cls, d: dict) -> 'LabelScheme':
-        'The scheme that `to_dict` described; `ValueError` for anything else'
-        try:
-            other_colors = {tuple(c[:3]): c[3] for c in d['other_colors']}
-            return cls(**d | dict(ids=dict(d['ids']), other_colors=other_colors))
-        except KeyError as error:
-            raise ValueError(f'labels without {error}') from error
-        except (TypeError, IndexError, AttributeError, OverflowError) as error:
-            raise ValueError(f'labels are not what `to_dict` gives ({error})') from error
-
     def __eq__(self, other):
         if not isinstance(other, LabelScheme):
             return NotImplemented
@@ -165,11 +109,80 @@ class LabelScheme:
         return all(sorted(a[k]) == sorted(b[k]) if k in ('ids', 'other_colors') else a[k] == b[k]
                    for k in a if k not in ('name', 'ignore_declared'))
 
-    def __reduce__(self):  # the tables are not sent to loader processes; each makes its own
-        return LabelScheme.from_dict, (self.to_dict(),)
+# %% ../../nbs/data/labels.ipynb #cf6dc495
+@patch
+def _check(self: LabelScheme):
+    k, prefix = self.num_classes, f'label scheme {self.name!r}: '
+    if not 1 <= k <= 254:
+        raise ValueError(f'{prefix}{k} classes, expected 1 to 254')
+    if len(self.colors) != k or len(self.abbr) != k:
+        raise ValueError(f'{prefix}{k} names, {len(self.colors)} colours, {len(self.abbr)} abbreviations')
+    if twice := sorted({n for n in self.names if self.names.count(n) > 1}):
+        raise ValueError(f'{prefix}class name given twice: {", ".join(twice)}')
+    if not k <= self.ignore_index <= 255:
+        raise ValueError(f'{prefix}ignore_index {self.ignore_index}, expected {k} to 255 for {k} classes')
+    for value, train_id in [*self.ids.items(), *self.other_colors.items()]:
+        if not (0 <= train_id < k or train_id == self.ignore_index):
+            raise ValueError(f'{prefix}{value} -> {train_id}, expected a train id of 0 to {k - 1} '
+                             f'or {self.ignore_index} (ignore)')
+    if wrong := [v for v in self.ids if not 0 <= v <= 65535]:
+        raise ValueError(f'{prefix}index value {wrong[0]}, expected 0 to 65535')
+    _rgb_table(list(self.other_colors) or [(0, 0, 0)], self.name)
+    if self.threshold and not np.isin([*map(tuple, self.colors), *self.other_colors], (0, 255)).all():
+        raise ValueError(f'{prefix}threshold needs colours of 0 and 255 alone')
 
-    def __repr__(self):
-        return f'LabelScheme({self.name!r}: {self.num_classes} classes, ignore {self.ignore_index})'
+# %% ../../nbs/data/labels.ipynb #cf88dee7
+@patch(as_prop=True)
+def num_classes(self: LabelScheme) -> int:
+    'K'
+    return len(self.names)
+
+
+@patch
+def label(self: LabelScheme, train_id: int) -> str:
+    'Name of a train id, `ignore` for the ignored one'
+    return 'ignore' if train_id == self.ignore_index else self.names[train_id]
+
+
+@patch(as_prop=True)
+def ignore_color(self: LabelScheme) -> tuple[int, int, int]:
+    'The colour of ignored pixels: the declared one, else the first of black, white, grey that is free'
+    declared = [c for c, t in self.other_colors.items() if t == self.ignore_index]
+    taken = {tuple(c) for c in self.colors.tolist()} | set(self.other_colors)
+    return (declared + [c for c in [(0, 0, 0), (255, 255, 255), *((v,) * 3 for v in range(128, 255))]
+                        if c not in taken])[0]
+
+
+@patch
+def __repr__(self: LabelScheme):
+    return f'LabelScheme({self.name!r}: {self.num_classes} classes, ignore {self.ignore_index})'
+
+# %% ../../nbs/data/labels.ipynb #fe31d6ac
+@patch
+def to_dict(self: LabelScheme) -> dict:
+    'Plain lists, numbers and strings: for JSON and for checkpoints'
+    return dict(names=self.names, colors=self.colors.tolist(), ignore_index=self.ignore_index,
+                ids=[list(p) for p in self.ids.items()],
+                other_colors=[[*c, t] for c, t in self.other_colors.items()],
+                threshold=self.threshold, abbr=self.abbr, name=self.name, palette=self.palette,
+                ignore_declared=self.ignore_declared)
+
+
+@patch(cls_method=True)
+def from_dict(cls: LabelScheme, d: dict) -> 'LabelScheme':
+    'The scheme that `to_dict` described; `ValueError` for anything else'
+    try:
+        other_colors = {tuple(c[:3]): c[3] for c in d['other_colors']}
+        return cls(**d | dict(ids=dict(d['ids']), other_colors=other_colors))
+    except KeyError as error:
+        raise ValueError(f'labels without {error}') from error
+    except (TypeError, IndexError, AttributeError, OverflowError) as error:
+        raise ValueError(f'labels are not what `to_dict` gives ({error})') from error
+
+
+@patch
+def __reduce__(self: LabelScheme):  # the tables are not sent to loader processes; each makes its own
+    return LabelScheme.from_dict, (self.to_dict(),)
 
 # %% ../../nbs/data/labels.ipynb #fe7555d7-2
 def _rgb_table(colors, name):
@@ -400,7 +413,7 @@ def read_classes_txt(
     return _scheme_of_rows([(_integer(match[1], 65535, 'id', f'{path}: line {number}'), match[2], '', None)
                             for number, _, match in rows], path)
 
-
+# %% ../../nbs/data/labels.ipynb #be5821ed
 @contextlib.contextmanager
 def naming_csv(path: Path):
     'What the CSV reader cannot read is a `ValueError` that names the file.'

@@ -24,6 +24,7 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import torch
+from fastcore.basics import patch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..core.errors import ConfigError
@@ -118,25 +119,29 @@ class SeededBatchSampler(Sampler):
     def longest(self) -> int:  # batches of the process that has most: the first
         return self.batches(0)
 
-    def order(self) -> np.ndarray:  # sample indices of this epoch, all processes
-        if not self.train:
-            return np.arange(self.size)
-        generator = torch.Generator().manual_seed(mix(self.seed, self.epoch) >> 1)
-        order = torch.randperm(self.size, generator=generator)
-        if self.weights is None:
-            return order.numpy()
-        # systematic resampling: each sample as often as its weight says, give or take less than one
-        ends = self.weights[order].cumsum(0) * (self.size / self.weights.sum())
-        at = torch.arange(self.size) + torch.rand(1, dtype=torch.float64, generator=generator)
-        drawn = order[torch.searchsorted(ends, at).clamp(max=self.size - 1)]
-        return drawn[torch.randperm(self.size, generator=generator)].numpy()
+# %% ../../nbs/data/loading.ipynb #c42090ab
+@patch
+def order(self: SeededBatchSampler) -> np.ndarray:  # sample indices of this epoch, all processes
+    if not self.train:
+        return np.arange(self.size)
+    generator = torch.Generator().manual_seed(mix(self.seed, self.epoch) >> 1)
+    order = torch.randperm(self.size, generator=generator)
+    if self.weights is None:
+        return order.numpy()
+    # systematic resampling: each sample as often as its weight says, give or take less than one
+    ends = self.weights[order].cumsum(0) * (self.size / self.weights.sum())
+    at = torch.arange(self.size) + torch.rand(1, dtype=torch.float64, generator=generator)
+    drawn = order[torch.searchsorted(ends, at).clamp(max=self.size - 1)]
+    return drawn[torch.randperm(self.size, generator=generator)].numpy()
 
-    def __iter__(self) -> Iterator[list[Key]]:
-        stamp, first, self.skip = (self.seed, self.epoch), self.skip, 0
-        order = self.order()[first:]
-        for batch in range(self.batches(self.rank, first)):
-            share = order[batch * self.whole:(batch + 1) * self.whole][self.rank::self.world]
-            yield [(int(i), stamp) for i in share]
+
+@patch
+def __iter__(self: SeededBatchSampler) -> Iterator[list[Key]]:
+    stamp, first, self.skip = (self.seed, self.epoch), self.skip, 0
+    order = self.order()[first:]
+    for batch in range(self.batches(self.rank, first)):
+        share = order[batch * self.whole:(batch + 1) * self.whole][self.rank::self.world]
+        yield [(int(i), stamp) for i in share]
 
 # %% ../../nbs/data/loading.ipynb #8f199341
 def _worker_init(worker: int):
@@ -284,79 +289,98 @@ class LayoutData(L.LightningDataModule):
         'Whether settings say where the files of this layout lie, whatever their names are.'
         return False
 
-    @classmethod
-    def adapt(
-        cls,
-        root: Path,  # a folder of this layout
-        settings: dict[str, Any],  # of the recipe, as far as this data module has them
-        own: bool,  # the recipe's data module is this one; else they were made for another
-    ) -> dict[str, Any]:
-        "Settings for this folder; a layout whose folders have several names finds them here."
-        return settings
+# %% ../../nbs/data/loading.ipynb #66a33da6
+@patch(cls_method=True)
+def adapt(
+    cls: LayoutData,
+    root: Path,  # a folder of this layout
+    settings: dict[str, Any],  # of the recipe, as far as this data module has them
+    own: bool,  # the recipe's data module is this one; else they were made for another
+) -> dict[str, Any]:
+    "Settings for this folder; a layout whose folders have several names finds them here."
+    return settings
 
-    def normalize_as(
-        self,
-        mean: Sequence[float],  # of the full range, a number a band; repeated for more
-        std: Sequence[float],  # likewise
-    ) -> bool:  # whether it did
-        'Normalise as weights expect it, where the settings leave mean and deviation open; before `setup`.'
-        if self.augment.mean is not None or self.augment.std is not None:
-            return False
-        given = {'mean': mean, 'std': std}
-        own = {key: band_values(None, values, getattr(self, 'channels', 3), key) for key, values in given.items()}
-        self.augment = replace(self.augment, **own)
-        return True
 
-    def split_table(self) -> pd.DataFrame:  # name, split: a row a picture, mesh, photo or area
-        'Who trains, validates and tests, of data that is set up.'
-        names = self.split_names()
-        rows = [(name, split) for split in SPLITS for name in names.get(split, ())]
-        return pd.DataFrame(rows, columns=['name', 'split'])
+@patch(cls_method=True)
+def is_split(
+    cls: LayoutData,
+    root: Path,  # a folder that it recognises
+) -> bool:
+    'Whether a folder is one split, its pictures side by side, rather than a data set with all of them.'
+    return False
 
-    def split_names(self) -> dict[str, list[str]]:
-        'The names of each split; samples without names have numbers.'
-        return {split: list(getattr(self.datasets[split], 'names', map(str, range(len(self.datasets[split])))))
-                for split in SPLITS if split in self.datasets}
 
-    def training_pixels(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # values and bool, both [H, W, C]
-        'The images that train, a part at a time, as they are stored, and where they have data; for statistics.'
-        raise ConfigError(f'the layout {self.layout} holds {self.holds or "no images"}, which have no bands')
+@patch(cls_method=True)
+def masks_among(
+    cls: LayoutData,
+    names: Collection[str],  # of pictures, from a common folder on, without extension
+) -> set[str]:
+    'Which pictures are the masks of others, where this layout keeps both in one folder.'
+    return set()
 
-    def band_names(self) -> list[str]:
-        'What the bands of an image are called.'
-        return ['red', 'green', 'blue']
-
-    def predict_words(self) -> list[str]:
-        'A verb of `geoseg` and settings that predict on these data, without --checkpoint and out.'
-        return ['predict']
-
-    def labelled(
-        self,
-        split: str,
-    ) -> Iterator[LabelledPicture]:
-        'All pixels of a split that is set up, once, with their labels; `ConfigError` where labels are no pixels.'
-        raise ConfigError(f'the layout {self.layout}: its labels are no pixels; labels of pictures and rasters can be '
-                          'audited')
-
-    def inputs(self) -> list[Path]:
-        'The folders that are read, and the files as far as they are known.'
-        return []
-
-    @classmethod
-    def is_split(
-        cls,
-        root: Path,  # a folder that it recognises
-    ) -> bool:
-        'Whether a folder is one split, its pictures side by side, rather than a data set with all of them.'
+# %% ../../nbs/data/loading.ipynb #b58b9174
+@patch
+def normalize_as(
+    self: LayoutData,
+    mean: Sequence[float],  # of the full range, a number a band; repeated for more
+    std: Sequence[float],  # likewise
+) -> bool:  # whether it did
+    'Normalise as weights expect it, where the settings leave mean and deviation open; before `setup`.'
+    if self.augment.mean is not None or self.augment.std is not None:
         return False
+    given = {'mean': mean, 'std': std}
+    own = {key: band_values(None, values, getattr(self, 'channels', 3), key) for key, values in given.items()}
+    self.augment = replace(self.augment, **own)
+    return True
 
-    @classmethod
-    def masks_among(
-        cls,
-        names: Collection[str],  # of pictures, from a common folder on, without extension
-    ) -> set[str]:
-        'Which pictures are the masks of others, where this layout keeps both in one folder.'
-        return set()
+# %% ../../nbs/data/loading.ipynb #319904b8
+@patch
+def split_table(self: LayoutData) -> pd.DataFrame:  # name, split: a row a picture, mesh, photo or area
+    'Who trains, validates and tests, of data that is set up.'
+    names = self.split_names()
+    rows = [(name, split) for split in SPLITS for name in names.get(split, ())]
+    return pd.DataFrame(rows, columns=['name', 'split'])
+
+
+@patch
+def split_names(self: LayoutData) -> dict[str, list[str]]:
+    'The names of each split; samples without names have numbers.'
+    return {split: list(getattr(self.datasets[split], 'names', map(str, range(len(self.datasets[split])))))
+            for split in SPLITS if split in self.datasets}
+
+
+@patch
+def training_pixels(self: LayoutData) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # values and bool, both [H, W, C]
+    'The images that train, a part at a time, as they are stored, and where they have data; for statistics.'
+    raise ConfigError(f'the layout {self.layout} holds {self.holds or "no images"}, which have no bands')
+
+
+@patch
+def band_names(self: LayoutData) -> list[str]:
+    'What the bands of an image are called.'
+    return ['red', 'green', 'blue']
+
+
+@patch
+def predict_words(self: LayoutData) -> list[str]:
+    'A verb of `geoseg` and settings that predict on these data, without --checkpoint and out.'
+    return ['predict']
+
+
+@patch
+def labelled(
+    self: LayoutData,
+    split: str,
+) -> Iterator[LabelledPicture]:
+    'All pixels of a split that is set up, once, with their labels; `ConfigError` where labels are no pixels.'
+    raise ConfigError(f'the layout {self.layout}: its labels are no pixels; labels of pictures and rasters can be '
+                      'audited')
+
+
+@patch
+def inputs(self: LayoutData) -> list[Path]:
+    'The folders that are read, and the files as far as they are known.'
+    return []
 
 # %% ../../nbs/data/loading.ipynb #f741c0c1-2
 def without_masks(
@@ -411,58 +435,6 @@ class SegmentationData(LayoutData):
         self._plain: dict[str, ResumableLoader] = {}
         self._counts: dict[str, np.ndarray] = {}
 
-    def _find_labels(self) -> LabelScheme:
-        root = next(iter(self.roots.values()))
-        for name in CLASS_LISTS:
-            if (root / name).is_file():
-                return LabelScheme.load(root / name)
-        raise ValueError(missing_labels(root))
-
-    def inputs(self) -> list[Path]:
-        return [*self.roots.values()] + ([] if self.remember is None else [self.remember])
-
-    @property
-    def num_classes(self) -> int:
-        return self.scheme.num_classes
-
-    def make_datasets(self) -> dict[str, Dataset]:
-        "{'train': …, 'val': …, 'test': …} after checking the files; splits that do not exist are left out."
-        raise NotImplementedError
-
-    def setup(self, stage: str | None = None):
-        if not self.datasets:
-            self.datasets = self.make_datasets()
-
-    def loader(self, split: str, train: bool = False) -> ResumableLoader:
-        self.setup()
-        if split not in self.datasets:
-            roots = ', '.join(str(r) for r in dict.fromkeys(self.roots.values()))
-            raise ValueError(f'{roots}: there is no {split} split, only {", ".join(self.datasets) or "none"}')
-        return self.loader_of(self.datasets[split], train)
-
-    def loader_of(self, dataset: Dataset, train: bool = False) -> ResumableLoader:
-        trainer = self.trainer
-        weights = self.sample_weights() if train else None
-        size = len(dataset) if weights is None else weights
-        sampler = SeededBatchSampler(size, self.batch_size, self.seed, train=train,
-                                     rank=trainer.global_rank if trainer else 0,
-                                     world=trainer.world_size if trainer else 1)
-        return ResumableLoader(dataset, sampler, self.num_workers, collate_fn=self.collate)
-
-    def reference(self) -> Dataset:
-        'The training split without augmentation, all of its ground once.'
-        raise NotImplementedError
-
-    def once(self, split: str) -> Dataset:
-        'A split not augmented, each pixel of its ground once.'
-        return self.reference() if split == 'train' else self.datasets[split]
-
-    def labelled(self, split: str) -> Iterator[LabelledPicture]:
-        pictures = self.once(split)
-        read = lru_cache(1)(lambda i: pictures.read(i)[-2:])  # the last one is kept
-        for i, name in enumerate(pictures.names):
-            yield LabelledPicture.whole(split, name, pictures.mask(i).shape, partial(read, i))
-
     def class_counts(
         self,
         split: str = 'train',
@@ -473,46 +445,133 @@ class SegmentationData(LayoutData):
             self._counts[split] = class_counts(self.once(split), self.scheme)
         return self._counts[split]
 
-    def training_pixels(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        self.setup()
-        images = self.once('train')
-        if not hasattr(images, 'read'):
-            super().training_pixels()
-        for i in range(len(images)):
-            values = images.read(i)[0]
-            yield values, np.ones(values.shape, bool)
+# %% ../../nbs/data/loading.ipynb #5b7dfed4
+@patch
+def _find_labels(self: SegmentationData) -> LabelScheme:
+    root = next(iter(self.roots.values()))
+    for name in CLASS_LISTS:
+        if (root / name).is_file():
+            return LabelScheme.load(root / name)
+    raise ValueError(missing_labels(root))
 
-    def sample_weights(self) -> np.ndarray | None:  # float64 [N]
-        'How often each training sample is drawn, relatively; None: equally often.'
 
-    def plain_loader(
-        self,
-        part: str,  # 'reference' or 'remember'
-    ) -> ResumableLoader:
-        'What a memory is written from.'
-        self.setup()
-        if part not in self._plain:
-            self._plain[part] = self.loader_of(self.reference() if part == 'reference' else self.datasets[part])
-        return self._plain[part]
+@patch
+def inputs(self: SegmentationData) -> list[Path]:
+    return [*self.roots.values()] + ([] if self.remember is None else [self.remember])
 
-    def on_before_batch_transfer(self, batch, dataloader_idx):
-        'Note whether anything is labelled: asked before the batch moves, no device has to wait for the answer.'
-        truth, ignored = batch[self.target].flatten(), self.scheme.ignore_index
-        few = truth[::61]
-        return batch | {'labelled': bool((few != ignored).any() or (truth != ignored).any())}
 
-    def train_dataloader(self):
-        return self.loader('train', train=True)
+@patch(as_prop=True)
+def num_classes(self: SegmentationData) -> int:
+    return self.scheme.num_classes
 
-    def val_dataloader(self):
-        return self.loader('val')
+# %% ../../nbs/data/loading.ipynb #64c9fda4
+@patch
+def make_datasets(self: SegmentationData) -> dict[str, Dataset]:
+    "{'train': …, 'val': …, 'test': …} after checking the files; splits that do not exist are left out."
+    raise NotImplementedError
 
-    def test_dataloader(self):
-        return self.loader('test')
 
-    def predict_dataloader(self):
-        self.setup()
-        return self.loader('predict' if 'predict' in self.datasets else 'test')
+@patch
+def setup(self: SegmentationData, stage: str | None = None):
+    if not self.datasets:
+        self.datasets = self.make_datasets()
+
+
+@patch
+def loader(self: SegmentationData, split: str, train: bool = False) -> ResumableLoader:
+    self.setup()
+    if split not in self.datasets:
+        roots = ', '.join(str(r) for r in dict.fromkeys(self.roots.values()))
+        raise ValueError(f'{roots}: there is no {split} split, only {", ".join(self.datasets) or "none"}')
+    return self.loader_of(self.datasets[split], train)
+
+
+@patch
+def loader_of(self: SegmentationData, dataset: Dataset, train: bool = False) -> ResumableLoader:
+    trainer = self.trainer
+    weights = self.sample_weights() if train else None
+    size = len(dataset) if weights is None else weights
+    sampler = SeededBatchSampler(size, self.batch_size, self.seed, train=train,
+                                 rank=trainer.global_rank if trainer else 0,
+                                 world=trainer.world_size if trainer else 1)
+    return ResumableLoader(dataset, sampler, self.num_workers, collate_fn=self.collate)
+
+
+@patch
+def sample_weights(self: SegmentationData) -> np.ndarray | None:  # float64 [N]
+    'How often each training sample is drawn, relatively; None: equally often.'
+
+
+@patch
+def plain_loader(
+    self: SegmentationData,
+    part: str,  # 'reference' or 'remember'
+) -> ResumableLoader:
+    'What a memory is written from.'
+    self.setup()
+    if part not in self._plain:
+        self._plain[part] = self.loader_of(self.reference() if part == 'reference' else self.datasets[part])
+    return self._plain[part]
+
+# %% ../../nbs/data/loading.ipynb #82cc4a31
+@patch
+def train_dataloader(self: SegmentationData):
+    return self.loader('train', train=True)
+
+
+@patch
+def val_dataloader(self: SegmentationData):
+    return self.loader('val')
+
+
+@patch
+def test_dataloader(self: SegmentationData):
+    return self.loader('test')
+
+
+@patch
+def predict_dataloader(self: SegmentationData):
+    self.setup()
+    return self.loader('predict' if 'predict' in self.datasets else 'test')
+
+
+@patch
+def on_before_batch_transfer(self: SegmentationData, batch, dataloader_idx):
+    'Note whether anything is labelled: asked before the batch moves, no device has to wait for the answer.'
+    truth, ignored = batch[self.target].flatten(), self.scheme.ignore_index
+    few = truth[::61]
+    return batch | {'labelled': bool((few != ignored).any() or (truth != ignored).any())}
+
+# %% ../../nbs/data/loading.ipynb #6a55e437
+@patch
+def reference(self: SegmentationData) -> Dataset:
+    'The training split without augmentation, all of its ground once.'
+    raise NotImplementedError
+
+
+@patch
+def once(self: SegmentationData, split: str) -> Dataset:
+    'A split not augmented, each pixel of its ground once.'
+    return self.reference() if split == 'train' else self.datasets[split]
+
+
+@patch
+def labelled(self: SegmentationData, split: str) -> Iterator[LabelledPicture]:
+    pictures = self.once(split)
+    read = lru_cache(1)(lambda i: pictures.read(i)[-2:])  # the last one is kept
+    for i, name in enumerate(pictures.names):
+        yield LabelledPicture.whole(split, name, pictures.mask(i).shape, partial(read, i))
+
+
+@patch
+def training_pixels(self: SegmentationData) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    self.setup()
+    images = self.once('train')
+    if not hasattr(images, 'read'):
+        super(SegmentationData, self).training_pixels()
+    for i in range(len(images)):
+        values = images.read(i)[0]
+        yield values, np.ones(values.shape, bool)
 
 # %% ../../nbs/data/loading.ipynb #bd13ca42-2
 def split_roots(root) -> dict[str, Path]:

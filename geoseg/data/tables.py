@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from fastcore.basics import patch
 
 from ..core.errors import ConfigError, nearest
 from ..core.inputs import DataFolder, check_file
@@ -97,47 +98,57 @@ class Rows:
                     raise self.error(row, f'split is {split}, and it has no label; predict takes images without')
             self.split = dict(zip(self.table['image'], self.table['split'], strict=True))
 
-    def line(self, row: int) -> int:
-        'Of the file; of Parquet the number of the row.'
-        return line_of(self.path, row) if self.path.suffix.lower() == '.csv' else row + 1
+# %% ../../nbs/data/tables.ipynb #b1d2d8a2
+@patch
+def line(self: Rows, row: int) -> int:
+    'Of the file; of Parquet the number of the row.'
+    return line_of(self.path, row) if self.path.suffix.lower() == '.csv' else row + 1
 
-    def error(self, row: int, what: str) -> ConfigError:
-        return ConfigError(f'{self.path}: line {self.line(row)}: {what}')
 
-    def _file(self, row: int, column: str) -> Path | None:
-        name = self.table[column][row]
-        if name is None:
-            if column == 'image':
-                raise self.error(row, 'image is empty')
-            return None
+@patch
+def error(self: Rows, row: int, what: str) -> ConfigError:
+    return ConfigError(f'{self.path}: line {self.line(row)}: {what}')
+
+
+@patch
+def _file(self: Rows, row: int, column: str) -> Path | None:
+    name = self.table[column][row]
+    if name is None:
+        if column == 'image':
+            raise self.error(row, 'image is empty')
+        return None
+    try:
+        return check_file(self.within.path(self.path, name))
+    except (ValueError, OSError) as error:
+        raise self.error(row, f'{column}: {error}') from None
+
+# %% ../../nbs/data/tables.ipynb #f023c4d1
+@patch
+def numbers(self: Rows, column: str) -> np.ndarray:  # float64 [N]; NaN where it is empty
+    'A column of degrees.'
+    values = []
+    for row, value in enumerate(self.table[column]):
         try:
-            return check_file(self.within.path(self.path, name))
-        except (ValueError, OSError) as error:
-            raise self.error(row, f'{column}: {error}') from None
+            values.append(np.nan if value is None else float(value))
+        except ValueError:
+            raise self.error(row, f'{column} is {value!r}, expected degrees') from None
+        if not np.isnan(values[-1]) and not abs(values[-1]) <= (90 if column == 'lat' else 180):
+            raise self.error(row, f'{column} is {value}, expected degrees')
+    return np.array(values, float)
 
-    def numbers(self, column: str) -> np.ndarray:  # float64 [N]; NaN where it is empty
-        'A column of degrees.'
-        values = []
-        for row, value in enumerate(self.table[column]):
-            try:
-                values.append(np.nan if value is None else float(value))
-            except ValueError:
-                raise self.error(row, f'{column} is {value!r}, expected degrees') from None
-            if not np.isnan(values[-1]) and not abs(values[-1]) <= (90 if column == 'lat' else 180):
-                raise self.error(row, f'{column} is {value}, expected degrees')
-        return np.array(values, float)
 
-    def times(self) -> np.ndarray:  # UNIX seconds [N]; NaN where it is empty
-        'The dates of pictures.'
-        values = []
-        for row, value in enumerate(self.table['date']):
-            try:
-                short = value is not None and len(value) <= 10
-                values.append(np.nan if value is None else unix_day(value) if short else
-                              pd.Timestamp(value, tz=None if pd.Timestamp(value).tzinfo else 'UTC').timestamp())
-            except ValueError:
-                raise self.error(row, f'date is {value!r}, expected such as 20240801 or 2024-08-01T12:30') from None
-        return np.array(values, float)
+@patch
+def times(self: Rows) -> np.ndarray:  # UNIX seconds [N]; NaN where it is empty
+    'The dates of pictures.'
+    values = []
+    for row, value in enumerate(self.table['date']):
+        try:
+            short = value is not None and len(value) <= 10
+            values.append(np.nan if value is None else unix_day(value) if short else
+                          pd.Timestamp(value, tz=None if pd.Timestamp(value).tzinfo else 'UTC').timestamp())
+        except ValueError:
+            raise self.error(row, f'date is {value!r}, expected such as 20240801 or 2024-08-01T12:30') from None
+    return np.array(values, float)
 
 # %% ../../nbs/data/tables.ipynb #a38bc8da-3
 def hold_rasters(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from rasterio.windows import Window
 from torch.utils.data import DataLoader
 
@@ -87,130 +88,149 @@ class Archive:
             raise FileNotFoundError(f'{root}: no file named {pattern}')
         return cls(masks, scheme.num_classes, **kwargs)
 
-    @property
-    def dates(self) -> list[str]:
-        return list(self.masks)
+# %% ../../nbs/evaluation/archive.ipynb #f1e4c7fa
+@patch(as_prop=True)
+def dates(self: Archive) -> list[str]:
+    return list(self.masks)
 
-    def known_dates(
-        self,
-        date: str,  # to be mapped
-        known: str | Sequence[str] | None = None,  # 'earlier', 'others' or dates; None: the archive's
-    ) -> list[str]:
-        'The acquisitions whose maps are known; `ValueError` where there is none.'
-        known = self.known if known is None else known
-        if isinstance(known, str):
-            if known not in KNOWN:
-                raise ValueError(f'known is {known!r}, expected one of {", ".join(KNOWN)}, or a list of dates')
-            dates = [d for d in self.dates if d < date or known == 'others' and d != date]
-        else:
-            dates = sorted(known)
-            if wrong := [d for d in dates if d not in self.masks or d == date]:
-                raise ValueError(f'known: {wrong[0]} is no other acquisition than {date} of {", ".join(self.dates)}')
-        if not dates:
-            raise ValueError(f'{date}: no earlier map is known; with known=\'others\' later ones are')
-        return dates
 
-    def majority(
-        self,
-        date: str,  # to be mapped
-        known: str | Sequence[str] | None = None,  # of `known_dates`
-    ) -> np.ndarray:  # uint8 [H, W], 255 where none of them knows
-        'The most frequent class of each pixel in the known maps; of equals the first.'
-        maps = np.stack([self.masks[other] for other in self.known_dates(date, known)])
-        counts = np.array([(maps == k).sum(0) for k in range(self.num_classes)])
-        return np.where(counts.sum(0) > 0, counts.argmax(0), 255).astype(np.uint8)
+@patch
+def known_dates(
+    self: Archive,
+    date: str,  # to be mapped
+    known: str | Sequence[str] | None = None,  # 'earlier', 'others' or dates; None: the archive's
+) -> list[str]:
+    'The acquisitions whose maps are known; `ValueError` where there is none.'
+    known = self.known if known is None else known
+    if isinstance(known, str):
+        if known not in KNOWN:
+            raise ValueError(f'known is {known!r}, expected one of {", ".join(KNOWN)}, or a list of dates')
+        dates = [d for d in self.dates if d < date or known == 'others' and d != date]
+    else:
+        dates = sorted(known)
+        if wrong := [d for d in dates if d not in self.masks or d == date]:
+            raise ValueError(f'known: {wrong[0]} is no other acquisition than {date} of {", ".join(self.dates)}')
+    if not dates:
+        raise ValueError(f'{date}: no earlier map is known; with known=\'others\' later ones are')
+    return dates
 
-    def nearest_date(
-        self,
-        date: str,  # to be mapped
-        known: str | Sequence[str] | None = None,  # of `known_dates`
-    ) -> str:
-        'The known acquisition nearest in years, in a forecast the newest; of equals the earlier.'
-        return min(self.known_dates(date, known), key=lambda d: (abs(int(d[:4]) - int(date[:4])), d))
+# %% ../../nbs/evaluation/archive.ipynb #f26a3f1e
+@patch
+def majority(
+    self: Archive,
+    date: str,  # to be mapped
+    known: str | Sequence[str] | None = None,  # of `known_dates`
+) -> np.ndarray:  # uint8 [H, W], 255 where none of them knows
+    'The most frequent class of each pixel in the known maps; of equals the first.'
+    maps = np.stack([self.masks[other] for other in self.known_dates(date, known)])
+    counts = np.array([(maps == k).sum(0) for k in range(self.num_classes)])
+    return np.where(counts.sum(0) > 0, counts.argmax(0), 255).astype(np.uint8)
 
-    def nearest(
-        self,
-        date: str,  # to be mapped
-        known: str | Sequence[str] | None = None,  # of `known_dates`
-    ) -> np.ndarray:  # uint8 [H, W]
-        'That acquisition, and the majority where it knows nothing.'
-        nearest = self.masks[self.nearest_date(date, known)]
-        return np.where(nearest < self.num_classes, nearest, self.majority(date, known))
 
-    def answers(
-        self,
-        date: str,  # to be mapped
-        known: str | Sequence[str] | None = None,  # of `known_dates`
-    ) -> dict[str, np.ndarray]:  # uint8 [H, W] each
-        'What can be said of an acquisition without looking at it.'
-        majority, known = self.majority(date, known), self.known if known is None else known
-        most = np.full_like(majority, np.bincount(majority[majority < self.num_classes]).argmax())
-        of = {'earlier': 'earlier maps', 'others': 'others'}.get(known if isinstance(known, str) else '', 'known maps')
-        return {f'majority of the {of}': majority, f'copy of {self.nearest_date(date, known)[:4]}':
-                self.nearest(date, known), 'one class everywhere': most}
+@patch
+def nearest_date(
+    self: Archive,
+    date: str,  # to be mapped
+    known: str | Sequence[str] | None = None,  # of `known_dates`
+) -> str:
+    'The known acquisition nearest in years, in a forecast the newest; of equals the earlier.'
+    return min(self.known_dates(date, known), key=lambda d: (abs(int(d[:4]) - int(date[:4])), d))
 
-    def changed(
-        self,
-        date: str,
-        known: str | Sequence[str] | None = None,  # of `known_dates`
-        since: str = 'majority',  # of the known maps, or the 'nearest' one
-    ) -> np.ndarray:  # bool [H, W]
-        'Pixels that differ from what was known.'
-        old, truth = {'majority': self.majority, 'nearest': self.nearest}[since](date, known), self.masks[date]
-        return (old != truth) & (truth < self.num_classes) & (old < self.num_classes)
 
-    def confusions(
-        self,
-        answer: np.ndarray,  # uint8 [H, W]; 255: not answered
-        date: str,  # of the truth
-        where: np.ndarray | None = None,  # bool [H, W]: pixels that count; None: all
-    ) -> np.ndarray:  # int64 [N, K, K]
-        'A confusion matrix a chip, over the pixels that are known and answered.'
-        keep = answer < self.num_classes if where is None else where & (answer < self.num_classes)
-        truth = np.where(keep, self.masks[date], 255)
-        answer, truth = (torch.from_numpy(a.astype(np.int64)) for a in (np.where(keep, answer, 0), truth))
-        return torch.cat([image_confusions(answer[w][None], truth[w][None], self.num_classes)
-                          for w in self.windows]).numpy()
+@patch
+def nearest(
+    self: Archive,
+    date: str,  # to be mapped
+    known: str | Sequence[str] | None = None,  # of `known_dates`
+) -> np.ndarray:  # uint8 [H, W]
+    'That acquisition, and the majority where it knows nothing.'
+    nearest = self.masks[self.nearest_date(date, known)]
+    return np.where(nearest < self.num_classes, nearest, self.majority(date, known))
 
-    def scores(
-        self,
-        answer: np.ndarray,  # uint8 [H, W]; 255: not answered
-        date: str,  # of the truth
-        where: np.ndarray | None = None,  # bool [H, W]: pixels that count; None: all
-        known: str | Sequence[str] | None = None,  # of `known_dates`
-    ) -> dict[str, float]:  # share of pixels answered; mIoU and accuracy of these, and of those that changed
-        'Scores of a map, with intervals; pixels off the majority of the known maps, and the others, by themselves.'
-        where = np.ones(self.shape, bool) if where is None else where
-        changed, every = self.changed(date, known), self.confusions(answer, date, where)
-        partial = self.confusions(answer, date, where & changed)
-        rest = metrics_from_confusion(self.confusions(answer, date, where & ~changed).sum(0))
-        inside = every.sum((1, 2)) > 0  # chips that hold anything
-        low, high = bootstrap_interval(every[inside], 'mIoU', self.blocks[inside], self.resamples)
-        changed_low, changed_high = bootstrap_interval(partial[inside], 'accuracy', self.blocks[inside], self.resamples)
-        whole, there = metrics_from_confusion(every.sum(0)), metrics_from_confusion(partial.sum(0))
-        labelled = int((where & (self.masks[date] < self.num_classes)).sum())
-        return {'answered': every.sum() / max(labelled, 1), 'mIoU': whole['mIoU'], 'low': low, 'high': high,
-                'accuracy': whole['accuracy'],
-                'changed_accuracy': there['accuracy'], 'changed_low': changed_low, 'changed_high': changed_high,
-                'changed_mIoU': there['mIoU'], 'unchanged_accuracy': rest['accuracy']}
 
-    def change_scores(
-        self,
-        answer: np.ndarray,  # uint8 [H, W]; 255: not answered
-        date: str,  # of the truth
-        where: np.ndarray | None = None,  # bool [H, W]: pixels that count; None: all
-        known: str | Sequence[str] | None = None,  # of `known_dates`
-    ) -> dict[str, float]:
-        'The shares of pixels off the nearest known map and off the majority, and how many of these are right.'
-        truth = self.masks[date]
-        asked = (truth < self.num_classes) & (answer < self.num_classes) & (True if where is None else where)
-        found, right = {}, answer == truth
-        for since in ('nearest', 'majority'):
-            changed = asked & self.changed(date, known, since)
-            found |= {f'off_{since}': changed.sum() / max(asked.sum(), 1),
-                      f'right_off_{since}': right[changed].mean() if changed.any() else np.nan}
-        same = asked & ~self.changed(date, known, 'nearest')
-        return found | {'right_unchanged': right[same].mean() if same.any() else np.nan}
+@patch
+def answers(
+    self: Archive,
+    date: str,  # to be mapped
+    known: str | Sequence[str] | None = None,  # of `known_dates`
+) -> dict[str, np.ndarray]:  # uint8 [H, W] each
+    'What can be said of an acquisition without looking at it.'
+    majority, known = self.majority(date, known), self.known if known is None else known
+    most = np.full_like(majority, np.bincount(majority[majority < self.num_classes]).argmax())
+    of = {'earlier': 'earlier maps', 'others': 'others'}.get(known if isinstance(known, str) else '', 'known maps')
+    return {f'majority of the {of}': majority, f'copy of {self.nearest_date(date, known)[:4]}':
+            self.nearest(date, known), 'one class everywhere': most}
+
+# %% ../../nbs/evaluation/archive.ipynb #ebfbe7ca
+@patch
+def changed(
+    self: Archive,
+    date: str,
+    known: str | Sequence[str] | None = None,  # of `known_dates`
+    since: str = 'majority',  # of the known maps, or the 'nearest' one
+) -> np.ndarray:  # bool [H, W]
+    'Pixels that differ from what was known.'
+    old, truth = {'majority': self.majority, 'nearest': self.nearest}[since](date, known), self.masks[date]
+    return (old != truth) & (truth < self.num_classes) & (old < self.num_classes)
+
+
+@patch
+def confusions(
+    self: Archive,
+    answer: np.ndarray,  # uint8 [H, W]; 255: not answered
+    date: str,  # of the truth
+    where: np.ndarray | None = None,  # bool [H, W]: pixels that count; None: all
+) -> np.ndarray:  # int64 [N, K, K]
+    'A confusion matrix a chip, over the pixels that are known and answered.'
+    keep = answer < self.num_classes if where is None else where & (answer < self.num_classes)
+    truth = np.where(keep, self.masks[date], 255)
+    answer, truth = (torch.from_numpy(a.astype(np.int64)) for a in (np.where(keep, answer, 0), truth))
+    return torch.cat([image_confusions(answer[w][None], truth[w][None], self.num_classes)
+                      for w in self.windows]).numpy()
+
+
+@patch
+def scores(
+    self: Archive,
+    answer: np.ndarray,  # uint8 [H, W]; 255: not answered
+    date: str,  # of the truth
+    where: np.ndarray | None = None,  # bool [H, W]: pixels that count; None: all
+    known: str | Sequence[str] | None = None,  # of `known_dates`
+) -> dict[str, float]:  # share of pixels answered; mIoU and accuracy of these, and of those that changed
+    'Scores of a map, with intervals; pixels off the majority of the known maps, and the others, by themselves.'
+    where = np.ones(self.shape, bool) if where is None else where
+    changed, every = self.changed(date, known), self.confusions(answer, date, where)
+    partial = self.confusions(answer, date, where & changed)
+    rest = metrics_from_confusion(self.confusions(answer, date, where & ~changed).sum(0))
+    inside = every.sum((1, 2)) > 0  # chips that hold anything
+    low, high = bootstrap_interval(every[inside], 'mIoU', self.blocks[inside], self.resamples)
+    changed_low, changed_high = bootstrap_interval(partial[inside], 'accuracy', self.blocks[inside], self.resamples)
+    whole, there = metrics_from_confusion(every.sum(0)), metrics_from_confusion(partial.sum(0))
+    labelled = int((where & (self.masks[date] < self.num_classes)).sum())
+    return {'answered': every.sum() / max(labelled, 1), 'mIoU': whole['mIoU'], 'low': low, 'high': high,
+            'accuracy': whole['accuracy'],
+            'changed_accuracy': there['accuracy'], 'changed_low': changed_low, 'changed_high': changed_high,
+            'changed_mIoU': there['mIoU'], 'unchanged_accuracy': rest['accuracy']}
+
+# %% ../../nbs/evaluation/archive.ipynb #d34b1c13
+@patch
+def change_scores(
+    self: Archive,
+    answer: np.ndarray,  # uint8 [H, W]; 255: not answered
+    date: str,  # of the truth
+    where: np.ndarray | None = None,  # bool [H, W]: pixels that count; None: all
+    known: str | Sequence[str] | None = None,  # of `known_dates`
+) -> dict[str, float]:
+    'The shares of pixels off the nearest known map and off the majority, and how many of these are right.'
+    truth = self.masks[date]
+    asked = (truth < self.num_classes) & (answer < self.num_classes) & (True if where is None else where)
+    found, right = {}, answer == truth
+    for since in ('nearest', 'majority'):
+        changed = asked & self.changed(date, known, since)
+        found |= {f'off_{since}': changed.sum() / max(asked.sum(), 1),
+                  f'right_off_{since}': right[changed].mean() if changed.any() else np.nan}
+    same = asked & ~self.changed(date, known, 'nearest')
+    return found | {'right_unchanged': right[same].mean() if same.any() else np.nan}
 
 # %% ../../nbs/evaluation/archive.ipynb #d685e57a-2
 def predicted_map(

@@ -69,7 +69,7 @@ class ModelRun:
         'Write what was found beside the model.'
         keep_found(self.path, found)
 
-
+# %% ../../nbs/evaluation/elsewhere.ipynb #2b227021
 def run_of(
     checkpoint: str | Path | None,  # a checkpoint, or a run's folder
     model: str | Path | None,  # or a model from elsewhere

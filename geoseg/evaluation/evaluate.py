@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from fastcore.basics import patch
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from torch import Tensor, nn
@@ -89,59 +90,73 @@ class Evaluation(Result):
         rows = [metrics_from_confusion(c) for c in self.confusions]
         return pd.DataFrame(rows).assign(name=self.names).set_index('name')
 
-    def blocks(
-        self,
-        size: int = 1,  # images a block
-    ) -> np.ndarray:  # int64 [N]
-        'Contiguous blocks of images for the bootstrap; none spans two acquisitions, where several images share one.'
-        alone = len(set(self.sources)) == len(self.sources)
-        return block_ids(len(self.names) if alone else self.sources, size)
+# %% ../../nbs/evaluation/evaluate.ipynb #22320ffc
+@patch
+def save(self: Evaluation):
+    'metrics.csv, per_class.csv, per_image.csv and confusion.csv.'
+    names = pd.Index(self.classes, name='truth')
+    for name, table in {'metrics': pd.DataFrame([{'loss': self.loss} | self.scores]),
+                        'per_class': self.per_class, 'per_image': self.images.reset_index(),
+                        'confusion': pd.DataFrame(self.confusion, names, self.classes).reset_index()}.items():
+        write_whole(self.folder / f'{name}.csv', csv_text(table, index=False))
 
-    def save(self):
-        'metrics.csv, per_class.csv, per_image.csv and confusion.csv.'
-        names = pd.Index(self.classes, name='truth')
-        for name, table in {'metrics': pd.DataFrame([{'loss': self.loss} | self.scores]),
-                            'per_class': self.per_class, 'per_image': self.images.reset_index(),
-                            'confusion': pd.DataFrame(self.confusion, names, self.classes).reset_index()}.items():
-            write_whole(self.folder / f'{name}.csv', csv_text(table, index=False))
 
-    def report(self) -> str:
-        above = [line for line in (self.note, self.memory) if line]
-        table = self.per_class.to_string(index=False, float_format='%.4f')
-        scores = {'Loss': self.loss} | self.scores
-        return '\n'.join([*above, table, ', '.join(f'{name} {value:.4f}' for name, value in scores.items())])
+@patch
+def report(self: Evaluation) -> str:
+    above = [line for line in (self.note, self.memory) if line]
+    table = self.per_class.to_string(index=False, float_format='%.4f')
+    scores = {'Loss': self.loss} | self.scores
+    return '\n'.join([*above, table, ', '.join(f'{name} {value:.4f}' for name, value in scores.items())])
 
-    def intervals(self, block: int = 1) -> pd.DataFrame:
-        rows, blocks = {}, self.blocks(block)
-        for name, value in metrics_from_confusion(self.confusion).items():
-            low, high = bootstrap_interval(self.confusions, name, blocks) if can_resample(blocks) else (np.nan, np.nan)
-            rows[name] = {'score': value, 'low': low, 'high': high}
-        return pd.DataFrame(rows).T
+# %% ../../nbs/evaluation/evaluate.ipynb #782de668
+@patch
+def blocks(
+    self: Evaluation,
+    size: int = 1,  # images a block
+) -> np.ndarray:  # int64 [N]
+    'Contiguous blocks of images for the bootstrap; none spans two acquisitions, where several images share one.'
+    alone = len(set(self.sources)) == len(self.sources)
+    return block_ids(len(self.names) if alone else self.sources, size)
 
-    def figures(self, block: int = 1) -> Iterator[tuple[str, Figure]]:
-        blocks, within = self.blocks(block), None
-        if can_resample(blocks):
-            within = class_intervals(self.confusions, self.classes, blocks=blocks)
-            write_whole(self.folder / 'class_intervals.csv', csv_text(within))
-        yield 'per_class', plot_per_class(self.per_class, self.scheme, intervals=within)
-        figure, axis = plt.subplots(figsize=(5, 4.4), layout='constrained', dpi=72)
-        plot_confusion(self.confusion, self.classes, ax=axis)
-        yield 'confusion', figure
-        each = image_scores(self.confusions)
-        figure, axis = plt.subplots(figsize=(5, 2), layout='constrained', dpi=72)
-        axis.hist(each[~np.isnan(each)], bins=np.linspace(0, 1, 21), color='0.6', ec='0.3')
-        axis.set(xlabel='mIoU of a sample', ylabel='samples', xlim=(0, 1))
-        yield 'samples', figure
-        worst = np.argsort(each)[:4]  # NaN, a sample without a label, sorts last
-        titles = [f'{self.names[i]}: {each[i]:.2f}' for i in worst]
-        yield 'worst', self._drawn(worst, titles)
 
-    @with_own_plugins
-    def _drawn(self, indices: Sequence[int], titles: Sequence[str]) -> Figure:
-        return drawing_of(self.data.kind).predictions(self.predictor, self.data, self.split, indices, titles)
+@patch
+def intervals(self: Evaluation, block: int = 1) -> pd.DataFrame:
+    rows, blocks = {}, self.blocks(block)
+    for name, value in metrics_from_confusion(self.confusion).items():
+        low, high = bootstrap_interval(self.confusions, name, blocks) if can_resample(blocks) else (np.nan, np.nan)
+        rows[name] = {'score': value, 'low': low, 'high': high}
+    return pd.DataFrame(rows).T
 
-    def compare(self, others: Mapping[str, Result], block: int = 1) -> pd.DataFrame:
-        return compare({'this': self, **others}, block)
+
+@patch
+def compare(self: Evaluation, others: Mapping[str, Result], block: int = 1) -> pd.DataFrame:
+    return compare({'this': self, **others}, block)
+
+# %% ../../nbs/evaluation/evaluate.ipynb #b0d9ce98
+@patch
+def figures(self: Evaluation, block: int = 1) -> Iterator[tuple[str, Figure]]:
+    blocks, within = self.blocks(block), None
+    if can_resample(blocks):
+        within = class_intervals(self.confusions, self.classes, blocks=blocks)
+        write_whole(self.folder / 'class_intervals.csv', csv_text(within))
+    yield 'per_class', plot_per_class(self.per_class, self.scheme, intervals=within)
+    figure, axis = plt.subplots(figsize=(5, 4.4), layout='constrained', dpi=72)
+    plot_confusion(self.confusion, self.classes, ax=axis)
+    yield 'confusion', figure
+    each = image_scores(self.confusions)
+    figure, axis = plt.subplots(figsize=(5, 2), layout='constrained', dpi=72)
+    axis.hist(each[~np.isnan(each)], bins=np.linspace(0, 1, 21), color='0.6', ec='0.3')
+    axis.set(xlabel='mIoU of a sample', ylabel='samples', xlim=(0, 1))
+    yield 'samples', figure
+    worst = np.argsort(each)[:4]  # NaN, a sample without a label, sorts last
+    titles = [f'{self.names[i]}: {each[i]:.2f}' for i in worst]
+    yield 'worst', self._drawn(worst, titles)
+
+
+@patch
+@with_own_plugins
+def _drawn(self: Evaluation, indices: Sequence[int], titles: Sequence[str]) -> Figure:
+    return drawing_of(self.data.kind).predictions(self.predictor, self.data, self.split, indices, titles)
 
 # %% ../../nbs/evaluation/evaluate.ipynb #ceac0f08-2
 @releases_locks()
@@ -209,84 +224,91 @@ class Inspection:
     def table(self) -> pd.DataFrame:
         return class_table(self.counts, self.data.scheme)
 
-    @property
-    def found(self) -> list[str]:
-        'What there is, a line a split: samples, and classes by the share of their pixels.'
-        lines, table = [], self.table
-        for split, counts in self.counts.items():
-            share = table[f'pixels/{split}'].sort_values(ascending=False, kind='stable')
-            share = share[share > 0]
-            first, last = share.iloc[:MOST], share.iloc[MOST:]
-            text = [f'{name} {part:.1%}' for name, part in first.items()]
-            text += [f'{len(last) - 1} others'] * (len(last) > 1)
-            text += [f'{name} {part:.1%}' if part >= 5e-4 else f'{name} {part:.2g}' for name, part in last[-1:].items()]
-            lines.append(f'{split}: {len(counts)} samples' + (f'; {", ".join(text)}' if text else ''))
-        return lines
+# %% ../../nbs/evaluation/evaluate.ipynb #61a21fd5
+@patch(as_prop=True)
+def found(self: Inspection) -> list[str]:
+    'What there is, a line a split: samples, and classes by the share of their pixels.'
+    lines, table = [], self.table
+    for split, counts in self.counts.items():
+        share = table[f'pixels/{split}'].sort_values(ascending=False, kind='stable')
+        share = share[share > 0]
+        first, last = share.iloc[:MOST], share.iloc[MOST:]
+        text = [f'{name} {part:.1%}' for name, part in first.items()]
+        text += [f'{len(last) - 1} others'] * (len(last) > 1)
+        text += [f'{name} {part:.1%}' if part >= 5e-4 else f'{name} {part:.2g}' for name, part in last[-1:].items()]
+        lines.append(f'{split}: {len(counts)} samples' + (f'; {", ".join(text)}' if text else ''))
+    return lines
 
-    @property
-    def remarks(self) -> list[str]:
-        'What a person should know, a sentence each.'
-        names, remarks = self.data.scheme.names, [*self.data.said]
-        if lost := [split for split in SPLITS if split not in self.counts]:
-            remarks.append(f'no {" and no ".join(lost)} split')
-        ignored = {split: counts[:, -1].sum() / counts.sum() for split, counts in self.counts.items()}
-        if many := [f'{share:.1%} of {split}' for split, share in ignored.items() if share > 0.005]:
-            remarks.append(f'ignored pixels: {", ".join(many)}')
-        counted = any(line.startswith('no training pixel is ') for line in remarks)
-        for split, counts in self.counts.items():
-            absent = [n for n, pixels in zip(names, counts[:, :-1].sum(0), strict=True) if not pixels]
-            empty = int((counts[:, :-1].sum(1) == 0).sum())
-            if absent and not (counted and split == 'train'):
-                remarks.append(f'{split}: no pixel of {", ".join(absent)}')
-            if empty:
-                remarks.append(f'{split}: {empty} of {len(counts)} masks have no labelled pixel')
-        if 'train' in self.counts:
-            share = self.table['pixels/train']
-            best, right = share.idxmax(), share.max()
-            remarks.append(f'to answer {best} everywhere is right in {right:.1%} of the training pixels')
-        if hasattr(self.data, 'shared_ground'):
-            remarks += self.data.shared_ground()
-        return remarks + ([self.alignment.verdict] if self.alignment else [])
 
-    @property
-    def writes(self) -> str:
-        'What `save` leaves in a folder.'
-        return 'its tables' + (', and overlay.png: a picture with its mask over it' if self.alignment else '')
+@patch(as_prop=True)
+def remarks(self: Inspection) -> list[str]:
+    'What a person should know, a sentence each.'
+    names, remarks = self.data.scheme.names, [*self.data.said]
+    if lost := [split for split in SPLITS if split not in self.counts]:
+        remarks.append(f'no {" and no ".join(lost)} split')
+    ignored = {split: counts[:, -1].sum() / counts.sum() for split, counts in self.counts.items()}
+    if many := [f'{share:.1%} of {split}' for split, share in ignored.items() if share > 0.005]:
+        remarks.append(f'ignored pixels: {", ".join(many)}')
+    counted = any(line.startswith('no training pixel is ') for line in remarks)
+    for split, counts in self.counts.items():
+        absent = [n for n, pixels in zip(names, counts[:, :-1].sum(0), strict=True) if not pixels]
+        empty = int((counts[:, :-1].sum(1) == 0).sum())
+        if absent and not (counted and split == 'train'):
+            remarks.append(f'{split}: no pixel of {", ".join(absent)}')
+        if empty:
+            remarks.append(f'{split}: {empty} of {len(counts)} masks have no labelled pixel')
+    if 'train' in self.counts:
+        share = self.table['pixels/train']
+        best, right = share.idxmax(), share.max()
+        remarks.append(f'to answer {best} everywhere is right in {right:.1%} of the training pixels')
+    if hasattr(self.data, 'shared_ground'):
+        remarks += self.data.shared_ground()
+    return remarks + ([self.alignment.verdict] if self.alignment else [])
 
-    def overlay(self) -> Figure | None:  # None: the data set does not show its files
-        'A picture with its mask over it, as both lie on the disk: the one of all with the most classes.'
-        split = next((split for split in self.counts if len(self.counts[split])), None)
-        dataset = self.data.once(split) if split is not None else None
-        if not hasattr(dataset, 'read'):
-            return None
-        item = int((self.counts[split][:, :-1] > 0).sum(1).argmax())
-        image, mask = dataset.read(item)[-2:]
-        image = np.repeat(image[..., :1], 3, -1) if image.shape[2] < 3 else image[..., :3]
-        image = image / 255 if image.dtype == np.uint8 else np.clip(np.nan_to_num(image), 0, 1)
-        scheme, names = self.data.scheme, getattr(dataset, 'names', None)
-        figure, axis = plt.subplots(figsize=(5.5, 3.6), dpi=96, layout='constrained')
-        axis.imshow(overlay(image, mask, scheme))
-        axis.set(title=names[item] if names else f'{split} {item}', xticks=[], yticks=[])
-        there = [i for i in np.unique(mask).tolist() if i != scheme.ignore_index]
-        patches = [plt.Rectangle((0, 0), 1, 1, fc=scheme.colors[i] / 255, ec='0.5', lw=0.5) for i in there]
-        axis.legend(patches, [scheme.names[i] for i in there], loc='upper left', bbox_to_anchor=(1, 1), fontsize=8,
-                    frameon=False)
-        return figure
+# %% ../../nbs/evaluation/evaluate.ipynb #ac9c12b8
+@patch(as_prop=True)
+def writes(self: Inspection) -> str:
+    'What `save` leaves in a folder.'
+    return 'its tables' + (', and overlay.png: a picture with its mask over it' if self.alignment else '')
 
-    def save(self, folder: str | Path):
-        'classes.csv, classes.png, overlay.png and, of single pictures, split.csv.'
-        folder = Path(folder)
-        refuse_links(folder)
-        write_whole(folder / 'classes.csv', csv_text(self.table))
-        figure = plot_classes(self.counts, self.data.scheme)
-        write_figure(folder / 'classes.png', figure)
+
+@patch
+def overlay(self: Inspection) -> Figure | None:  # None: the data set does not show its files
+    'A picture with its mask over it, as both lie on the disk: the one of all with the most classes.'
+    split = next((split for split in self.counts if len(self.counts[split])), None)
+    dataset = self.data.once(split) if split is not None else None
+    if not hasattr(dataset, 'read'):
+        return None
+    item = int((self.counts[split][:, :-1] > 0).sum(1).argmax())
+    image, mask = dataset.read(item)[-2:]
+    image = np.repeat(image[..., :1], 3, -1) if image.shape[2] < 3 else image[..., :3]
+    image = image / 255 if image.dtype == np.uint8 else np.clip(np.nan_to_num(image), 0, 1)
+    scheme, names = self.data.scheme, getattr(dataset, 'names', None)
+    figure, axis = plt.subplots(figsize=(5.5, 3.6), dpi=96, layout='constrained')
+    axis.imshow(overlay(image, mask, scheme))
+    axis.set(title=names[item] if names else f'{split} {item}', xticks=[], yticks=[])
+    there = [i for i in np.unique(mask).tolist() if i != scheme.ignore_index]
+    patches = [plt.Rectangle((0, 0), 1, 1, fc=scheme.colors[i] / 255, ec='0.5', lw=0.5) for i in there]
+    axis.legend(patches, [scheme.names[i] for i in there], loc='upper left', bbox_to_anchor=(1, 1), fontsize=8,
+                frameon=False)
+    return figure
+
+
+@patch
+def save(self: Inspection, folder: str | Path):
+    'classes.csv, classes.png, overlay.png and, of single pictures, split.csv.'
+    folder = Path(folder)
+    refuse_links(folder)
+    write_whole(folder / 'classes.csv', csv_text(self.table))
+    figure = plot_classes(self.counts, self.data.scheme)
+    write_figure(folder / 'classes.png', figure)
+    plt.close(figure)
+    if (figure := self.overlay()) is not None:
+        write_figure(folder / 'overlay.png', figure)
         plt.close(figure)
-        if (figure := self.overlay()) is not None:
-            write_figure(folder / 'overlay.png', figure)
-            plt.close(figure)
-        table = getattr(self.data, 'table', None)
-        if table is not None:
-            write_split(table[table['split'].isin(SPLITS)], folder / 'split.csv')
+    table = getattr(self.data, 'table', None)
+    if table is not None:
+        write_split(table[table['split'].isin(SPLITS)], folder / 'split.csv')
 
 # %% ../../nbs/evaluation/evaluate.ipynb #7869b607
 class SegmentationKind(Kind):

@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning as L
 import pandas as pd
+from fastcore.basics import patch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -102,33 +103,39 @@ class Kind:
         'What a network takes from its data, where there are none.'
         return {}
 
-    def example(
-        self,
-        network: nn.Module,
-        settings: Mapping[str, Any],  # of the data module
-        channels: int,  # of the images, or features of a face
-        size: int,  # side of the images, pixels
-        batch: int,  # samples
-    ) -> dict[str, Tensor]:
-        'A batch of noise that a network takes.'
-        raise NotImplementedError
+# %% ../../nbs/evaluation/kinds.ipynb #5372e264
+@patch
+def example(
+    self: Kind,
+    network: nn.Module,
+    settings: Mapping[str, Any],  # of the data module
+    channels: int,  # of the images, or features of a face
+    size: int,  # side of the images, pixels
+    batch: int,  # samples
+) -> dict[str, Tensor]:
+    'A batch of noise that a network takes.'
+    raise NotImplementedError
 
-    def chips(
-        self,
-        data: L.LightningDataModule,
-        split: str,
-    ) -> dict[str, Any]:
-        'The first batch of a split, by the names that networks read.'
-        raise NotImplementedError
 
-    def answers(
-        self,
-        predictor: Predictor,
-        data: L.LightningDataModule,
-        split: str,
-    ) -> Iterator[Sequence[tuple[Tensor, Tensor]]]:  # batches of samples: logits [N, K], labels int64 [N]
-        'What a network says of all that has a label.'
-        raise NotImplementedError
+@patch
+def chips(
+    self: Kind,
+    data: L.LightningDataModule,
+    split: str,
+) -> dict[str, Any]:
+    'The first batch of a split, by the names that networks read.'
+    raise NotImplementedError
+
+
+@patch
+def answers(
+    self: Kind,
+    predictor: Predictor,
+    data: L.LightningDataModule,
+    split: str,
+) -> Iterator[Sequence[tuple[Tensor, Tensor]]]:  # batches of samples: logits [N, K], labels int64 [N]
+    'What a network says of all that has a label.'
+    raise NotImplementedError
 
 # %% ../../nbs/evaluation/kinds.ipynb #1953ae8c-2
 def kind_of(

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import shapely
+from fastcore.basics import patch
 from geopandas import GeoDataFrame
 from rasterio import Affine
 from rasterio.features import shapes
@@ -149,78 +150,85 @@ class LabelAudit:
                    'probability', 'label_probability', 'score']
         return pd.DataFrame(rows, columns=columns)
 
-    @property
-    def polygons(self) -> GeoDataFrame | None:  # None: the pictures have no place on the ground
-        'The places as polygons on the ground, in the CRS of the first raster.'
-        if not self.pictures or self.pictures[0].crs is None:
-            return None
-        drawn = []
-        for p in self.places:
-            a = self.pictures[p.picture]
-            there = Affine(*a.transform) @ Affine.translation(p.col, p.row)
-            outline = shapely.union_all([shape(s) for s, v in shapes(p.pixels.astype(np.uint8), p.pixels,
-                                                                    transform=there) if v])
-            drawn.append(GeoDataFrame(geometry=[outline], crs=a.crs).to_crs(self.pictures[0].crs).geometry.iloc[0])
-        return GeoDataFrame(self.table, geometry=drawn, crs=self.pictures[0].crs)
+# %% ../../nbs/evaluation/label_audit.ipynb #0efce7c1
+@patch(as_prop=True)
+def polygons(self: LabelAudit) -> GeoDataFrame | None:  # None: the pictures have no place on the ground
+    'The places as polygons on the ground, in the CRS of the first raster.'
+    if not self.pictures or self.pictures[0].crs is None:
+        return None
+    drawn = []
+    for p in self.places:
+        a = self.pictures[p.picture]
+        there = Affine(*a.transform) @ Affine.translation(p.col, p.row)
+        outline = shapely.union_all([shape(s) for s, v in shapes(p.pixels.astype(np.uint8), p.pixels,
+                                                                transform=there) if v])
+        drawn.append(GeoDataFrame(geometry=[outline], crs=a.crs).to_crs(self.pictures[0].crs).geometry.iloc[0])
+    return GeoDataFrame(self.table, geometry=drawn, crs=self.pictures[0].crs)
 
-    def crop(
-        self,
-        rank: int,  # from 1
-        around: int = 24,  # pixels beside the place, at least
-    ) -> np.ndarray:  # uint8 [h, 3 w, 3]: picture, labels, answer, the place outlined
-        'A place to look at.'
-        p = self.places[rank - 1]
-        picture = self.pictures[p.picture]
-        side = max(max(p.pixels.shape) + 2 * around, 64)
-        side = min(side, *picture.shape)
-        row = min(max(p.row + p.pixels.shape[0] // 2 - side // 2, 0), picture.shape[0] - side)
-        col = min(max(p.col + p.pixels.shape[1] // 2 - side // 2, 0), picture.shape[1] - side)
-        image, labels = picture.read(row, col, side, side)
-        bands = image[..., :3] if image.shape[2] > 2 else image[..., :1].repeat(3, -1)
-        inside = np.zeros((side, side), np.uint8)
-        y, x = max(p.row - row, 0), max(p.col - col, 0)
-        cut = p.pixels[max(row - p.row, 0):, max(col - p.col, 0):][:side - y, :side - x]
-        inside[y:y + cut.shape[0], x:x + cut.shape[1]] = cut
-        other = labels.copy()
-        other[inside > 0] = p.answer
-        zoom = max(1, 192 // side)
-        parts = [np.clip(np.nan_to_num(bands), 0, 255).astype(np.uint8),
-                 *(self.scheme.decode(ids).astype(np.uint8) for ids in (labels, other))]
-        parts = [np.ascontiguousarray(part.repeat(zoom, 0).repeat(zoom, 1)) for part in parts]
-        edges, _ = cv2.findContours(inside.repeat(zoom, 0).repeat(zoom, 1), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        for part in parts:
-            cv2.drawContours(part, edges, -1, (255, 255, 255), 1)
-        return np.concatenate(parts, 1)
+# %% ../../nbs/evaluation/label_audit.ipynb #17f78949
+@patch
+def crop(
+    self: LabelAudit,
+    rank: int,  # from 1
+    around: int = 24,  # pixels beside the place, at least
+) -> np.ndarray:  # uint8 [h, 3 w, 3]: picture, labels, answer, the place outlined
+    'A place to look at.'
+    p = self.places[rank - 1]
+    picture = self.pictures[p.picture]
+    side = max(max(p.pixels.shape) + 2 * around, 64)
+    side = min(side, *picture.shape)
+    row = min(max(p.row + p.pixels.shape[0] // 2 - side // 2, 0), picture.shape[0] - side)
+    col = min(max(p.col + p.pixels.shape[1] // 2 - side // 2, 0), picture.shape[1] - side)
+    image, labels = picture.read(row, col, side, side)
+    bands = image[..., :3] if image.shape[2] > 2 else image[..., :1].repeat(3, -1)
+    inside = np.zeros((side, side), np.uint8)
+    y, x = max(p.row - row, 0), max(p.col - col, 0)
+    cut = p.pixels[max(row - p.row, 0):, max(col - p.col, 0):][:side - y, :side - x]
+    inside[y:y + cut.shape[0], x:x + cut.shape[1]] = cut
+    other = labels.copy()
+    other[inside > 0] = p.answer
+    zoom = max(1, 192 // side)
+    parts = [np.clip(np.nan_to_num(bands), 0, 255).astype(np.uint8),
+             *(self.scheme.decode(ids).astype(np.uint8) for ids in (labels, other))]
+    parts = [np.ascontiguousarray(part.repeat(zoom, 0).repeat(zoom, 1)) for part in parts]
+    edges, _ = cv2.findContours(inside.repeat(zoom, 0).repeat(zoom, 1), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    for part in parts:
+        cv2.drawContours(part, edges, -1, (255, 255, 255), 1)
+    return np.concatenate(parts, 1)
 
-    def report(
-        self,
-        most: int = 20,  # places
-    ) -> str:
-        'What a terminal shows.'
-        if not self.places:
-            return f'{len(self.pictures)} pictures with labels: no place is suspicious'
-        table = self.table.head(most).drop(columns=['height', 'width', 'label_probability', 'probability'])
-        rest = [f'{name} {value:.1%}' for name, value in sorted(self.share.items(), key=lambda x: -x[1])[:3]]
-        return (f'{table.to_string(index=False)}\n{len(self.places)} places in {len(self.pictures)} pictures; of the '
-                f'labels, the surest answer differs most under {", ".join(rest)}')
+# %% ../../nbs/evaluation/label_audit.ipynb #a98ddeb7
+@patch
+def report(
+    self: LabelAudit,
+    most: int = 20,  # places
+) -> str:
+    'What a terminal shows.'
+    if not self.places:
+        return f'{len(self.pictures)} pictures with labels: no place is suspicious'
+    table = self.table.head(most).drop(columns=['height', 'width', 'label_probability', 'probability'])
+    rest = [f'{name} {value:.1%}' for name, value in sorted(self.share.items(), key=lambda x: -x[1])[:3]]
+    return (f'{table.to_string(index=False)}\n{len(self.places)} places in {len(self.pictures)} pictures; of the '
+            f'labels, the surest answer differs most under {", ".join(rest)}')
 
-    def save(
-        self,
-        folder: str | Path,
-        crops: int = 20,  # pictures of the first places
-    ):
-        'places.csv, places.gpkg where pictures have a place on the ground, and crops/0001.png and so on.'
-        folder = Path(folder)
-        write_whole(folder / 'places.csv', csv_text(self.table, index=False))
-        polygons = self.polygons
-        if polygons is not None:
-            write_layer(folder / 'places.gpkg', [polygons] if len(polygons) else [], polygons, 'places', 'Unknown')
 
-        def write(work: Path):
-            for rank in range(1, min(crops, len(self.places)) + 1):
-                write_png(work / f'{rank:04}.png', self.crop(rank))
+@patch
+def save(
+    self: LabelAudit,
+    folder: str | Path,
+    crops: int = 20,  # pictures of the first places
+):
+    'places.csv, places.gpkg where pictures have a place on the ground, and crops/0001.png and so on.'
+    folder = Path(folder)
+    write_whole(folder / 'places.csv', csv_text(self.table, index=False))
+    polygons = self.polygons
+    if polygons is not None:
+        write_layer(folder / 'places.gpkg', [polygons] if len(polygons) else [], polygons, 'places', 'Unknown')
 
-        fill_folder(folder / 'crops', write, True, 'out')
+    def write(work: Path):
+        for rank in range(1, min(crops, len(self.places)) + 1):
+            write_png(work / f'{rank:04}.png', self.crop(rank))
+
+    fill_folder(folder / 'crops', write, True, 'out')
 
 # %% ../../nbs/evaluation/label_audit.ipynb #482de695
 def check_whole(**values: tuple[Any, int, int]):  # value, least, most

@@ -23,6 +23,7 @@ from unittest import mock
 
 import albumentations as A
 import torch
+from fastcore.basics import patch
 from torch import nn
 
 from ..data.augment import IMAGENET_MEAN, IMAGENET_STD, band_values
@@ -90,58 +91,74 @@ class Built:
     def keys(self) -> list[str]:
         return [key for key, _ in self.cli.config.items(branches=False)]
 
-    def rates(
-        self,
-        part: str = '',  # of the groups' names; '': all
-    ) -> list[float]:  # from the lowest to the highest
-        'The rates at which groups of parameters learn, before the schedule.'
-        groups = [g for g in self.optimizer.param_groups if not part or g['name'].split('/')[0] == part]
-        return sorted({g.get('initial_lr', g['lr']) for g in groups})
-
     @functools.cached_property
     def curve(self) -> list[float]:  # of all steps
         'The highest rate over the run.'
         return lr_curve(self.task.schedule, self.steps_per_epoch, self.trainer.max_epochs, self.rates()[-1])
 
-    @property
-    def rising(self) -> int:
-        'Steps until the rate is at its highest.'
-        return self.curve.index(max(self.curve)) + 1
+# %% ../../nbs/evaluation/published_rows.ipynb #eff755e9
+@patch
+def rates(
+    self: Built,
+    part: str = '',  # of the groups' names; '': all
+) -> list[float]:  # from the lowest to the highest
+    'The rates at which groups of parameters learn, before the schedule.'
+    groups = [g for g in self.optimizer.param_groups if not part or g['name'].split('/')[0] == part]
+    return sorted({g.get('initial_lr', g['lr']) for g in groups})
 
-    @property
-    def decay(self) -> float:
-        'Weight decay of what is decayed.'
-        return max(g['weight_decay'] for g in self.optimizer.param_groups)
 
-    def step(
-        self,
-        kind: type,  # of transform
-    ) -> Any:  # None where there is none
-        'A transform of the training pipeline.'
-        return next((s for s in self.data.augment.pipeline(True).steps() if isinstance(s, kind)), None)
+@patch(as_prop=True)
+def rising(self: Built) -> int:
+    'Steps until the rate is at its highest.'
+    return self.curve.index(max(self.curve)) + 1
 
-    def stopping(self) -> EarlyStopping | None:
-        'What stops the run early.'
-        return next((c for c in self.trainer.callbacks if isinstance(c, EarlyStopping)), None)
 
-    def ema(self) -> float | None:
-        'Decay of the average.'
-        return next((c.decay for c in self.trainer.callbacks if isinstance(c, EMA)), None)
+@patch(as_prop=True)
+def decay(self: Built) -> float:
+    'Weight decay of what is decayed.'
+    return max(g['weight_decay'] for g in self.optimizer.param_groups)
 
-    def weight(self, term: str) -> float:
-        'Weight of a term of the loss.'
-        return self.loss.weights[list(self.loss.terms).index(term)]
 
-    def jitter(self) -> tuple[float, ...]:  # brightness, contrast, saturation, hue
-        'Half the ranges of the colour jitter.'
-        step = self.step(A.ColorJitter)
-        return tuple(round((r[1] - r[0]) / 2, 6) for r in (step.brightness, step.contrast, step.saturation, step.hue))
+@patch
+def step(
+    self: Built,
+    kind: type,  # of transform
+) -> Any:  # None where there is none
+    'A transform of the training pipeline.'
+    return next((s for s in self.data.augment.pipeline(True).steps() if isinstance(s, kind)), None)
 
-    def drop(self) -> float:
-        'The dropout of the network, which is one for all its layers.'
-        kinds = (nn.Dropout, nn.Dropout2d)
-        [p] = {m.p for m in self.network.modules() if isinstance(m, kinds) and m.p}
-        return p
+
+@patch
+def stopping(self: Built) -> EarlyStopping | None:
+    'What stops the run early.'
+    return next((c for c in self.trainer.callbacks if isinstance(c, EarlyStopping)), None)
+
+# %% ../../nbs/evaluation/published_rows.ipynb #d5c8bc1c
+@patch
+def ema(self: Built) -> float | None:
+    'Decay of the average.'
+    return next((c.decay for c in self.trainer.callbacks if isinstance(c, EMA)), None)
+
+
+@patch
+def weight(self: Built, term: str) -> float:
+    'Weight of a term of the loss.'
+    return self.loss.weights[list(self.loss.terms).index(term)]
+
+
+@patch
+def jitter(self: Built) -> tuple[float, ...]:  # brightness, contrast, saturation, hue
+    'Half the ranges of the colour jitter.'
+    step = self.step(A.ColorJitter)
+    return tuple(round((r[1] - r[0]) / 2, 6) for r in (step.brightness, step.contrast, step.saturation, step.hue))
+
+
+@patch
+def drop(self: Built) -> float:
+    'The dropout of the network, which is one for all its layers.'
+    kinds = (nn.Dropout, nn.Dropout2d)
+    [p] = {m.p for m in self.network.modules() if isinstance(m, kinds) and m.p}
+    return p
 
 # %% ../../nbs/evaluation/published_rows.ipynb #rows-08
 @dataclass(frozen=True)

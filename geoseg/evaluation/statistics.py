@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
+from fastcore.basics import patch
 
 from ..core.errors import ConfigError
 from ..core.files import write_whole
@@ -54,62 +55,69 @@ class BandStatistics:
         lowest = int(np.iinfo(kind).min) if whole and kind.kind != 'b' else 0
         return cls(bits, lowest, counts=np.zeros(1 << (bits or KEPT), np.int64))
 
-    def add(
-        self,
-        values: np.ndarray,  # [N]; those without data left out
-        missing: int = 0,  # how many were left out
-    ):
-        'Count more values.'
-        if self.bits is None:
-            known = np.isfinite(values)
-            missing, values = missing + int((~known).sum()), values[known]
-        self.missing += missing
-        if not len(values):
-            return
-        if self.bits is None:
-            bits = values.astype(np.float32).view(np.uint32)
-            ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))  # as integers they sort as the floats do
-            keys, counts = np.unique(ordered >> np.uint32(32 - KEPT), return_counts=True)
-            self.counts[keys] += counts
-        else:
-            self.counts += np.bincount(values.astype(np.int64) - self.lowest, minlength=1 << self.bits)
-        values = values.astype(np.float64)
-        mean = float(values.mean())
-        self.merge(BandStatistics(count=len(values), mean=mean, squares=float(np.square(values - mean).sum()),
-                                  least=float(values.min()), most=float(values.max())))
+# %% ../../nbs/evaluation/statistics.ipynb #d08d71f4
+@patch
+def add(
+    self: BandStatistics,
+    values: np.ndarray,  # [N]; those without data left out
+    missing: int = 0,  # how many were left out
+):
+    'Count more values.'
+    if self.bits is None:
+        known = np.isfinite(values)
+        missing, values = missing + int((~known).sum()), values[known]
+    self.missing += missing
+    if not len(values):
+        return
+    if self.bits is None:
+        bits = values.astype(np.float32).view(np.uint32)
+        ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))  # as integers they sort as the floats do
+        keys, counts = np.unique(ordered >> np.uint32(32 - KEPT), return_counts=True)
+        self.counts[keys] += counts
+    else:
+        self.counts += np.bincount(values.astype(np.int64) - self.lowest, minlength=1 << self.bits)
+    values = values.astype(np.float64)
+    mean = float(values.mean())
+    self.merge(BandStatistics(count=len(values), mean=mean, squares=float(np.square(values - mean).sum()),
+                              least=float(values.min()), most=float(values.max())))
 
-    def merge(
-        self,
-        other: 'BandStatistics',  # of other pixels
-    ):
-        'Count what was counted elsewhere.'
-        count = self.count + other.count
-        if other.count:
-            step = other.mean - self.mean
-            self.squares += other.squares + step ** 2 * self.count * other.count / count
-            self.mean += step * other.count / count
-            self.least, self.most = min(self.least, other.least), max(self.most, other.most)
-        self.count, self.missing = count, self.missing + other.missing
-        if len(other.counts):
-            self.counts = self.counts + other.counts
 
-    @property
-    def std(self) -> float:
-        return float(np.sqrt(self.squares / self.count)) if self.count else np.nan
+@patch
+def merge(
+    self: BandStatistics,
+    other: 'BandStatistics',  # of other pixels
+):
+    'Count what was counted elsewhere.'
+    count = self.count + other.count
+    if other.count:
+        step = other.mean - self.mean
+        self.squares += other.squares + step ** 2 * self.count * other.count / count
+        self.mean += step * other.count / count
+        self.least, self.most = min(self.least, other.least), max(self.most, other.most)
+    self.count, self.missing = count, self.missing + other.missing
+    if len(other.counts):
+        self.counts = self.counts + other.counts
 
-    def percentile(
-        self,
-        share: float,  # 0 to 100
-    ) -> float:  # NaN without values
-        'The smallest value that so many percent of the values do not exceed.'
-        if not self.count:
-            return np.nan
-        key = int(np.searchsorted(self.counts.cumsum(), max(share / 100 * self.count, 1)))
-        if self.bits is not None:
-            return float(key + self.lowest)
-        ordered = np.uint32((key << (32 - KEPT)) | (1 << (31 - KEPT)))  # the middle of the bin
-        bits = ordered & np.uint32(0x7fffffff) if ordered >> 31 else ~ordered
-        return float(np.clip(np.array(bits, np.uint32).view(np.float32), self.least, self.most))
+# %% ../../nbs/evaluation/statistics.ipynb #cc864bf3
+@patch(as_prop=True)
+def std(self: BandStatistics) -> float:
+    return float(np.sqrt(self.squares / self.count)) if self.count else np.nan
+
+
+@patch
+def percentile(
+    self: BandStatistics,
+    share: float,  # 0 to 100
+) -> float:  # NaN without values
+    'The smallest value that so many percent of the values do not exceed.'
+    if not self.count:
+        return np.nan
+    key = int(np.searchsorted(self.counts.cumsum(), max(share / 100 * self.count, 1)))
+    if self.bits is not None:
+        return float(key + self.lowest)
+    ordered = np.uint32((key << (32 - KEPT)) | (1 << (31 - KEPT)))  # the middle of the bin
+    bits = ordered & np.uint32(0x7fffffff) if ordered >> 31 else ~ordered
+    return float(np.clip(np.array(bits, np.uint32).view(np.float32), self.least, self.most))
 
 # %% ../../nbs/evaluation/statistics.ipynb #d57afa88
 PERCENTILES = (1, 2, 25, 50, 75, 98, 99)

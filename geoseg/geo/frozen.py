@@ -65,7 +65,7 @@ class FrozenMemory(nn.Module):
         self.register_buffer('grid', grid)
         self.register_buffer('corner', corner)
 
-# %% ../../nbs/geo/frozen.ipynb #d4cb304d
+# %% ../../nbs/geo/frozen.ipynb #a1e7120e
 @patch
 def forward(
     self: FrozenMemory,

@@ -93,22 +93,26 @@ class GeoMemory(nn.Module):
         return (f'dim={self.dim}, slots={self.slots}, radius={self.radius:g} m, classes={self.classes}, '
                 f'{len(self)} entries')
 
-    def squares(
-        self,
-        xy: Tensor,  # [N, 2]: metres
-    ) -> Tensor:  # int64 [N, 2]: column, row; 0 where a position is not finite
-        'The squares of positions.'
-        return (xy / self.radius).floor().nan_to_num(0, 0, 0).long()
+# %% ../../nbs/geo/memory.ipynb #e5abf51e
+@patch
+def squares(
+    self: GeoMemory,
+    xy: Tensor,  # [N, 2]: metres
+) -> Tensor:  # int64 [N, 2]: column, row; 0 where a position is not finite
+    'The squares of positions.'
+    return (xy / self.radius).floor().nan_to_num(0, 0, 0).long()
 
-    def find(
-        self,
-        keys: Tensor,  # int64 [...]
-    ) -> Tensor:  # int64 [...]: rows of the tables, -1 where there is none
-        'Where squares lie.'
-        if not len(self.keys):
-            return torch.full_like(keys, -1)
-        at = torch.searchsorted(self.keys, keys).clamp_(max=len(self.keys) - 1)
-        return torch.where(self.keys[at] == keys, self.rows[at], -1)
+
+@patch
+def find(
+    self: GeoMemory,
+    keys: Tensor,  # int64 [...]
+) -> Tensor:  # int64 [...]: rows of the tables, -1 where there is none
+    'Where squares lie.'
+    if not len(self.keys):
+        return torch.full_like(keys, -1)
+    at = torch.searchsorted(self.keys, keys).clamp_(max=len(self.keys) - 1)
+    return torch.where(self.keys[at] == keys, self.rows[at], -1)
 
 # %% ../../nbs/geo/memory.ipynb #40aef8b0
 @patch

@@ -19,6 +19,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from fastcore.basics import patch
 
 from ..core.cluster import Workers
 from ..core.errors import ConfigError, UnknownKey, nearest
@@ -135,69 +136,81 @@ class Trained:
             raise ConfigError(f'{self.path}: its run is not here; say where the answers go, with out=FOLDER')
         return Path(out).expanduser() if out is not None else self.run.folder / 'predictions'
 
-    def open(
-        self,
-        data: Any = None,  # a data set; None: the run's own
-    ) -> RecipeCLI:
-        'Task and data set, built.'
-        if self.run is None:
-            raise FileNotFoundError(f'{self.path}: its run is not here (no '
-                                    f'{run_folder(self.path) / "config.yaml"}); name files or a folder of them')
-        return self.run.open(data, self.overrides)
+# %% ../../nbs/inference/answer.ipynb #e1a75dee
+@patch
+def settings(
+    self: Trained,
+    *extra: str,  # names that the run may not know
+) -> dict[str, Any]:  # of the data module; `network`: what overrides set of the network
+    'How the data were read, with the overrides.'
+    if extra not in self._settings:
+        self._settings[extra] = self._read_settings(extra)
+    return dict(self._settings[extra])
 
-    def settings(
-        self,
-        *extra: str,  # names that the run may not know
-    ) -> dict[str, Any]:  # of the data module; `network`: what overrides set of the network
-        'How the data were read, with the overrides.'
-        if extra not in self._settings:
-            self._settings[extra] = self._read_settings(extra)
-        return dict(self._settings[extra])
 
-    def _read_settings(self, extra: Sequence[str]) -> dict[str, Any]:
-        known, given = self.recorded(), dict(self.overrides)
-        own = {key: given.pop(key) for key in extra if key in given and key not in known}
-        own = {key: parse_yaml(value, key) if isinstance(value, str) else value for key, value in own.items()}
-        if self.run is not None:
-            config = parse_run(self.run.folder, given).config
-            return config.data.init_args.as_dict() | own | {'network': chosen_settings(config, given)}
-        network = self.card['network'].get('init_args') or {}
-        augment = dict(known.get('augment') or {})
-        for key, value in given.items():
-            name = key.rpartition('.')[2]
-            if not any(name in names for names in (known, network, augment)):
-                names = [*known, *network, *augment]
-                raise UnknownKey(key, names)
-            if name in augment:
-                augment[name] = value
-        chosen = {key.rpartition('.')[2]: value for key, value in given.items()}
-        return (known | {'augment': augment} | {k: v for k, v in chosen.items() if k in known} | own
-                | {'network': {k: v for k, v in chosen.items() if k in network}})
+@patch
+def _read_settings(self: Trained, extra: Sequence[str]) -> dict[str, Any]:
+    known, given = self.recorded(), dict(self.overrides)
+    own = {key: given.pop(key) for key in extra if key in given and key not in known}
+    own = {key: parse_yaml(value, key) if isinstance(value, str) else value for key, value in own.items()}
+    if self.run is not None:
+        config = parse_run(self.run.folder, given).config
+        return config.data.init_args.as_dict() | own | {'network': chosen_settings(config, given)}
+    network = self.card['network'].get('init_args') or {}
+    augment = dict(known.get('augment') or {})
+    for key, value in given.items():
+        name = key.rpartition('.')[2]
+        if not any(name in names for names in (known, network, augment)):
+            names = [*known, *network, *augment]
+            raise UnknownKey(key, names)
+        if name in augment:
+            augment[name] = value
+    chosen = {key.rpartition('.')[2]: value for key, value in given.items()}
+    return (known | {'augment': augment} | {k: v for k, v in chosen.items() if k in known} | own
+            | {'network': {k: v for k, v in chosen.items() if k in network}})
 
-    def recorded(self) -> dict[str, Any]:
-        'The settings of the data module, as the checkpoint or its run has them.'
-        if 'data' in self.card:
-            return self.card['data']['init_args'] | {'augment': self.card['augment']}
-        return self.run.config['data']['init_args'] if self.run else {'augment': self.card['augment']}
 
-    def predictor(
-        self,
-        request: Request,
-        settings: Mapping[str, Any],  # of `settings`
-    ) -> Predictor:
-        'The network, with the memory that it is asked to use.'
-        return self.prepared(Predictor.load(self.path, settings=settings['network']), request)
+@patch
+def recorded(self: Trained) -> dict[str, Any]:
+    'The settings of the data module, as the checkpoint or its run has them.'
+    if 'data' in self.card:
+        return self.card['data']['init_args'] | {'augment': self.card['augment']}
+    return self.run.config['data']['init_args'] if self.run else {'augment': self.card['augment']}
 
-    def prepared(
-        self,
-        predictor: Predictor,
-        request: Request,
-    ) -> Predictor:
-        'A predictor with the memory that it is asked to use.'
-        use_memory(predictor.network, request.memory)
-        if request.update and predictor.memory is None:
-            raise ConfigError(f'{self.path}: update: this network has no memory')
-        return predictor
+# %% ../../nbs/inference/answer.ipynb #1aa1af4d
+@patch
+def open(
+    self: Trained,
+    data: Any = None,  # a data set; None: the run's own
+) -> RecipeCLI:
+    'Task and data set, built.'
+    if self.run is None:
+        raise FileNotFoundError(f'{self.path}: its run is not here (no '
+                                f'{run_folder(self.path) / "config.yaml"}); name files or a folder of them')
+    return self.run.open(data, self.overrides)
+
+
+@patch
+def predictor(
+    self: Trained,
+    request: Request,
+    settings: Mapping[str, Any],  # of `settings`
+) -> Predictor:
+    'The network, with the memory that it is asked to use.'
+    return self.prepared(Predictor.load(self.path, settings=settings['network']), request)
+
+
+@patch
+def prepared(
+    self: Trained,
+    predictor: Predictor,
+    request: Request,
+) -> Predictor:
+    'A predictor with the memory that it is asked to use.'
+    use_memory(predictor.network, request.memory)
+    if request.update and predictor.memory is None:
+        raise ConfigError(f'{self.path}: update: this network has no memory')
+    return predictor
 
 # %% ../../nbs/inference/answer.ipynb #0c2e19a2
 FINISHED = '.finished.json'  # in a folder of answers: the job, and its files
@@ -290,117 +303,147 @@ class Answer:
         refuse_links(trained.run.folder if request.out is None else self.folder)
         self.check()
 
-    def check(self):
-        'Refuse what is not understood, before any work; subclasses add what they know.'
-        if unknown := [name for name in self.request.options if name not in self.takes]:
-            takes = ', '.join(self.takes) or 'no options'
-            raise ConfigError(f'{", ".join(unknown)}: not for {self.name}; they take {takes}')
-        write = self.request.write
-        wrong = [name for name in write if name not in self.layers]
-        if wrong:
-            known = ', '.join(self.layers) or 'nothing'
-            raise ConfigError(f'write is {wrong[0]!r}{nearest(str(wrong[0]), self.layers)}; for {self.name} there are '
-                              f'{known}: write=ONE or write=ONE,OTHER')
-        if not isinstance(self.request.update, bool):
-            raise ConfigError(f'update is true or false, not {self.request.update!r}')
-        if self.request.where and self.request.update:
-            raise ConfigError('update: a memory is written by one process, in order: not with '
-                              f'{next(name for name in WHERE if name in self.request.options)}')
-        self.check_outputs()
+# %% ../../nbs/inference/answer.ipynb #dc70c6d9
+@patch
+def check(self: Answer):
+    'Refuse what is not understood, before any work; subclasses add what they know.'
+    if unknown := [name for name in self.request.options if name not in self.takes]:
+        takes = ', '.join(self.takes) or 'no options'
+        raise ConfigError(f'{", ".join(unknown)}: not for {self.name}; they take {takes}')
+    write = self.request.write
+    wrong = [name for name in write if name not in self.layers]
+    if wrong:
+        known = ', '.join(self.layers) or 'nothing'
+        raise ConfigError(f'write is {wrong[0]!r}{nearest(str(wrong[0]), self.layers)}; for {self.name} there are '
+                          f'{known}: write=ONE or write=ONE,OTHER')
+    if not isinstance(self.request.update, bool):
+        raise ConfigError(f'update is true or false, not {self.request.update!r}')
+    if self.request.where and self.request.update:
+        raise ConfigError('update: a memory is written by one process, in order: not with '
+                          f'{next(name for name in WHERE if name in self.request.options)}')
+    self.check_outputs()
 
-    def data_paths(self) -> list[Path]:
-        'Files and folders of the data, as far as they are known.'
-        return (paths_of(self.request.data) or []) if self.cli is None else self.cli.datamodule.inputs()
 
-    def outputs(self) -> list[tuple[Path, Any]]:
-        'Each file that will be written, as far as it is known, with what it answers.'
-        return []
+@patch
+def data_paths(self: Answer) -> list[Path]:
+    'Files and folders of the data, as far as they are known.'
+    return (paths_of(self.request.data) or []) if self.cli is None else self.cli.datamodule.inputs()
 
-    def is_ours(self) -> bool:
-        'Whether geoseg has answered into the folder before.'
-        file = self.folder / 'classes.txt'
-        if self.request.out is None or (self.folder / FINISHED).is_file():
-            return True
-        return file.is_file() and file.read_bytes() == self.classes().encode()
 
-    def check_outputs(self):
-        'Refuse to write over an input, and two answers into one file.'
-        outputs = self.outputs()
-        if outputs and self.request.update:
-            outputs += [(self.folder / f'memory.{suffix}', 'the memory') for suffix in ('safetensors', 'json')]
-        memory = [Path(f'{self.request.memory}.{suffix}') for suffix in ('safetensors', 'json')]
-        known = {} if self.request.memory is None else {file.resolve(): file for file in memory}
-        if lost := [target for target, _ in outputs if target.resolve() in known]:
-            raise ConfigError(f'out: {lost[0]} is an input and would be overwritten; choose another folder')
-        check_outputs(self.folder, self.data_paths(), outputs, self.is_ours())
+@patch
+def outputs(self: Answer) -> list[tuple[Path, Any]]:
+    'Each file that will be written, as far as it is known, with what it answers.'
+    return []
 
-    def windows(
-        self,
-        default: int | None = None,  # side where none is asked for
-    ) -> tuple[int | None, int | None]:  # side and overlap, pixels; None: the whole at once
-        'The windows that are asked for; with a stride alone they are as large as the patches of training.'
-        ask, side = self.request, self.request.window
-        if side is None and ask.stride is not None:
-            side = self.trained.recorded().get('patch')
-        side = default if side is None else side
-        overlap = check_views(side, ask.overlap, ask.tta, ask.stride)
-        return side, None if side is None else overlap
 
-    def answer(self) -> Path:  # the folder
-        'Predict and write.'
-        raise NotImplementedError
+@patch
+def is_ours(self: Answer) -> bool:
+    'Whether geoseg has answered into the folder before.'
+    file = self.folder / 'classes.txt'
+    if self.request.out is None or (self.folder / FINISHED).is_file():
+        return True
+    return file.is_file() and file.read_bytes() == self.classes().encode()
 
-    def inputs(self) -> Iterator[Path]:
-        'The files and folders that are read, beside the checkpoint and those of the options.'
-        data = [self.cli.config.data.init_args.get('root')] if self.cli is not None else []
-        if 'remember' in self.trained.recorded():
-            data.append(self.trained.settings().get('root'))
-        for root in data:
-            yield from map(Path, root.values() if isinstance(root, Mapping) else [root] if root is not None else [])
-        yield from self.named() if self.found is not None else ()
 
-    def named(self) -> Iterator[Path]:
-        'The files that were found, and those beside them that are read, too.'
-        yield from self.found.values() if isinstance(self.found, Mapping) else self.found
+@patch
+def check_outputs(self: Answer):
+    'Refuse to write over an input, and two answers into one file.'
+    outputs = self.outputs()
+    if outputs and self.request.update:
+        outputs += [(self.folder / f'memory.{suffix}', 'the memory') for suffix in ('safetensors', 'json')]
+    memory = [Path(f'{self.request.memory}.{suffix}') for suffix in ('safetensors', 'json')]
+    known = {} if self.request.memory is None else {file.resolve(): file for file in memory}
+    if lost := [target for target, _ in outputs if target.resolve() in known]:
+        raise ConfigError(f'out: {lost[0]} is an input and would be overwritten; choose another folder')
+    check_outputs(self.folder, self.data_paths(), outputs, self.is_ours())
 
-    def job(self) -> dict[str, Any]:  # plain values
-        'What the answer depends on.'
-        ask, own = asdict(self.request), ('memory', 'gallery', 'tiles')  # files
-        read = [*self.inputs(), *(ask[name] for name in own if ask[name] is not None)]
-        options = {key: value for key, value in ask.items() if key not in ('data', 'out', *WHERE)}
-        job = {'checkpoint': self.trained.fingerprint, 'options': options, 'overrides': self.trained.overrides,
-               'data': fingerprint(file_states(read, self.folder))}
-        return json.loads(json.dumps(job, default=str))
+# %% ../../nbs/inference/answer.ipynb #fb32a401
+@patch
+def windows(
+    self: Answer,
+    default: int | None = None,  # side where none is asked for
+) -> tuple[int | None, int | None]:  # side and overlap, pixels; None: the whole at once
+    'The windows that are asked for; with a stride alone they are as large as the patches of training.'
+    ask, side = self.request, self.request.window
+    if side is None and ask.stride is not None:
+        side = self.trained.recorded().get('patch')
+    side = default if side is None else side
+    overlap = check_views(side, ask.overlap, ask.tta, ask.stride)
+    return side, None if side is None else overlap
 
-    def once(self) -> Path:  # the folder
-        'Predict and write, unless the same job is finished.'
-        job = self.job()
-        if not is_finished(self.folder, job):
-            with finishing(self.folder, job):
-                self.answer()
-        return self.folder
 
-    def note_split(self, folder: Path | None = None):  # of all files; None: the data set's
-        'Say that a part of a data set is answered, and how all of it is; nothing where files were named.'
-        if self.cli is not None:
-            known = {name.partition('_')[0] for name in self.cli.datamodule.datasets}
-            split = 'predict' if 'predict' in known else 'test'
-            root = next((path for path in self.cli.datamodule.inputs() if path.is_dir()), 'FOLDER')
-            note(f"{root}: a data set, of which the {split} split alone is answered; "
-                 f"data='{{predict: {folder or root}}}' answers all files in the folder")
+@patch
+def note_split(self: Answer, folder: Path | None = None):  # of all files; None: the data set's
+    'Say that a part of a data set is answered, and how all of it is; nothing where files were named.'
+    if self.cli is not None:
+        known = {name.partition('_')[0] for name in self.cli.datamodule.datasets}
+        split = 'predict' if 'predict' in known else 'test'
+        root = next((path for path in self.cli.datamodule.inputs() if path.is_dir()), 'FOLDER')
+        note(f"{root}: a data set, of which the {split} split alone is answered; "
+             f"data='{{predict: {folder or root}}}' answers all files in the folder")
 
-    def classes(self) -> str:
-        'The number and name of each class.'
-        return ''.join(f'{i} {name}\n' for i, name in enumerate(self.trained.scheme.names))
+# %% ../../nbs/inference/answer.ipynb #7dbfae31
+@patch
+def answer(self: Answer) -> Path:  # the folder
+    'Predict and write.'
+    raise NotImplementedError
 
-    def write_classes(self):
-        'classes.txt, before the answers: it tells whose folder this is.'
-        write_whole(self.folder / 'classes.txt', self.classes())
 
-    def write_memory(self, predictor: Predictor):
-        'memory.txt, where the network has a memory.'
-        if predictor.memory is not None:
-            write_whole(self.folder / 'memory.txt', memory_used(predictor.memory, predictor.coverage) + '\n')
+@patch
+def inputs(self: Answer) -> Iterator[Path]:
+    'The files and folders that are read, beside the checkpoint and those of the options.'
+    data = [self.cli.config.data.init_args.get('root')] if self.cli is not None else []
+    if 'remember' in self.trained.recorded():
+        data.append(self.trained.settings().get('root'))
+    for root in data:
+        yield from map(Path, root.values() if isinstance(root, Mapping) else [root] if root is not None else [])
+    yield from self.named() if self.found is not None else ()
+
+
+@patch
+def named(self: Answer) -> Iterator[Path]:
+    'The files that were found, and those beside them that are read, too.'
+    yield from self.found.values() if isinstance(self.found, Mapping) else self.found
+
+
+@patch
+def job(self: Answer) -> dict[str, Any]:  # plain values
+    'What the answer depends on.'
+    ask, own = asdict(self.request), ('memory', 'gallery', 'tiles')  # files
+    read = [*self.inputs(), *(ask[name] for name in own if ask[name] is not None)]
+    options = {key: value for key, value in ask.items() if key not in ('data', 'out', *WHERE)}
+    job = {'checkpoint': self.trained.fingerprint, 'options': options, 'overrides': self.trained.overrides,
+           'data': fingerprint(file_states(read, self.folder))}
+    return json.loads(json.dumps(job, default=str))
+
+
+@patch
+def once(self: Answer) -> Path:  # the folder
+    'Predict and write, unless the same job is finished.'
+    job = self.job()
+    if not is_finished(self.folder, job):
+        with finishing(self.folder, job):
+            self.answer()
+    return self.folder
+
+# %% ../../nbs/inference/answer.ipynb #a72d0c24
+@patch
+def classes(self: Answer) -> str:
+    'The number and name of each class.'
+    return ''.join(f'{i} {name}\n' for i, name in enumerate(self.trained.scheme.names))
+
+
+@patch
+def write_classes(self: Answer):
+    'classes.txt, before the answers: it tells whose folder this is.'
+    write_whole(self.folder / 'classes.txt', self.classes())
+
+
+@patch
+def write_memory(self: Answer, predictor: Predictor):
+    'memory.txt, where the network has a memory.'
+    if predictor.memory is not None:
+        write_whole(self.folder / 'memory.txt', memory_used(predictor.memory, predictor.coverage) + '\n')
 
 # %% ../../nbs/inference/answer.ipynb #9164aff4-2
 def paths_of(

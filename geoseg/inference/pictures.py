@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
@@ -177,100 +178,114 @@ class PictureAnswer(Answer):
     def serves(cls, module) -> bool:
         return isinstance(module, SegmentationData) and module.kind == cls.kind
 
-    def check(self):
-        super().check()
-        ask = self.request
-        self.window, self.overlap = self.windows()
-        if ask.update and (self.window or len(ask.tta)):
-            raise ConfigError('update remembers a picture as it is seen, once: not with window or tta')
-        if ask.gallery is not None and (self.cli is not None or not MapGallery.is_one(ask.gallery)):
-            raise ConfigError(f'gallery: {ask.gallery} is no gallery of a map (geoseg gallery data=MAP)' if self.cli is
-                              None else 'gallery: places photos whose files are named, data=FOLDER; a data set has '
-                              'its own places')
+# %% ../../nbs/inference/pictures.ipynb #f4b10ffb
+@patch
+def check(self: PictureAnswer):
+    super(PictureAnswer, self).check()
+    ask = self.request
+    self.window, self.overlap = self.windows()
+    if ask.update and (self.window or len(ask.tta)):
+        raise ConfigError('update remembers a picture as it is seen, once: not with window or tta')
+    if ask.gallery is not None and (self.cli is not None or not MapGallery.is_one(ask.gallery)):
+        raise ConfigError(f'gallery: {ask.gallery} is no gallery of a map (geoseg gallery data=MAP)' if self.cli is
+                          None else 'gallery: places photos whose files are named, data=FOLDER; a data set has '
+                          'its own places')
 
-    def data_paths(self) -> list[Path]:
-        return super().data_paths() + [*(self.found or {}).values()]
 
-    def outputs(self) -> list[tuple[Path, Any]]:
-        known = {} if self.cli is None else self.cli.datamodule.datasets
-        dataset = known.get('predict', known.get('test'))
-        names = self.found or {name: name for name in getattr(dataset, 'names', ())}
-        outputs = [(self.folder / f'{name}.png', path) for name, path in names.items()]
-        for layer in WRITTEN:
-            if layer in self.request.write:
-                suffix = '.npz' if layer == 'probabilities' else '.png'
-                outputs += [(self.folder / layer / f'{name}{suffix}', f'{layer} of {path}')
-                            for name, path in names.items()]
-        if self.request.gallery is not None:
-            outputs += [(self.folder / 'places' / name, name) for name in ('places.csv', 'gps.csv', *FOOTPRINTS)]
-        return outputs + ([(self.folder / 'classes.txt', 'the classes')] if outputs else [])
+@patch
+def data_paths(self: PictureAnswer) -> list[Path]:
+    return super(PictureAnswer, self).data_paths() + [*(self.found or {}).values()]
 
-    def named(self):
-        yield from super().named()
-        yield next(iter(self.found.values())).parent / 'gps.csv'
 
-    def source(self) -> tuple[Predictor, SegmentationData]:
-        'The network and the pictures.'
-        trained, ask = self.trained, self.request
-        if self.cli is not None:
-            predictor = Predictor(self.cli.model.network, trained.scheme, trained.card, update=ask.update)
-            return trained.prepared(predictor, ask), self.cli.datamodule
-        folders = [path for path in paths_of(ask.data) if path.is_dir()]
-        note_left_out(folders, EXTENSIONS, self.found.values(), 'pictures')
-        settings = trained.settings()
-        if settings.get('remember') is not None:  # pictures of the run's own data set
-            self.cli = trained.open()
-        predictor = trained.predictor(ask, settings) if self.cli is None else self.source()[0]
-        predictor.update = ask.update
-        augment = Augment(**{key: tuple(value) if isinstance(value, list) else value
-                             for key, value in (settings['augment'] or {}).items()})
-        frame = trained.frame
-        placed = frame is not None and frame.on_globe and 'xy' in network_reads(predictor.network)
-        data = PictureFiles(self.found, trained.scheme, augment, placed, batch_size=settings.get('batch_size', 8),
-                            num_workers=settings.get('num_workers', 0))
-        if placed:
-            data.frame, data.extent = frame, trained.card.get('extent')
-        if ask.gallery is not None:
-            if not placed:
-                raise ConfigError(f'gallery: recipe {trained.recipe} reads no place on the globe; leave gallery out')
-            data.places = self.find_places()
-        return predictor, data
+@patch
+def outputs(self: PictureAnswer) -> list[tuple[Path, Any]]:
+    known = {} if self.cli is None else self.cli.datamodule.datasets
+    dataset = known.get('predict', known.get('test'))
+    names = self.found or {name: name for name in getattr(dataset, 'names', ())}
+    outputs = [(self.folder / f'{name}.png', path) for name, path in names.items()]
+    for layer in WRITTEN:
+        if layer in self.request.write:
+            suffix = '.npz' if layer == 'probabilities' else '.png'
+            outputs += [(self.folder / layer / f'{name}{suffix}', f'{layer} of {path}')
+                        for name, path in names.items()]
+    if self.request.gallery is not None:
+        outputs += [(self.folder / 'places' / name, name) for name in ('places.csv', 'gps.csv', *FOOTPRINTS)]
+    return outputs + ([(self.folder / 'classes.txt', 'the classes')] if outputs else [])
 
-    def find_places(self) -> pd.DataFrame:  # lat, long by name; NaN: not on the map
-        'Where the photos lie on the map of the gallery.'
-        files = {Path(name).with_name(path.name).as_posix(): path for name, path in self.found.items()}
-        self.write_classes()
-        places = place_on_map(files, self.request.gallery, self.folder / 'places')
-        best = places[places['rank'] == 1].set_index('photo').loc[list(files)]
-        log.info('%s: %d of %d photos are on the map', self.request.gallery, best.on_map.sum(), len(best))
-        at = best[['refined_lat', 'refined_long']].where(best.on_map, axis=0)
-        return at.set_axis(['lat', 'long'], axis=1).set_axis(list(self.found))
 
-    def answer(self) -> Path:
-        ask, steps, (predictor, source) = self.request, self.request.postprocess, self.source()
-        size = source.augment.image_size
-        if self.window and size and self.window >= max(size):
-            raise ConfigError(f'window: pictures are brought to {size[0]} x {size[1]} pixels first, which one window '
-                              f'of {self.window} covers; set image_size=null, and windows slide over them as they are')
-        source.augment, places = replace(source.augment, center_crop=None), source.batch_size  # all of a picture
-        if isinstance(source, ImageData) and source.augment.image_size is None:
-            source.batch_size = 1  # each has its own size
-        batches = source.predict_dataloader()
-        self.check_outputs()
-        self.note_split()
-        if steps.min_area is not None and batches.dataset[0]['xy'].ndim != 3:
-            raise ConfigError('postprocess: min_area needs georeferenced images; use min_pixels')
-        self.write_classes()
-        own = source if self.cli is None else self.cli.datamodule
-        own.setup()
-        if predictor.memory is not None and 'remember' in own.datasets:
-            predictor.remember(own.plain_loader('remember'))
-        done = 0
-        for batch in tqdm(batches, 'predict', disable=in_notebook() or None):
-            rows = probability_rows(predictor, batch, self.window, self.overlap, ask.tta, places)
-            write_masks(batches.dataset, done, batch, rows, steps, self.folder, predictor.scheme, ask.write)
-            done += len(batch['name'])
-        self.write_memory(predictor)
-        if ask.update:
-            predictor.memory.save(self.folder / 'memory')
-        return self.folder
+@patch
+def named(self: PictureAnswer):
+    yield from super(PictureAnswer, self).named()
+    yield next(iter(self.found.values())).parent / 'gps.csv'
+
+# %% ../../nbs/inference/pictures.ipynb #a0791ad6
+@patch
+def source(self: PictureAnswer) -> tuple[Predictor, SegmentationData]:
+    'The network and the pictures.'
+    trained, ask = self.trained, self.request
+    if self.cli is not None:
+        predictor = Predictor(self.cli.model.network, trained.scheme, trained.card, update=ask.update)
+        return trained.prepared(predictor, ask), self.cli.datamodule
+    folders = [path for path in paths_of(ask.data) if path.is_dir()]
+    note_left_out(folders, EXTENSIONS, self.found.values(), 'pictures')
+    settings = trained.settings()
+    if settings.get('remember') is not None:  # pictures of the run's own data set
+        self.cli = trained.open()
+    predictor = trained.predictor(ask, settings) if self.cli is None else self.source()[0]
+    predictor.update = ask.update
+    augment = Augment(**{key: tuple(value) if isinstance(value, list) else value
+                         for key, value in (settings['augment'] or {}).items()})
+    frame = trained.frame
+    placed = frame is not None and frame.on_globe and 'xy' in network_reads(predictor.network)
+    data = PictureFiles(self.found, trained.scheme, augment, placed, batch_size=settings.get('batch_size', 8),
+                        num_workers=settings.get('num_workers', 0))
+    if placed:
+        data.frame, data.extent = frame, trained.card.get('extent')
+    if ask.gallery is not None:
+        if not placed:
+            raise ConfigError(f'gallery: recipe {trained.recipe} reads no place on the globe; leave gallery out')
+        data.places = self.find_places()
+    return predictor, data
+
+
+@patch
+def find_places(self: PictureAnswer) -> pd.DataFrame:  # lat, long by name; NaN: not on the map
+    'Where the photos lie on the map of the gallery.'
+    files = {Path(name).with_name(path.name).as_posix(): path for name, path in self.found.items()}
+    self.write_classes()
+    places = place_on_map(files, self.request.gallery, self.folder / 'places')
+    best = places[places['rank'] == 1].set_index('photo').loc[list(files)]
+    log.info('%s: %d of %d photos are on the map', self.request.gallery, best.on_map.sum(), len(best))
+    at = best[['refined_lat', 'refined_long']].where(best.on_map, axis=0)
+    return at.set_axis(['lat', 'long'], axis=1).set_axis(list(self.found))
+
+# %% ../../nbs/inference/pictures.ipynb #04d32189
+@patch
+def answer(self: PictureAnswer) -> Path:
+    ask, steps, (predictor, source) = self.request, self.request.postprocess, self.source()
+    size = source.augment.image_size
+    if self.window and size and self.window >= max(size):
+        raise ConfigError(f'window: pictures are brought to {size[0]} x {size[1]} pixels first, which one window '
+                          f'of {self.window} covers; set image_size=null, and windows slide over them as they are')
+    source.augment, places = replace(source.augment, center_crop=None), source.batch_size  # all of a picture
+    if isinstance(source, ImageData) and source.augment.image_size is None:
+        source.batch_size = 1  # each has its own size
+    batches = source.predict_dataloader()
+    self.check_outputs()
+    self.note_split()
+    if steps.min_area is not None and batches.dataset[0]['xy'].ndim != 3:
+        raise ConfigError('postprocess: min_area needs georeferenced images; use min_pixels')
+    self.write_classes()
+    own = source if self.cli is None else self.cli.datamodule
+    own.setup()
+    if predictor.memory is not None and 'remember' in own.datasets:
+        predictor.remember(own.plain_loader('remember'))
+    done = 0
+    for batch in tqdm(batches, 'predict', disable=in_notebook() or None):
+        rows = probability_rows(predictor, batch, self.window, self.overlap, ask.tta, places)
+        write_masks(batches.dataset, done, batch, rows, steps, self.folder, predictor.scheme, ask.write)
+        done += len(batch['name'])
+    self.write_memory(predictor)
+    if ask.update:
+        predictor.memory.save(self.folder / 'memory')
+    return self.folder

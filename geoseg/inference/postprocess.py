@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 
 from ..data.augment import IGNORE
@@ -219,28 +220,32 @@ class Postprocess:
             raise ConfigError(f'postprocess is {settings!r}, expected a mapping such as {{open: 3, min_pixels: 64}}')
         return _known(cls, settings or {}, '')
 
-    def refine(
-        self,
-        probs: Tensor,  # float32 [K, H, W]
-        picture: np.ndarray,  # float [H, W, C], 0..1
-    ) -> Tensor:  # float32 [K, H, W]
-        'The steps that need probabilities.'
-        return dense_crf(probs, picture, self.crf) if self.crf else probs
+# %% ../../nbs/inference/postprocess.ipynb #4fa9a327
+@patch
+def refine(
+    self: Postprocess,
+    probs: Tensor,  # float32 [K, H, W]
+    picture: np.ndarray,  # float [H, W, C], 0..1
+) -> Tensor:  # float32 [K, H, W]
+    'The steps that need probabilities.'
+    return dense_crf(probs, picture, self.crf) if self.crf else probs
 
-    def clean(
-        self,
-        mask: np.ndarray,  # integer [H, W], IGNORE where unknown
-        area: float | None = None,  # of a pixel, m²; needed for `min_area`
-    ) -> np.ndarray:  # as `mask`
-        'The steps on a class map.'
-        for step, size in ((open_classes, self.open), (close_classes, self.close)):
-            mask = step(mask, size) if size else mask
-        least = self.min_pixels
-        if self.min_area is not None:
-            if area is None:
-                raise ConfigError('postprocess: min_area needs georeferenced images; use min_pixels')
-            least = int(np.ceil(self.min_area / area))
-        return remove_small(mask, least) if least else mask
+
+@patch
+def clean(
+    self: Postprocess,
+    mask: np.ndarray,  # integer [H, W], IGNORE where unknown
+    area: float | None = None,  # of a pixel, m²; needed for `min_area`
+) -> np.ndarray:  # as `mask`
+    'The steps on a class map.'
+    for step, size in ((open_classes, self.open), (close_classes, self.close)):
+        mask = step(mask, size) if size else mask
+    least = self.min_pixels
+    if self.min_area is not None:
+        if area is None:
+            raise ConfigError('postprocess: min_area needs georeferenced images; use min_pixels')
+        least = int(np.ceil(self.min_area / area))
+    return remove_small(mask, least) if least else mask
 
 # %% ../../nbs/inference/postprocess.ipynb #711ece0f-2
 def _known(kind: type, settings: Mapping[str, Any], prefix: str):

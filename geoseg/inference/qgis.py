@@ -149,7 +149,7 @@ def attribute_table(
     categories = node('CategoryNames', *(node('Category', text=name) for name in names))
     return tostring(node('PAMDataset', node('PAMRasterBand', categories, table, band=1)), encoding='unicode') + '\n'
 
-
+# %% ../../nbs/inference/qgis.ipynb #15e24937
 def style_files(
     raster: str | Path,
     classes: bool = True,  # a class map
@@ -167,7 +167,7 @@ def write_kept(path: Path, content: str):
     else:
         write_whole(path, content)
 
-
+# %% ../../nbs/inference/qgis.ipynb #4b06ea07
 def style_classes(
     raster: str | Path,  # a class map, that is there
     names: Sequence[str],

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import rasterio
+from fastcore.basics import patch
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
@@ -67,72 +68,82 @@ class WholeRaster:
         factors = [self.reader.blocks.handle(file, self.a.within).overviews(1) for file in self.a.images]
         return longer > READ and any(longer > READ * max(f, default=1) for f in factors)
 
-    def prepare(
-        self,
-        say: Callable[[int, int], None] = lambda done, count: None,  # progress
-    ):
-        'Make the copy where the file lacks overviews; once, in the cache.'
-        if self.copy is None and self.lacks_overviews:
-            fill_folder(self.folder, lambda work: self._reduce(work, say))
-            self.copy = open_raster(self.folder / 'overview.tif')
+# %% ../../nbs/lab/whole.ipynb #651d504e
+@patch
+def prepare(
+    self: WholeRaster,
+    say: Callable[[int, int], None] = lambda done, count: None,  # progress
+):
+    'Make the copy where the file lacks overviews; once, in the cache.'
+    if self.copy is None and self.lacks_overviews:
+        fill_folder(self.folder, lambda work: self._reduce(work, say))
+        self.copy = open_raster(self.folder / 'overview.tif')
 
-    def _reduce(self, work: Path, say: Callable[[int, int], None]):
-        height, width = -(-self.a.height // FACTOR), -(-self.a.width // FACTOR)
-        places = [(row, col) for row in range(0, height, TILE) for col in range(0, width, TILE)]
-        with writing(work / 'overview.tif') as draft:
-            with rasterio.open(draft, 'w', driver='GTiff', height=height, width=width, count=len(self.bands),
-                               dtype='uint8', tiled=True, blockxsize=256, blockysize=256, compress='deflate',
-                               zlevel=1, bigtiff='IF_SAFER') as file:
-                for i, (row, col) in enumerate(places):
-                    say(i, len(places))
-                    h, w = min(TILE, height - row), min(TILE, width - col)
-                    picture = self._pixels(row * FACTOR, col * FACTOR, min(h * FACTOR, self.a.height - row * FACTOR),
-                                           min(w * FACTOR, self.a.width - col * FACTOR), None)
-                    small = cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA).reshape(h, w, -1)
-                    file.write(small.transpose(2, 0, 1), window=Window(col, row, w, h))
-            factors = [2 ** n for n in range(1, 12) if max(height, width) > READ // 4 * 2 ** n]
-            if factors:
-                with rasterio.open(draft, 'r+', driver='GTiff') as file:
-                    file.build_overviews(factors, Resampling.average)
 
-    def _pixels(self, row, col, height, width, shape) -> np.ndarray:  # uint8 [h, w, C]
-        values, valid = read_image(self.a, self.bands, self.reader.blocks, Window(col, row, width, height), shape)
-        if values.dtype != np.uint8 or self.a.scales:
-            values = np.nan_to_num((values - self.low) / (self.high - self.low) * 255).clip(0, 255).astype(np.uint8)
-        values[~valid] = 0
-        return values
+@patch
+def _reduce(self: WholeRaster, work: Path, say: Callable[[int, int], None]):
+    height, width = -(-self.a.height // FACTOR), -(-self.a.width // FACTOR)
+    places = [(row, col) for row in range(0, height, TILE) for col in range(0, width, TILE)]
+    with writing(work / 'overview.tif') as draft:
+        with rasterio.open(draft, 'w', driver='GTiff', height=height, width=width, count=len(self.bands),
+                           dtype='uint8', tiled=True, blockxsize=256, blockysize=256, compress='deflate',
+                           zlevel=1, bigtiff='IF_SAFER') as file:
+            for i, (row, col) in enumerate(places):
+                say(i, len(places))
+                h, w = min(TILE, height - row), min(TILE, width - col)
+                picture = self._pixels(row * FACTOR, col * FACTOR, min(h * FACTOR, self.a.height - row * FACTOR),
+                                       min(w * FACTOR, self.a.width - col * FACTOR), None)
+                small = cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA).reshape(h, w, -1)
+                file.write(small.transpose(2, 0, 1), window=Window(col, row, w, h))
+        factors = [2 ** n for n in range(1, 12) if max(height, width) > READ // 4 * 2 ** n]
+        if factors:
+            with rasterio.open(draft, 'r+', driver='GTiff') as file:
+                file.build_overviews(factors, Resampling.average)
 
-    def window(
-        self,
-        row: int,  # of its upper left pixel
-        col: int,
-        height: int,
-        width: int,
-        shape: tuple[int, int],  # at most, of the picture
-    ) -> tuple[tuple[int, int, int, int], np.ndarray]:  # row, column, height, width inside; uint8 [h, w, 3]
-        'A picture of the part of a window that lies on the raster.'
-        top, left = (min(max(int(at), 0), size - 1) for at, size in ((row, self.a.height), (col, self.a.width)))
-        bottom, right = (min(max(int(at), least + 1), size) for at, least, size in (
-            (row + height, top, self.a.height), (col + width, left, self.a.width)))
-        step = max(height / shape[0], width / shape[1], 1)
-        small = max(round((bottom - top) / step), 1), max(round((right - left) / step), 1)
-        if self.copy is None or step < FACTOR:
-            picture = self._pixels(top, left, bottom - top, right - left, small)
-        else:
-            part = Window(left / FACTOR, top / FACTOR, (right - left) / FACTOR, (bottom - top) / FACTOR)
-            picture = self.copy.read(window=part, out_shape=(len(self.bands), *small)).transpose(1, 2, 0)
-        picture = picture if picture.shape[2] == 3 else picture.repeat(3, 2)
-        return (top, left, bottom - top, right - left), np.ascontiguousarray(picture)
 
-    def mask(
-        self,
-        box: tuple[int, int, int, int],  # row, column, height, width, inside of the raster
-        shape: tuple[int, int],  # of the picture
-    ) -> np.ndarray | None:  # uint8 train ids; None: no labels, or too large a window
-        'The labels of a window.'
-        row, col, height, width = box
-        if self.a.mask is None or height * width > LABELLED:
-            return None
-        ids = self.reader.window(self.a, row, col, height, width)[1]
-        rows, cols = (np.arange(n) * size // n for n, size in zip(shape, (height, width), strict=True))
-        return np.ascontiguousarray(ids[rows][:, cols])
+@patch
+def _pixels(self: WholeRaster, row, col, height, width, shape) -> np.ndarray:  # uint8 [h, w, C]
+    values, valid = read_image(self.a, self.bands, self.reader.blocks, Window(col, row, width, height), shape)
+    if values.dtype != np.uint8 or self.a.scales:
+        values = np.nan_to_num((values - self.low) / (self.high - self.low) * 255).clip(0, 255).astype(np.uint8)
+    values[~valid] = 0
+    return values
+
+# %% ../../nbs/lab/whole.ipynb #744abc24
+@patch
+def window(
+    self: WholeRaster,
+    row: int,  # of its upper left pixel
+    col: int,
+    height: int,
+    width: int,
+    shape: tuple[int, int],  # at most, of the picture
+) -> tuple[tuple[int, int, int, int], np.ndarray]:  # row, column, height, width inside; uint8 [h, w, 3]
+    'A picture of the part of a window that lies on the raster.'
+    top, left = (min(max(int(at), 0), size - 1) for at, size in ((row, self.a.height), (col, self.a.width)))
+    bottom, right = (min(max(int(at), least + 1), size) for at, least, size in (
+        (row + height, top, self.a.height), (col + width, left, self.a.width)))
+    step = max(height / shape[0], width / shape[1], 1)
+    small = max(round((bottom - top) / step), 1), max(round((right - left) / step), 1)
+    if self.copy is None or step < FACTOR:
+        picture = self._pixels(top, left, bottom - top, right - left, small)
+    else:
+        part = Window(left / FACTOR, top / FACTOR, (right - left) / FACTOR, (bottom - top) / FACTOR)
+        picture = self.copy.read(window=part, out_shape=(len(self.bands), *small)).transpose(1, 2, 0)
+    picture = picture if picture.shape[2] == 3 else picture.repeat(3, 2)
+    return (top, left, bottom - top, right - left), np.ascontiguousarray(picture)
+
+
+@patch
+def mask(
+    self: WholeRaster,
+    box: tuple[int, int, int, int],  # row, column, height, width, inside of the raster
+    shape: tuple[int, int],  # of the picture
+) -> np.ndarray | None:  # uint8 train ids; None: no labels, or too large a window
+    'The labels of a window.'
+    row, col, height, width = box
+    if self.a.mask is None or height * width > LABELLED:
+        return None
+    ids = self.reader.window(self.a, row, col, height, width)[1]
+    rows, cols = (np.arange(n) * size // n for n, size in zip(shape, (height, width), strict=True))
+    return np.ascontiguousarray(ids[rows][:, cols])

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import timm
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .encoders import Pyramid
@@ -87,50 +88,56 @@ class CrossView(nn.Module):
         'The factor of cosines in the loss.'
         return self.log_scale.clamp(max=math.log(self.largest_scale)).exp()
 
-    def own_names(
-        self,
-        weights: Mapping[str, Tensor],  # of this class; of a timm network, alone or as `model`; of two
-    ) -> dict[str, Tensor]:
-        'Weights by the names that they have here; a scale may be missing, one encoder may be that of both roles.'
-        scale = weights.get('log_scale', weights.get('logit_scale', self.log_scale.detach()))
-        rest = {name: value for name, value in weights.items() if name not in ('log_scale', 'logit_scale')}
-        for query, gallery in TWO_ENCODERS:
-            photos, tiles = ({name.removeprefix(role).removeprefix('model.'): value for name, value in rest.items()
-                              if name.startswith(role)} for role in (query, gallery))
-            if photos and tiles:
-                break
-        else:
-            photos = tiles = {re.sub(r'^(encoder|model)\.', '', name): value for name, value in rest.items()}
-        if isinstance(self.encoder, PooledMaps):  # under the names of transformers
-            forms = self.encoder.foreign_names([f'encoder.{name}' for name in self.encoder.state_dict()], 'encoder.')
-            form = max(forms, key=lambda form: len(form.keys() & photos.keys()))
-            photos, tiles = ({form[name].removeprefix('encoder.') if name in form else name: value
-                              for name, value in part.items()} for part in (photos, tiles))
-        own = {'log_scale': scale.reshape(())} | {f'encoder.{name}': value for name, value in photos.items()}
-        if self.gallery_encoder is not None:
-            return own | {f'gallery_encoder.{name}': value for name, value in tiles.items()}
-        if photos.keys() != tiles.keys() or not all(torch.equal(photos[name], tiles[name]) for name in photos):
-            raise ValueError('holds two encoders that differ; set share_weights: false')
-        return own
+# %% ../../nbs/models/crossview.ipynb #ee35209e
+@patch
+def own_names(
+    self: CrossView,
+    weights: Mapping[str, Tensor],  # of this class; of a timm network, alone or as `model`; of two
+) -> dict[str, Tensor]:
+    'Weights by the names that they have here; a scale may be missing, one encoder may be that of both roles.'
+    scale = weights.get('log_scale', weights.get('logit_scale', self.log_scale.detach()))
+    rest = {name: value for name, value in weights.items() if name not in ('log_scale', 'logit_scale')}
+    for query, gallery in TWO_ENCODERS:
+        photos, tiles = ({name.removeprefix(role).removeprefix('model.'): value for name, value in rest.items()
+                          if name.startswith(role)} for role in (query, gallery))
+        if photos and tiles:
+            break
+    else:
+        photos = tiles = {re.sub(r'^(encoder|model)\.', '', name): value for name, value in rest.items()}
+    if isinstance(self.encoder, PooledMaps):  # under the names of transformers
+        forms = self.encoder.foreign_names([f'encoder.{name}' for name in self.encoder.state_dict()], 'encoder.')
+        form = max(forms, key=lambda form: len(form.keys() & photos.keys()))
+        photos, tiles = ({form[name].removeprefix('encoder.') if name in form else name: value
+                          for name, value in part.items()} for part in (photos, tiles))
+    own = {'log_scale': scale.reshape(())} | {f'encoder.{name}': value for name, value in photos.items()}
+    if self.gallery_encoder is not None:
+        return own | {f'gallery_encoder.{name}': value for name, value in tiles.items()}
+    if photos.keys() != tiles.keys() or not all(torch.equal(photos[name], tiles[name]) for name in photos):
+        raise ValueError('holds two encoders that differ; set share_weights: false')
+    return own
 
-    def published_names(self) -> dict[str, Tensor]:
-        'The weights as the published trainer saves them: `model.*`, or `model1.*` and `model2.*`, and `logit_scale`.'
-        names = {'log_scale': 'logit_scale'}
-        roles = {'encoder.': 'model.' if self.gallery_encoder is None else 'model1.', 'gallery_encoder.': 'model2.'}
-        for name in self.state_dict():
-            for role, prefix in roles.items():
-                if name.startswith(role):
-                    names[name] = prefix + name.removeprefix(role)
-        return {names[name]: value for name, value in self.state_dict().items()}
 
-    def forward(
-        self,
-        query: Tensor | None = None,  # [B, C, S, S] photos
-        gallery: Tensor | None = None,  # [B, C, S, S] tiles
-    ) -> dict[str, Tensor]:  # query, gallery [B, D] of length 1, as far as given; scale
-        output = {'scale': self.scale}
-        for role, pictures, net in (('query', query, self.encoder),
-                                    ('gallery', gallery, self.gallery_encoder or self.encoder)):
-            if pictures is not None:
-                output[role] = F.normalize(net(pictures).float(), dim=-1)
-        return output
+@patch
+def published_names(self: CrossView) -> dict[str, Tensor]:
+    'The weights as the published trainer saves them: `model.*`, or `model1.*` and `model2.*`, and `logit_scale`.'
+    names = {'log_scale': 'logit_scale'}
+    roles = {'encoder.': 'model.' if self.gallery_encoder is None else 'model1.', 'gallery_encoder.': 'model2.'}
+    for name in self.state_dict():
+        for role, prefix in roles.items():
+            if name.startswith(role):
+                names[name] = prefix + name.removeprefix(role)
+    return {names[name]: value for name, value in self.state_dict().items()}
+
+# %% ../../nbs/models/crossview.ipynb #97cf715c
+@patch
+def forward(
+    self: CrossView,
+    query: Tensor | None = None,  # [B, C, S, S] photos
+    gallery: Tensor | None = None,  # [B, C, S, S] tiles
+) -> dict[str, Tensor]:  # query, gallery [B, D] of length 1, as far as given; scale
+    output = {'scale': self.scale}
+    for role, pictures, net in (('query', query, self.encoder),
+                                ('gallery', gallery, self.gallery_encoder or self.encoder)):
+        if pictures is not None:
+            output[role] = F.normalize(net(pictures).float(), dim=-1)
+    return output

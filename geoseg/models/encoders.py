@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import timm
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor, nn
 from transformers import SegformerConfig, SegformerModel
 
@@ -147,40 +148,44 @@ class Pyramid(nn.Module):
             self.picked = [0, 1] if self.neck is not None else [len(self.strides) - 2, len(self.strides) - 1]
         self.strides, self.channels = ([values[i] for i in self.picked] for values in (self.strides, self.channels))
 
-    def forward(
-        self,
-        image: Tensor,  # [B, C, H, W]
-    ) -> list[Tensor]:  # [B, channels[i], ⌈H / strides[i]⌉, ⌈W / strides[i]⌉]
-        height, width = image.shape[2:]
-        image = pad_to(image, 32)
-        if self.patch is not None:
-            if self.patch != 16:
-                size = [side // 16 * self.patch for side in image.shape[2:]]
-                image = F.interpolate(image, size, mode='bilinear', align_corners=False, antialias=self.patch < 16)
-            maps = self.neck(self.body(image)[0])
-        elif self.name is None:
-            maps = []
-            for stage in self.body.stages:
-                image = stage(image)
-                maps.append(image)
-        else:
-            maps = self.body(image)
-        if self.channels_last:
-            maps = [x.permute(0, 3, 1, 2) for x in maps]
-        return [maps[i][..., :-(-height // s), :-(-width // s)].contiguous()
-                for i, s in zip(self.picked, self.strides, strict=True)]
+# %% ../../nbs/models/encoders.ipynb #437e757a
+@patch
+def forward(
+    self: Pyramid,
+    image: Tensor,  # [B, C, H, W]
+) -> list[Tensor]:  # [B, channels[i], ⌈H / strides[i]⌉, ⌈W / strides[i]⌉]
+    height, width = image.shape[2:]
+    image = pad_to(image, 32)
+    if self.patch is not None:
+        if self.patch != 16:
+            size = [side // 16 * self.patch for side in image.shape[2:]]
+            image = F.interpolate(image, size, mode='bilinear', align_corners=False, antialias=self.patch < 16)
+        maps = self.neck(self.body(image)[0])
+    elif self.name is None:
+        maps = []
+        for stage in self.body.stages:
+            image = stage(image)
+            maps.append(image)
+    else:
+        maps = self.body(image)
+    if self.channels_last:
+        maps = [x.permute(0, 3, 1, 2) for x in maps]
+    return [maps[i][..., :-(-height // s), :-(-width // s)].contiguous()
+            for i, s in zip(self.picked, self.strides, strict=True)]
 
-    def foreign_names(
-        self,
-        names: Iterable[str],  # of the tensors of a network
-        prefix: str,  # of this pyramid in it: 'backbone.'
-    ) -> list[dict[str, str]]:  # name in timm or transformers -> name in the network
-        'The names that others have for the tensors of the body.'
-        own = names_without(names, f'{prefix}body.')
-        if self.name is None:
-            return [own, {name: f'{prefix}body.{inner}' for name, inner in saved_names(self.body).items()}]
-        plain = {name.removeprefix('model.'): inner for name, inner in own.items()}  # of a vision transformer
-        return [own, plain, {re.sub(r'^([a-z]+)_(\d+)\.', r'\1.\2.', name): inner for name, inner in own.items()}]
+# %% ../../nbs/models/encoders.ipynb #fc1b69b5
+@patch
+def foreign_names(
+    self: Pyramid,
+    names: Iterable[str],  # of the tensors of a network
+    prefix: str,  # of this pyramid in it: 'backbone.'
+) -> list[dict[str, str]]:  # name in timm or transformers -> name in the network
+    'The names that others have for the tensors of the body.'
+    own = names_without(names, f'{prefix}body.')
+    if self.name is None:
+        return [own, {name: f'{prefix}body.{inner}' for name, inner in saved_names(self.body).items()}]
+    plain = {name.removeprefix('model.'): inner for name, inner in own.items()}  # of a vision transformer
+    return [own, plain, {re.sub(r'^([a-z]+)_(\d+)\.', r'\1.\2.', name): inner for name, inner in own.items()}]
 
 # %% ../../nbs/models/encoders.ipynb #46a9bda5-2
 class Neck(nn.Module):

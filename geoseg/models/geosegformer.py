@@ -191,100 +191,7 @@ class GeoSegFormer(nn.Module):
         if file:
             load_pretrained(self, pretrained, partial)
 
-    def foreign_names(self) -> list[dict[str, str]]:
-        'Names of SegFormer in transformers: those in its memory, and those that it saves.'
-        names = list(self.state_dict())
-        head = {f'decode_head.{name}': own for name, own in names_without(names, 'head.').items()}
-        saved = {name.replace('linear_projections', 'linear_c'): own for name, own in head.items()}
-        if self.pyramid:
-            return self.backbone.foreign_names(names, 'backbone.')
-        return [names_without(names, 'backbone.') | head,
-                {name: f'backbone.{own}' for name, own in saved_names(self.backbone).items()} | saved]
-
     auto_class, processor = 'AutoModelForSemanticSegmentation', 'SegformerImageProcessor'
-
-    def to_transformers(
-        self,
-        labels: Mapping[str, dict],  # id2label, label2id
-    ) -> SegformerForSemanticSegmentation:
-        'The same network of transformers; `ConfigError` where place, memory or encoder are none of it.'
-        for has, what in ((self.gps is not None, 'reads places, which no SegFormer of transformers does '
-                           '(fusion_method=none trains one without)'), (self.memory is not None, 'has a memory, which '
-                          'no SegFormer of transformers has'), (self.pyramid, 'has an encoder of timm')):
-            if has:
-                raise ConfigError(f'this GeoSegFormer {what}; geoseg and ONNX files open it')
-        config = copy.deepcopy(self.backbone.config)
-        config.num_labels, config.decoder_hidden_size = self.head.classifier.out_channels, (
-            self.head.linear_fuse.out_channels)
-        config.id2label, config.label2id = labels['id2label'], labels['label2id']
-        theirs = SegformerForSemanticSegmentation(config)
-        theirs.segformer.load_state_dict(self.backbone.state_dict())
-        theirs.decode_head.load_state_dict(self.head.state_dict())
-        return theirs
-
-    def features(self, image: Tensor) -> list[Tensor]:
-        'Maps of the four stages, [B, C_i, H / 2^(i + 2), W / 2^(i + 2)].'
-        if self.pyramid:
-            return self.backbone(image)
-        maps = []
-        for stage in self.backbone.stages:
-            image = stage(image)
-            maps.append(image)
-        return maps
-
-    def fuse(self, maps: list[Tensor], place: Tensor) -> list[Tensor]:
-        'The maps, each cell with its place [B, h, w, 2] or that of its image [B, 2].'
-        fused = []
-        for x, fusion in zip(maps, self.fusion['stages'], strict=True):
-            if place.ndim == 4:
-                place = pool_places(place, x.shape[2:])
-            tokens, known = self.gps(place.flatten(1, -2) if place.ndim == 4 else place[:, None])
-            fused.append(fusion(x, tokens, known))
-        return fused
-
-    def forward(
-        self,
-        image: Tensor,  # [B, C, H, W]
-        xy: Tensor | None = None,  # [B, h, w, 2] at stride 4, or [B, 2]: metres, NaN where unknown
-        gps: Tensor | None = None,  # [B, 2]: degrees, read by location 'sphere'
-        source: Tensor | None = None,  # int64 [B]: the acquisition, whose own entries are not recalled
-        time: Tensor | None = None,  # float64 [B], UNIX seconds
-    ) -> dict[str, Tensor]:
-        # logits [B, K, H, W]; where places are given: image_embedding, place_embedding [B, feature_dim], place [B, 2];
-        # with a memory: entry_logits, pixel_logits [B, K, h, w]; entries, what `remember` writes; recalled, the share
-        # of cells that do. Cells that recall nothing have the logits of their pixels
-        maps = self.features(image)
-        result, place = {}, xy
-        if self.gps is not None and self.gps.kind == 'sphere':
-            place = gps
-            if gps is None and xy is not None:
-                raise ValueError("location 'sphere' reads gps, and the batch holds only xy")
-        if xy is not None and xy.shape[0] != image.shape[0]:
-            raise ValueError(f'xy of {len(xy)} samples for {len(image)} images')
-        if self.gps is not None and place is not None:
-            middle = place.flatten(1, -2).nanmean(1) if place.ndim == 4 else place
-            tokens, known = self.gps(middle)
-            result = {'image_embedding': self.fusion['image'](maps[-1].mean((2, 3))),
-                      'place_embedding': self.fusion['place'](tokens.flatten(1)),
-                      'place': self.metres(xy, middle).where(known[:, None], torch.nan)}
-            place = place if self.per_cell else middle
-            if self.training and self.place_dropout:
-                forgotten = torch.rand(len(place), device=place.device) < self.place_dropout
-                place = place.masked_fill(forgotten.view(-1, *[1] * (place.ndim - 1)), torch.nan)
-            maps = self.fuse(maps, place)
-        logits, mixed = decode(self.head, maps)
-        if self.memory is not None:
-            linear, norm = self.recall['entry']
-            entries = norm(pointwise(mixed, linear))
-            recall = self.ask(xy if self.recalling else None, source, time, (image.shape[0], *mixed.shape[2:]))
-            found = recall.valid.any(1).view_as(logits[:, :1])
-            result |= {'entry_logits': self.recall['logits'](entries), 'pixel_logits': logits, 'entries': entries,
-                       'recalled': found.float().mean()}
-            facts = entry_facts(recall, self.memory.radius)
-            logits = logits + self.recall['fusion'](entries, recall, facts, self.judge(recall)) * found
-            if self.memory.classes:
-                logits = self.believe(logits, recall, facts, xy, image)
-        return {'logits': self.enlarge(logits, image)} | result
 
     @staticmethod
     def metres(xy: Tensor | None, middle: Tensor) -> Tensor:
@@ -295,6 +202,109 @@ class GeoSegFormer(nn.Module):
     def enlarge(x: Tensor, image: Tensor) -> Tensor:
         'A map at the size of the image.'
         return F.interpolate(x, image.shape[2:], mode='bilinear', align_corners=False)
+
+# %% ../../nbs/models/geosegformer.ipynb #3434f184
+@patch
+def features(self: GeoSegFormer, image: Tensor) -> list[Tensor]:
+    'Maps of the four stages, [B, C_i, H / 2^(i + 2), W / 2^(i + 2)].'
+    if self.pyramid:
+        return self.backbone(image)
+    maps = []
+    for stage in self.backbone.stages:
+        image = stage(image)
+        maps.append(image)
+    return maps
+
+
+@patch
+def fuse(self: GeoSegFormer, maps: list[Tensor], place: Tensor) -> list[Tensor]:
+    'The maps, each cell with its place [B, h, w, 2] or that of its image [B, 2].'
+    fused = []
+    for x, fusion in zip(maps, self.fusion['stages'], strict=True):
+        if place.ndim == 4:
+            place = pool_places(place, x.shape[2:])
+        tokens, known = self.gps(place.flatten(1, -2) if place.ndim == 4 else place[:, None])
+        fused.append(fusion(x, tokens, known))
+    return fused
+
+# %% ../../nbs/models/geosegformer.ipynb #5e5f9474
+@patch
+def forward(
+    self: GeoSegFormer,
+    image: Tensor,  # [B, C, H, W]
+    xy: Tensor | None = None,  # [B, h, w, 2] at stride 4, or [B, 2]: metres, NaN where unknown
+    gps: Tensor | None = None,  # [B, 2]: degrees, read by location 'sphere'
+    source: Tensor | None = None,  # int64 [B]: the acquisition, whose own entries are not recalled
+    time: Tensor | None = None,  # float64 [B], UNIX seconds
+) -> dict[str, Tensor]:
+    # logits [B, K, H, W]; where places are given: image_embedding, place_embedding [B, feature_dim], place [B, 2];
+    # with a memory: entry_logits, pixel_logits [B, K, h, w]; entries, what `remember` writes; recalled, the share
+    # of cells that do. Cells that recall nothing have the logits of their pixels
+    maps = self.features(image)
+    result, place = {}, xy
+    if self.gps is not None and self.gps.kind == 'sphere':
+        place = gps
+        if gps is None and xy is not None:
+            raise ValueError("location 'sphere' reads gps, and the batch holds only xy")
+    if xy is not None and xy.shape[0] != image.shape[0]:
+        raise ValueError(f'xy of {len(xy)} samples for {len(image)} images')
+    if self.gps is not None and place is not None:
+        middle = place.flatten(1, -2).nanmean(1) if place.ndim == 4 else place
+        tokens, known = self.gps(middle)
+        result = {'image_embedding': self.fusion['image'](maps[-1].mean((2, 3))),
+                  'place_embedding': self.fusion['place'](tokens.flatten(1)),
+                  'place': self.metres(xy, middle).where(known[:, None], torch.nan)}
+        place = place if self.per_cell else middle
+        if self.training and self.place_dropout:
+            forgotten = torch.rand(len(place), device=place.device) < self.place_dropout
+            place = place.masked_fill(forgotten.view(-1, *[1] * (place.ndim - 1)), torch.nan)
+        maps = self.fuse(maps, place)
+    logits, mixed = decode(self.head, maps)
+    if self.memory is not None:
+        linear, norm = self.recall['entry']
+        entries = norm(pointwise(mixed, linear))
+        recall = self.ask(xy if self.recalling else None, source, time, (image.shape[0], *mixed.shape[2:]))
+        found = recall.valid.any(1).view_as(logits[:, :1])
+        result |= {'entry_logits': self.recall['logits'](entries), 'pixel_logits': logits, 'entries': entries,
+                   'recalled': found.float().mean()}
+        facts = entry_facts(recall, self.memory.radius)
+        logits = logits + self.recall['fusion'](entries, recall, facts, self.judge(recall)) * found
+        if self.memory.classes:
+            logits = self.believe(logits, recall, facts, xy, image)
+    return {'logits': self.enlarge(logits, image)} | result
+
+# %% ../../nbs/models/geosegformer.ipynb #5cd55b9c
+@patch
+def foreign_names(self: GeoSegFormer) -> list[dict[str, str]]:
+    'Names of SegFormer in transformers: those in its memory, and those that it saves.'
+    names = list(self.state_dict())
+    head = {f'decode_head.{name}': own for name, own in names_without(names, 'head.').items()}
+    saved = {name.replace('linear_projections', 'linear_c'): own for name, own in head.items()}
+    if self.pyramid:
+        return self.backbone.foreign_names(names, 'backbone.')
+    return [names_without(names, 'backbone.') | head,
+            {name: f'backbone.{own}' for name, own in saved_names(self.backbone).items()} | saved]
+
+
+@patch
+def to_transformers(
+    self: GeoSegFormer,
+    labels: Mapping[str, dict],  # id2label, label2id
+) -> SegformerForSemanticSegmentation:
+    'The same network of transformers; `ConfigError` where place, memory or encoder are none of it.'
+    for has, what in ((self.gps is not None, 'reads places, which no SegFormer of transformers does '
+                       '(fusion_method=none trains one without)'), (self.memory is not None, 'has a memory, which '
+                      'no SegFormer of transformers has'), (self.pyramid, 'has an encoder of timm')):
+        if has:
+            raise ConfigError(f'this GeoSegFormer {what}; geoseg and ONNX files open it')
+    config = copy.deepcopy(self.backbone.config)
+    config.num_labels, config.decoder_hidden_size = self.head.classifier.out_channels, (
+        self.head.linear_fuse.out_channels)
+    config.id2label, config.label2id = labels['id2label'], labels['label2id']
+    theirs = SegformerForSemanticSegmentation(config)
+    theirs.segformer.load_state_dict(self.backbone.state_dict())
+    theirs.decode_head.load_state_dict(self.head.state_dict())
+    return theirs
 
 # %% ../../nbs/models/geosegformer.ipynb #2145fa8f
 @patch

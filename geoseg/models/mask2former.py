@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, Mask2FormerModel, SwinConfig
 
@@ -155,82 +156,94 @@ class Mask2Former(nn.Module):
         if trainable_layers is not None:
             freeze_layers(self.body, trainable_layers)
 
-    def foreign_names(self) -> list[dict[str, str]]:
-        'Names of Mask2Former in transformers: those in its memory, and those that it saves.'
-        names = list(self.state_dict())
-        body = 'net.' if self.conv is not None else 'net.model.'
-        return [names_without(names, 'net.'), names_without(names, body),
-                {name: body + own for name, own in saved_names(self.body).items()},
-                {name: f'net.{own}' for name, own in saved_names(self.net).items()}]
-
     auto_class, processor = 'AutoModelForUniversalSegmentation', 'Mask2FormerImageProcessor'
-
-    def to_transformers(
-        self,
-        labels: Mapping[str, dict],  # id2label, label2id
-    ) -> Mask2FormerForUniversalSegmentation:
-        'The same network of transformers; `ConfigError` for a head that is none of it.'
-        if self.conv is not None:
-            raise ConfigError("this Mask2Former has a convolution over its masks, which that of transformers has not "
-                              '(head=query is its own); geoseg and ONNX files open it')
-        config = copy.deepcopy(self.net.config)
-        config.id2label, config.label2id = labels['id2label'], labels['label2id']
-        config.backbone_config.num_channels = self.body.pixel_level_module.encoder.swin.embeddings.patch_embeddings.\
-            projection.in_channels
-        theirs = Mask2FormerForUniversalSegmentation(config)
-        missing, _ = theirs.load_state_dict(self.net.state_dict(), strict=False)
-        if lost := [name for name in missing if '.encoder.swin.layernorm.' not in name]:
-            raise ConfigError(f'transformers has another Mask2Former here: {lost[0]} is not among the weights')
-        return theirs
 
     @property
     def body(self) -> Mask2FormerModel:
         return self.net if self.conv is not None else self.net.model
 
-    def train(self, mode: bool = True):
-        'Frozen parts stay in evaluation mode: nothing is dropped in them.'
-        super().train(mode)
-        for module in self.modules():
-            own = list(module.parameters())
-            if own and not any(p.requires_grad for p in own):
-                module.eval()
-        return self
+# %% ../../nbs/models/mask2former.ipynb #5eaf3e45
+@patch
+def forward(
+    self: Mask2Former,
+    image: Tensor,  # [B, C, H, W]
+) -> dict[str, Tensor | Sequence]:
+    # logits [B, K, H, W]; head 'query': the queries' classes [B, Q, K + 1] and masks [B, Q, h, w], and earlier
+    # layers' in `auxiliary`. In training it has no logits: its loss needs none, and they are large
+    if self.conv is not None:
+        logits = self.conv(self.net(image).masks_queries_logits[-1])
+        return {'logits': F.interpolate(logits, image.shape[2:], mode='bilinear', align_corners=False)}
+    found = self.net(image, output_auxiliary_logits=True)
+    output = {'classes': found.class_queries_logits, 'masks': found.masks_queries_logits,
+              'auxiliary': found.auxiliary_logits}
+    if not self.training:
+        output['logits'] = semantic_logits(output['classes'], output['masks'], image.shape[2:])
+    return output
 
-    def forward(
-        self,
-        image: Tensor,  # [B, C, H, W]
-    ) -> dict[str, Tensor | Sequence]:
-        # logits [B, K, H, W]; head 'query': the queries' classes [B, Q, K + 1] and masks [B, Q, h, w], and earlier
-        # layers' in `auxiliary`. In training it has no logits: its loss needs none, and they are large
-        if self.conv is not None:
-            logits = self.conv(self.net(image).masks_queries_logits[-1])
-            return {'logits': F.interpolate(logits, image.shape[2:], mode='bilinear', align_corners=False)}
-        found = self.net(image, output_auxiliary_logits=True)
-        output = {'classes': found.class_queries_logits, 'masks': found.masks_queries_logits,
-                  'auxiliary': found.auxiliary_logits}
-        if not self.training:
-            output['logits'] = semantic_logits(output['classes'], output['masks'], image.shape[2:])
-        return output
 
-    def training_classes(
-        self,
-        output: dict[str, Tensor],  # in training
-        size: tuple[int, int],  # H, W of the masks
-    ) -> Tensor:  # int64 [B, H, W]
-        'The class of each pixel, one image after the other: logits of a batch are large.'
-        maps = zip(output['classes'].detach(), output['masks'].detach(), strict=True)
-        return torch.cat([semantic_logits(c[None], m[None], tuple(size)).argmax(1) for c, m in maps])
+@patch
+def training_classes(
+    self: Mask2Former,
+    output: dict[str, Tensor],  # in training
+    size: tuple[int, int],  # H, W of the masks
+) -> Tensor:  # int64 [B, H, W]
+    'The class of each pixel, one image after the other: logits of a batch are large.'
+    maps = zip(output['classes'].detach(), output['masks'].detach(), strict=True)
+    return torch.cat([semantic_logits(c[None], m[None], tuple(size)).argmax(1) for c, m in maps])
 
-    def training_loss(
-        self,
-        output: dict[str, Tensor | Sequence],  # of `forward`
-        mask: Tensor,  # int64 [B, H, W], 255 = ignore
-        loss: nn.Module,  # (logits, mask) -> scalar; head 'query' has its own
-    ) -> Tensor:  # scalar
-        'The loss of the map, or with head `query` of the queries matched to the classes of the image.'
-        if self.conv is not None:
-            return loss(output['logits'], mask)
-        return matching_loss(self.net, output, mask, fixed=not self.training)
+
+@patch
+def training_loss(
+    self: Mask2Former,
+    output: dict[str, Tensor | Sequence],  # of `forward`
+    mask: Tensor,  # int64 [B, H, W], 255 = ignore
+    loss: nn.Module,  # (logits, mask) -> scalar; head 'query' has its own
+) -> Tensor:  # scalar
+    'The loss of the map, or with head `query` of the queries matched to the classes of the image.'
+    if self.conv is not None:
+        return loss(output['logits'], mask)
+    return matching_loss(self.net, output, mask, fixed=not self.training)
+
+# %% ../../nbs/models/mask2former.ipynb #8341313a
+@patch
+def train(self: Mask2Former, mode: bool = True):
+    'Frozen parts stay in evaluation mode: nothing is dropped in them.'
+    super(Mask2Former, self).train(mode)
+    for module in self.modules():
+        own = list(module.parameters())
+        if own and not any(p.requires_grad for p in own):
+            module.eval()
+    return self
+
+# %% ../../nbs/models/mask2former.ipynb #ce317116
+@patch
+def foreign_names(self: Mask2Former) -> list[dict[str, str]]:
+    'Names of Mask2Former in transformers: those in its memory, and those that it saves.'
+    names = list(self.state_dict())
+    body = 'net.' if self.conv is not None else 'net.model.'
+    return [names_without(names, 'net.'), names_without(names, body),
+            {name: body + own for name, own in saved_names(self.body).items()},
+            {name: f'net.{own}' for name, own in saved_names(self.net).items()}]
+
+
+@patch
+def to_transformers(
+    self: Mask2Former,
+    labels: Mapping[str, dict],  # id2label, label2id
+) -> Mask2FormerForUniversalSegmentation:
+    'The same network of transformers; `ConfigError` for a head that is none of it.'
+    if self.conv is not None:
+        raise ConfigError("this Mask2Former has a convolution over its masks, which that of transformers has not "
+                          '(head=query is its own); geoseg and ONNX files open it')
+    config = copy.deepcopy(self.net.config)
+    config.id2label, config.label2id = labels['id2label'], labels['label2id']
+    config.backbone_config.num_channels = self.body.pixel_level_module.encoder.swin.embeddings.patch_embeddings.\
+        projection.in_channels
+    theirs = Mask2FormerForUniversalSegmentation(config)
+    missing, _ = theirs.load_state_dict(self.net.state_dict(), strict=False)
+    if lost := [name for name in missing if '.encoder.swin.layernorm.' not in name]:
+        raise ConfigError(f'transformers has another Mask2Former here: {lost[0]} is not among the weights')
+    return theirs
 
 # %% ../../nbs/models/mask2former.ipynb #e3dce7c7
 def matching_loss(

@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor, nn
 
 from ..data.meshes.features import CENTROID
@@ -186,23 +187,29 @@ class NoMeFormer(nn.Module):
             for block in self.encoder.blocks[most - unfrozen_blocks:]:
                 block.requires_grad_(True)
 
-    def standardise(self, faces: Tensor) -> tuple[Tensor, Tensor]:
-        'Features in standard deviations, compressed; positions in standard deviations, the same for all axes.'
-        deviation = torch.where(self.deviation > 1e-6, self.deviation, 1.)
-        xyz = faces[..., CENTROID] / deviation[CENTROID].mean()
-        return ((faces - self.mean) / deviation).asinh(), xyz
+# %% ../../nbs/models/nomeformer.ipynb #6071edf4
+@patch
+def standardise(self: NoMeFormer, faces: Tensor) -> tuple[Tensor, Tensor]:
+    'Features in standard deviations, compressed; positions in standard deviations, the same for all axes.'
+    deviation = torch.where(self.deviation > 1e-6, self.deviation, 1.)
+    xyz = faces[..., CENTROID] / deviation[CENTROID].mean()
+    return ((faces - self.mean) / deviation).asinh(), xyz
 
-    def forward(
-        self,
-        faces: Tensor,  # float32 [B, N, F, D]
-        valid: Tensor,  # bool [B, N, F]
-    ) -> dict[str, Tensor]:  # logits [B, N, F, K]
-        features, xyz = self.standardise(faces)
-        return {'logits': self.head(self.encoder(self.embed(features, xyz), xyz, valid))}
 
-    def embed(self, features: Tensor, xyz: Tensor) -> Tensor:  # [B, N, F, C]
-        parts = [features, fourier(xyz)] if self.encoder.position == 'fourier' else [features]
-        return self.encoder.embed(torch.cat(parts, -1))
+@patch
+def embed(self: NoMeFormer, features: Tensor, xyz: Tensor) -> Tensor:  # [B, N, F, C]
+    parts = [features, fourier(xyz)] if self.encoder.position == 'fourier' else [features]
+    return self.encoder.embed(torch.cat(parts, -1))
+
+
+@patch
+def forward(
+    self: NoMeFormer,
+    faces: Tensor,  # float32 [B, N, F, D]
+    valid: Tensor,  # bool [B, N, F]
+) -> dict[str, Tensor]:  # logits [B, N, F, K]
+    features, xyz = self.standardise(faces)
+    return {'logits': self.head(self.encoder(self.embed(features, xyz), xyz, valid))}
 
 # %% ../../nbs/models/nomeformer.ipynb #34a3ce0f-3
 def xavier(module: nn.Module):

@@ -15,6 +15,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+from fastcore.basics import patch
 from scipy.ndimage import gaussian_filter
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -455,113 +456,6 @@ class OutdatedMaps:
         'The maps that are known before a date: a forecast.'
         return tuple(other for other in self.masks if other < date)
 
-    def features(
-        self,
-        date: str,
-        window: tuple[slice, slice],
-    ) -> np.ndarray:  # float32 [h, w, D]
-        'Colours of a window; those of the last one are kept.'
-        if self.last[0] != (date, window):
-            wide, inner = with_halo(window, REACH, self.shape)
-            self.last = (date, window), colour_features(np.asarray(self.images[date][:, *wide], np.float32))[inner]
-        return self.last[1]
-
-    def valid(
-        self,
-        date: str,
-        window: tuple[slice, slice],
-    ) -> np.ndarray:  # bool [h, w]
-        'Where a picture has data.'
-        return np.isfinite(np.asarray(self.images[date][:, *window], np.float32)).all(0)
-
-    def layer(
-        self,
-        date: str,
-        teacher: str,
-    ) -> np.ndarray:  # float16 [K', H, W]
-        'Log-odds of a picture, taught by a map.'
-        if (date, teacher) not in self.layers:
-            self.fit_layers(date, (teacher,))
-        return self.layers[date, teacher]
-
-    def fit_layers(
-        self,
-        date: str,
-        teachers: Sequence[str],  # dates of maps
-    ):
-        'Teach today\'s picture by maps: one pass collects pixels for all of them, then each is answered.'
-        missing = [teacher for teacher in teachers if (date, teacher) not in self.layers]
-        size = (len(asked_classes(self.num_classes)), *self.shape)
-        samples = {}
-
-        def collect():
-            for teacher in missing:
-                samples[teacher] = [Sample(self.sample, folds.seed) for folds in self.folds]
-            for window in windows_of(self.shape, self.window):
-                features = self.features(date, window)
-                for teacher in missing:
-                    labels = np.asarray(self.masks[teacher][window])
-                    where = (labels < self.num_classes) & np.isfinite(features[..., 0])
-                    for sample in samples[teacher]:
-                        sample.add(window[0].start, window[1].start, features, labels, where)
-
-        def fill(values, teacher):
-            if not samples:
-                collect()
-            fits = [CrossFit(sample, folds, self.shape, self.num_classes, self.most)
-                    for sample, folds in zip(samples[teacher], self.folds, strict=True)]
-            for window in windows_of(self.shape, self.window):
-                features = self.features(date, window)
-                answers = [fit.log_odds(window[0].start, window[1].start, features) for fit in fits]
-                values[:, *window] = np.mean(answers, 0)
-
-        for teacher in missing:
-            self.layers[date, teacher] = self.store(f'{date}_{teacher}', size,
-                                                    lambda values, teacher=teacher: fill(values, teacher))
-
-    def gain(
-        self,
-        date: str,
-        teacher: str,
-        window: tuple[slice, slice],
-    ) -> np.ndarray:  # float32 [h, w], NaN: not known
-        'How likely a map is today, above its own year.'
-        labels = np.asarray(self.masks[teacher][window])
-        today, then = (map_likelihood(np.asarray(self.layer(day, teacher)[:, *window]), labels, self.num_classes)
-                       for day in (date, teacher))
-        return today - then
-
-    def explained(
-        self,
-        date: str,
-        teacher: str,
-    ) -> float:
-        'How well a map is explained by a picture: 0 for as well as in its own year, lower the more has changed.'
-        if (date, teacher) not in self.means:
-            total = count = 0
-            for row in range(0, self.shape[0], 64):  # strips: the same sums whatever the window
-                gain = self.gain(date, teacher, (slice(row, min(row + 64, self.shape[0])), slice(0, self.shape[1])))
-                total, count = total + np.nansum(gain, dtype=np.float64), count + np.isfinite(gain).sum()
-            self.means[date, teacher] = float(total / max(count, 1))
-        return self.means[date, teacher]
-
-    def evidence(
-        self,
-        date: str,
-        known: Sequence[str],  # dates of maps, none of them `date`
-        window: tuple[slice, slice],
-    ) -> Iterator[tuple[int, np.ndarray]]:  # class, float32 [h, w, F]
-        'What is known of each class at a window.'
-        wide, inner = with_halo(window, HALO, self.shape)
-        newest = self.newest(date, known)
-        at = Known(np.stack([np.asarray(self.masks[m][wide]) for m in known]),
-                   np.stack([np.asarray(self.layer(date, m)[:, *wide], np.float32) for m in known]),
-                   np.stack([self.gain(date, m, wide) for m in known]),
-                   np.array([self.explained(date, m) for m in known]), known.index(newest))
-        trust = trust_maps(at)
-        for asked, number in enumerate(asked_classes(self.num_classes)):
-            yield number, evidence(at, asked, number, self.num_classes, trust, inner)
-
     @staticmethod
     def newest(
         date: str,
@@ -570,86 +464,219 @@ class OutdatedMaps:
         'The last map before a date; where there is none, the last of all.'
         return max((m for m in known if m < date), default=known[-1])
 
-    def prepare(
-        self,
-        date: str,
-        known: Sequence[str],
-    ):
-        'Fits of a picture by each known map, and of each map in its own year.'
-        for teacher in known:
-            self.fit_layers(teacher, (teacher,))
-        self.fit_layers(date, known)
+# %% ../../nbs/models/outdated.ipynb #0587a90e
+@patch
+def features(
+    self: OutdatedMaps,
+    date: str,
+    window: tuple[slice, slice],
+) -> np.ndarray:  # float32 [h, w, D]
+    'Colours of a window; those of the last one are kept.'
+    if self.last[0] != (date, window):
+        wide, inner = with_halo(window, REACH, self.shape)
+        self.last = (date, window), colour_features(np.asarray(self.images[date][:, *wide], np.float32))[inner]
+    return self.last[1]
 
-    def fit(
-        self,
-        known: Sequence[str],  # dates whose maps and pictures are known
-    ) -> 'OutdatedMaps':
-        'Learn on known years, each as if its own map were not known, how far to believe the others.'
-        known = tuple(sorted(known))
-        if len(known) < 2 or not set(known) <= set(self.masks) & set(self.images):
-            raise ValueError(f'known: {known}: expected two or more, with picture and map, of {", ".join(self.masks)}')
-        xs, ys = [], []
-        spots = ground_hash(self.seed, 1, *np.indices([-(-n // TILE) for n in self.shape]))
-        spots = spots <= np.sort(spots, None)[:self.tiles][-1]
-        for date in known[1:]:  # before the first there is no map that would be the newest, as there is today
-            others = tuple(m for m in known if m != date)
-            self.prepare(date, others)
-            classes = asked_classes(self.num_classes)
-            samples = {number: Sample(max(self.taught // len(classes), 1), self.seed + 1) for number in classes}
-            for window in windows_of(self.shape, self.window):
-                labels = np.asarray(self.masks[date][window])
-                where = spots[np.ix_(*(np.arange(s.start, s.stop) // TILE for s in window))]
-                where = where & (labels < self.num_classes) & self.valid(date, window)
-                if where.any():
-                    for number, found in self.evidence(date, others, window):
-                        samples[number].add(window[0].start, window[1].start, found, labels, where)
-            for number, sample in samples.items():
-                if sample.features is None:
-                    raise ValueError(f'{date}: no pixel has data in its picture and a class in its map')
-                xs.append(sample.features)
-                ys.append(sample.label == number)
-        self.known, self.fusion = known, Fusion(np.concatenate(xs), np.concatenate(ys))
-        return self
 
-    def predict_windows(
-        self,
-        date: str,
-        done: int = 0,  # rows that are finished already
-    ) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:  # window, float32 [K, h, w]; NaN where there are no data
-        'Probabilities of the classes, window by window.'
-        if self.fusion is None or date in self.known or date not in self.images:
-            raise ValueError(f'{date}: fit first, with known years that it is none of (now {self.known}); '
-                             f'there are pictures of {", ".join(self.images)}')
-        self.prepare(date, self.known)
+@patch
+def valid(
+    self: OutdatedMaps,
+    date: str,
+    window: tuple[slice, slice],
+) -> np.ndarray:  # bool [h, w]
+    'Where a picture has data.'
+    return np.isfinite(np.asarray(self.images[date][:, *window], np.float32)).all(0)
+
+
+@patch
+def layer(
+    self: OutdatedMaps,
+    date: str,
+    teacher: str,
+) -> np.ndarray:  # float16 [K', H, W]
+    'Log-odds of a picture, taught by a map.'
+    if (date, teacher) not in self.layers:
+        self.fit_layers(date, (teacher,))
+    return self.layers[date, teacher]
+
+# %% ../../nbs/models/outdated.ipynb #7503702f
+@patch
+def fit_layers(
+    self: OutdatedMaps,
+    date: str,
+    teachers: Sequence[str],  # dates of maps
+):
+    'Teach today\'s picture by maps: one pass collects pixels for all of them, then each is answered.'
+    missing = [teacher for teacher in teachers if (date, teacher) not in self.layers]
+    size = (len(asked_classes(self.num_classes)), *self.shape)
+    samples = {}
+
+    def collect():
+        for teacher in missing:
+            samples[teacher] = [Sample(self.sample, folds.seed) for folds in self.folds]
         for window in windows_of(self.shape, self.window):
-            if window[0].stop <= done:
-                continue
-            yield window, self.predict_window(date, window)
+            features = self.features(date, window)
+            for teacher in missing:
+                labels = np.asarray(self.masks[teacher][window])
+                where = (labels < self.num_classes) & np.isfinite(features[..., 0])
+                for sample in samples[teacher]:
+                    sample.add(window[0].start, window[1].start, features, labels, where)
 
-    def predict_window(
-        self,
-        date: str,  # for which everything is prepared
-        window: tuple[slice, slice],  # that begins at multiples of 8 pixels
-    ) -> np.ndarray:  # float32 [K, h, w]; NaN where there are no data
-        'Probabilities of the classes in one window.'
-        odds = np.stack([self.fusion.probability(found) for _, found in self.evidence(date, self.known, window)])
-        answer = np.concatenate([1 - odds, odds]) if self.num_classes == 2 else odds / np.maximum(odds.sum(0), 1e-6)
-        return np.where(self.valid(date, window), answer, np.nan).astype(np.float32)
+    def fill(values, teacher):
+        if not samples:
+            collect()
+        fits = [CrossFit(sample, folds, self.shape, self.num_classes, self.most)
+                for sample, folds in zip(samples[teacher], self.folds, strict=True)]
+        for window in windows_of(self.shape, self.window):
+            features = self.features(date, window)
+            answers = [fit.log_odds(window[0].start, window[1].start, features) for fit in fits]
+            values[:, *window] = np.mean(answers, 0)
 
-    def predict_proba(
-        self,
-        date: str,
-    ) -> np.ndarray:  # float32 [K, H, W]; NaN where there are no data
-        'Probabilities of the classes of a whole picture.'
-        out = np.empty((self.num_classes, *self.shape), np.float32)
-        for window, answer in self.predict_windows(date):
-            out[:, *window] = answer
-        return out
+    for teacher in missing:
+        self.layers[date, teacher] = self.store(f'{date}_{teacher}', size,
+                                                lambda values, teacher=teacher: fill(values, teacher))
 
-    def self_fit(
-        self,
-        date: str,
-        teacher: str,
-    ) -> np.ndarray:  # float32 [K, H, W]
-        'Today\'s picture taught by one old map, without any fusion.'
-        return class_probabilities(np.asarray(self.layer(date, teacher), np.float32))
+# %% ../../nbs/models/outdated.ipynb #2c5f3fbf
+@patch
+def gain(
+    self: OutdatedMaps,
+    date: str,
+    teacher: str,
+    window: tuple[slice, slice],
+) -> np.ndarray:  # float32 [h, w], NaN: not known
+    'How likely a map is today, above its own year.'
+    labels = np.asarray(self.masks[teacher][window])
+    today, then = (map_likelihood(np.asarray(self.layer(day, teacher)[:, *window]), labels, self.num_classes)
+                   for day in (date, teacher))
+    return today - then
+
+
+@patch
+def explained(
+    self: OutdatedMaps,
+    date: str,
+    teacher: str,
+) -> float:
+    'How well a map is explained by a picture: 0 for as well as in its own year, lower the more has changed.'
+    if (date, teacher) not in self.means:
+        total = count = 0
+        for row in range(0, self.shape[0], 64):  # strips: the same sums whatever the window
+            gain = self.gain(date, teacher, (slice(row, min(row + 64, self.shape[0])), slice(0, self.shape[1])))
+            total, count = total + np.nansum(gain, dtype=np.float64), count + np.isfinite(gain).sum()
+        self.means[date, teacher] = float(total / max(count, 1))
+    return self.means[date, teacher]
+
+
+@patch
+def evidence(
+    self: OutdatedMaps,
+    date: str,
+    known: Sequence[str],  # dates of maps, none of them `date`
+    window: tuple[slice, slice],
+) -> Iterator[tuple[int, np.ndarray]]:  # class, float32 [h, w, F]
+    'What is known of each class at a window.'
+    wide, inner = with_halo(window, HALO, self.shape)
+    newest = self.newest(date, known)
+    at = Known(np.stack([np.asarray(self.masks[m][wide]) for m in known]),
+               np.stack([np.asarray(self.layer(date, m)[:, *wide], np.float32) for m in known]),
+               np.stack([self.gain(date, m, wide) for m in known]),
+               np.array([self.explained(date, m) for m in known]), known.index(newest))
+    trust = trust_maps(at)
+    for asked, number in enumerate(asked_classes(self.num_classes)):
+        yield number, evidence(at, asked, number, self.num_classes, trust, inner)
+
+# %% ../../nbs/models/outdated.ipynb #ca907c3b
+@patch
+def prepare(
+    self: OutdatedMaps,
+    date: str,
+    known: Sequence[str],
+):
+    'Fits of a picture by each known map, and of each map in its own year.'
+    for teacher in known:
+        self.fit_layers(teacher, (teacher,))
+    self.fit_layers(date, known)
+
+
+@patch
+def fit(
+    self: OutdatedMaps,
+    known: Sequence[str],  # dates whose maps and pictures are known
+) -> 'OutdatedMaps':
+    'Learn on known years, each as if its own map were not known, how far to believe the others.'
+    known = tuple(sorted(known))
+    if len(known) < 2 or not set(known) <= set(self.masks) & set(self.images):
+        raise ValueError(f'known: {known}: expected two or more, with picture and map, of {", ".join(self.masks)}')
+    xs, ys = [], []
+    spots = ground_hash(self.seed, 1, *np.indices([-(-n // TILE) for n in self.shape]))
+    spots = spots <= np.sort(spots, None)[:self.tiles][-1]
+    for date in known[1:]:  # before the first there is no map that would be the newest, as there is today
+        others = tuple(m for m in known if m != date)
+        self.prepare(date, others)
+        classes = asked_classes(self.num_classes)
+        samples = {number: Sample(max(self.taught // len(classes), 1), self.seed + 1) for number in classes}
+        for window in windows_of(self.shape, self.window):
+            labels = np.asarray(self.masks[date][window])
+            where = spots[np.ix_(*(np.arange(s.start, s.stop) // TILE for s in window))]
+            where = where & (labels < self.num_classes) & self.valid(date, window)
+            if where.any():
+                for number, found in self.evidence(date, others, window):
+                    samples[number].add(window[0].start, window[1].start, found, labels, where)
+        for number, sample in samples.items():
+            if sample.features is None:
+                raise ValueError(f'{date}: no pixel has data in its picture and a class in its map')
+            xs.append(sample.features)
+            ys.append(sample.label == number)
+    self.known, self.fusion = known, Fusion(np.concatenate(xs), np.concatenate(ys))
+    return self
+
+# %% ../../nbs/models/outdated.ipynb #5f99f39b
+@patch
+def predict_windows(
+    self: OutdatedMaps,
+    date: str,
+    done: int = 0,  # rows that are finished already
+) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:  # window, float32 [K, h, w]; NaN where there are no data
+    'Probabilities of the classes, window by window.'
+    if self.fusion is None or date in self.known or date not in self.images:
+        raise ValueError(f'{date}: fit first, with known years that it is none of (now {self.known}); '
+                         f'there are pictures of {", ".join(self.images)}')
+    self.prepare(date, self.known)
+    for window in windows_of(self.shape, self.window):
+        if window[0].stop <= done:
+            continue
+        yield window, self.predict_window(date, window)
+
+
+@patch
+def predict_window(
+    self: OutdatedMaps,
+    date: str,  # for which everything is prepared
+    window: tuple[slice, slice],  # that begins at multiples of 8 pixels
+) -> np.ndarray:  # float32 [K, h, w]; NaN where there are no data
+    'Probabilities of the classes in one window.'
+    odds = np.stack([self.fusion.probability(found) for _, found in self.evidence(date, self.known, window)])
+    answer = np.concatenate([1 - odds, odds]) if self.num_classes == 2 else odds / np.maximum(odds.sum(0), 1e-6)
+    return np.where(self.valid(date, window), answer, np.nan).astype(np.float32)
+
+
+@patch
+def predict_proba(
+    self: OutdatedMaps,
+    date: str,
+) -> np.ndarray:  # float32 [K, H, W]; NaN where there are no data
+    'Probabilities of the classes of a whole picture.'
+    out = np.empty((self.num_classes, *self.shape), np.float32)
+    for window, answer in self.predict_windows(date):
+        out[:, *window] = answer
+    return out
+
+
+@patch
+def self_fit(
+    self: OutdatedMaps,
+    date: str,
+    teacher: str,
+) -> np.ndarray:  # float32 [K, H, W]
+    'Today\'s picture taught by one old map, without any fusion.'
+    return class_probabilities(np.asarray(self.layer(date, teacher), np.float32))

@@ -104,77 +104,89 @@ class Predictor:
         'What logits are divided by: 1, or what `calibrate` found.'
         return self.card.get('temperature', 1.)
 
-    def logits(
-        self,
-        batch: Mapping[str, Any] | Tensor,  # keys of the batch table, or images [B, C, H, W], normalised
-    ) -> Tensor:  # float32 [B, K, H, W], on the predictor's device
-        'The calibrated logits of a batch.'
-        return self.output(batch)['logits']
+# %% ../../nbs/models/predictor.ipynb #97f75b58
+@patch
+def logits(
+    self: Predictor,
+    batch: Mapping[str, Any] | Tensor,  # keys of the batch table, or images [B, C, H, W], normalised
+) -> Tensor:  # float32 [B, K, H, W], on the predictor's device
+    'The calibrated logits of a batch.'
+    return self.output(batch)['logits']
 
-    @torch.no_grad()  # no inference mode: what a network keeps for the next batch may train, too
-    def output(
-        self,
-        batch: Mapping[str, Any] | Tensor,  # keys of the batch table, or images [B, C, H, W], normalised
-    ) -> dict[str, Tensor]:  # `logits` float32 [B, K, H, W], calibrated; the rest as the network gives it
-        'All that the network says of a batch.'
-        if isinstance(batch, Tensor):
-            batch = {'image': batch}
-        batch = self.move({k: v for k, v in batch.items() if k not in self.hidden})
-        output = self.network(**network_inputs(self.network, batch))
-        if self.memory is not None:
-            self.asked += len(batch['image'])
-            self.recalled += float(output['recalled']) * len(batch['image'])
-            if self.update:
-                self.network.remember(output, batch['xy'], batch['source'], batch['time'])
-        if 'logits' not in output:
-            return output
-        return output | {'logits': output['logits'].float() / self.temperature}
 
-    @torch.inference_mode()
-    def outputs(
-        self,
-        batches: Iterable[Mapping[str, Any]],  # of images of one size
-        places: int = 8,  # images that a network which halts works on at a time
-        fixed: bool = False,  # keep the shape of that batch to the end, see `refine`
-    ) -> Iterator[dict[str, Tensor]]:  # what `output` says of each batch
-        'All that the network says, batch after batch; where it halts, its places are filled from the batches to come.'
-        if not hasattr(self.network, 'unroll'):
-            yield from map(self.output, batches)
-            return
-        sizes, done = deque(), []
+@patch
+@torch.no_grad()  # no inference mode: what a network keeps for the next batch may train, too
+def output(
+    self: Predictor,
+    batch: Mapping[str, Any] | Tensor,  # keys of the batch table, or images [B, C, H, W], normalised
+) -> dict[str, Tensor]:  # `logits` float32 [B, K, H, W], calibrated; the rest as the network gives it
+    'All that the network says of a batch.'
+    if isinstance(batch, Tensor):
+        batch = {'image': batch}
+    batch = self.move({k: v for k, v in batch.items() if k not in self.hidden})
+    output = self.network(**network_inputs(self.network, batch))
+    if self.memory is not None:
+        self.asked += len(batch['image'])
+        self.recalled += float(output['recalled']) * len(batch['image'])
+        if self.update:
+            self.network.remember(output, batch['xy'], batch['source'], batch['time'])
+    if 'logits' not in output:
+        return output
+    return output | {'logits': output['logits'].float() / self.temperature}
 
-        def images():
-            for batch in batches:
-                sizes.append(len(batch['image']))
-                yield from batch['image']
 
-        for answer in refine(self.network, images(), places, fixed):
-            done.append(answer)
-            if len(done) == sizes[0]:
-                logits, steps = map(torch.stack, zip(*done, strict=True))
-                yield {'logits': logits.float() / self.temperature, 'steps': steps}
-                done = done[sizes.popleft():]
+@patch
+def move(self: Predictor, batch: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
-    def move(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        return {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+# %% ../../nbs/models/predictor.ipynb #aeabf1a6
+@patch
+@torch.inference_mode()
+def outputs(
+    self: Predictor,
+    batches: Iterable[Mapping[str, Any]],  # of images of one size
+    places: int = 8,  # images that a network which halts works on at a time
+    fixed: bool = False,  # keep the shape of that batch to the end, see `refine`
+) -> Iterator[dict[str, Tensor]]:  # what `output` says of each batch
+    'All that the network says, batch after batch; where it halts, its places are filled from the batches to come.'
+    if not hasattr(self.network, 'unroll'):
+        yield from map(self.output, batches)
+        return
+    sizes, done = deque(), []
 
-    @property
-    def memory(self) -> GeoMemory | None:
-        return getattr(self.network, 'memory', None)
+    def images():
+        for batch in batches:
+            sizes.append(len(batch['image']))
+            yield from batch['image']
 
-    @property
-    def coverage(self) -> float:
-        'The share of what it has seen that recalled anything.'
-        return self.recalled / self.asked if self.asked else math.nan
+    for answer in refine(self.network, images(), places, fixed):
+        done.append(answer)
+        if len(done) == sizes[0]:
+            logits, steps = map(torch.stack, zip(*done, strict=True))
+            yield {'logits': logits.float() / self.temperature, 'steps': steps}
+            done = done[sizes.popleft():]
 
-    def remember(
-        self,
-        loader: ResumableLoader,  # of pictures, as `SegmentationData.plain_loader` gives
-    ):
-        'See pictures and remember them.'
-        if self.memory is None:
-            raise ValueError('this network has no memory')
-        write_seen(self.network, loader, self.move)
+# %% ../../nbs/models/predictor.ipynb #4e50587a
+@patch(as_prop=True)
+def memory(self: Predictor) -> GeoMemory | None:
+    return getattr(self.network, 'memory', None)
+
+
+@patch(as_prop=True)
+def coverage(self: Predictor) -> float:
+    'The share of what it has seen that recalled anything.'
+    return self.recalled / self.asked if self.asked else math.nan
+
+
+@patch
+def remember(
+    self: Predictor,
+    loader: ResumableLoader,  # of pictures, as `SegmentationData.plain_loader` gives
+):
+    'See pictures and remember them.'
+    if self.memory is None:
+        raise ValueError('this network has no memory')
+    write_seen(self.network, loader, self.move)
 
 # %% ../../nbs/models/predictor.ipynb #e01f8286
 class SharedNetwork(nn.Module, PyTorchModelHubMixin, library_name='geoseg', pipeline_tag='image-segmentation',

@@ -12,6 +12,7 @@ from itertools import islice
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .encoders import Pyramid, pad_to
@@ -121,81 +122,95 @@ class TRMSeg(nn.Module):
         elif pretrained:
             self.weights_input = weights_input(True, self.encoder_name)
 
-    def foreign_names(self) -> list[dict[str, str]]:
-        'Names of the encoder where it is that of another library.'
-        if not isinstance(self.encoder, JoinedMaps):
-            return []
-        return self.encoder.pyramid.foreign_names(list(self.state_dict()), 'encoder.pyramid.')
+# %% ../../nbs/models/refiner.ipynb #78318a43
+@patch
+def encode(
+    self: TRMSeg,
+    image: Tensor,  # [B, C, H, W]
+) -> Tensor:  # [B, width, h, w]: a cell is 4 x 4 pixels
+    'What is computed once.'
+    return self.encoder(pad_to(image, 4))
 
-    def encode(
-        self,
-        image: Tensor,  # [B, C, H, W]
-    ) -> Tensor:  # [B, width, h, w]: a cell is 4 x 4 pixels
-        'What is computed once.'
-        return self.encoder(pad_to(image, 4))
 
-    def start(
-        self,
-        features: Tensor,  # of `encode`
-    ) -> Tensor:  # [B, K + latent, h, w]: logits, and what else goes from step to step
-        'The state before the first step.'
-        b, _, h, w = features.shape
-        return features.new_zeros(b, self.num_classes + self.latent, h, w)
+@patch
+def start(
+    self: TRMSeg,
+    features: Tensor,  # of `encode`
+) -> Tensor:  # [B, K + latent, h, w]: logits, and what else goes from step to step
+    'The state before the first step.'
+    b, _, h, w = features.shape
+    return features.new_zeros(b, self.num_classes + self.latent, h, w)
 
-    def step(
-        self,
-        features: Tensor,  # [B, width, h, w]
-        state: Tensor,  # [B, K + latent, h, w]
-        learn: bool = True,  # False: no gradients, but for the halting head
-    ) -> tuple[Tensor, Tensor]:  # the next state; the logit of halting [B, 1 or h, 1 or w]
-        'One refinement of the answer.'
-        with torch.set_grad_enabled(learn and torch.is_grad_enabled()):
-            logits, latent = state.split([self.num_classes, self.latent], 1)
-            hidden = self.core(torch.cat([features, latent, logits.softmax(1)], 1))
-            logits = logits + self.change(hidden)
-            state = torch.cat([logits, hidden], 1) if self.latent else logits
-        if not self.act:
-            return state, logits.new_full((len(logits), 1, 1), -torch.inf)
-        seen = torch.cat([hidden, logits.softmax(1)], 1)
-        return state, self.halt(seen if self.pixel_act else seen.mean((2, 3), keepdim=True))[:, 0]
 
-    def upsample(
-        self,
-        logits: Tensor,  # [B, K, h, w]
-        size: tuple[int, int],  # height and width of the image
-    ) -> Tensor:  # [B, K, H, W]
-        'From cells to pixels.'
-        full = F.interpolate(logits, scale_factor=4, mode='bilinear', align_corners=False)
-        return full[..., :size[0], :size[1]]
+@patch
+def step(
+    self: TRMSeg,
+    features: Tensor,  # [B, width, h, w]
+    state: Tensor,  # [B, K + latent, h, w]
+    learn: bool = True,  # False: no gradients, but for the halting head
+) -> tuple[Tensor, Tensor]:  # the next state; the logit of halting [B, 1 or h, 1 or w]
+    'One refinement of the answer.'
+    with torch.set_grad_enabled(learn and torch.is_grad_enabled()):
+        logits, latent = state.split([self.num_classes, self.latent], 1)
+        hidden = self.core(torch.cat([features, latent, logits.softmax(1)], 1))
+        logits = logits + self.change(hidden)
+        state = torch.cat([logits, hidden], 1) if self.latent else logits
+    if not self.act:
+        return state, logits.new_full((len(logits), 1, 1), -torch.inf)
+    seen = torch.cat([hidden, logits.softmax(1)], 1)
+    return state, self.halt(seen if self.pixel_act else seen.mean((2, 3), keepdim=True))[:, 0]
 
-    def unroll(
-        self,
-        image: Tensor,  # [B, C, H, W]
-    ) -> dict[str, Tensor]:  # step_logits [T, B, K, h, w], halt [T, B, 1 or h, 1 or w]
-        'All steps.'
-        features = self.encode(image)
-        state, answers, halts = self.start(features), [], []
-        for t in range(self.t_max):
-            state, halt = self.step(features, state, learn=t >= self.no_grad_steps)
-            answers.append(state[:, :self.num_classes])
-            halts.append(halt)
-        return {'step_logits': torch.stack(answers), 'halt': torch.stack(halts)}
 
-    def forward(
-        self,
-        image: Tensor,  # [B, C, H, W]
-        all_steps: bool = False,  # compute all of them, and return them, although some are not needed
-    ) -> dict[str, Tensor]:  # logits [B, K, H, W]; steps int64 [B], or [B, h, w] with pixel_act; in training all steps
-        if self.training or all_steps:
-            output = self.unroll(image)
-            steps = halting_steps(output['halt'], self.tau, self.t_min)
-            if self.training:  # the last step is what is trained; halting picks afterwards
-                steps = torch.full_like(steps, self.t_max)
-            logits = self.upsample(pick(output['step_logits'], steps), image.shape[2:])
-        else:
-            answers, steps = zip(*refine(self, image, len(image), fixed=False), strict=True)
-            logits, steps, output = torch.stack(answers), torch.stack(steps), {}
-        return {'logits': logits, 'steps': steps if self.pixel_act else steps.flatten(), **output}
+@patch
+def upsample(
+    self: TRMSeg,
+    logits: Tensor,  # [B, K, h, w]
+    size: tuple[int, int],  # height and width of the image
+) -> Tensor:  # [B, K, H, W]
+    'From cells to pixels.'
+    full = F.interpolate(logits, scale_factor=4, mode='bilinear', align_corners=False)
+    return full[..., :size[0], :size[1]]
+
+# %% ../../nbs/models/refiner.ipynb #3496c258
+@patch
+def unroll(
+    self: TRMSeg,
+    image: Tensor,  # [B, C, H, W]
+) -> dict[str, Tensor]:  # step_logits [T, B, K, h, w], halt [T, B, 1 or h, 1 or w]
+    'All steps.'
+    features = self.encode(image)
+    state, answers, halts = self.start(features), [], []
+    for t in range(self.t_max):
+        state, halt = self.step(features, state, learn=t >= self.no_grad_steps)
+        answers.append(state[:, :self.num_classes])
+        halts.append(halt)
+    return {'step_logits': torch.stack(answers), 'halt': torch.stack(halts)}
+
+
+@patch
+def forward(
+    self: TRMSeg,
+    image: Tensor,  # [B, C, H, W]
+    all_steps: bool = False,  # compute all of them, and return them, although some are not needed
+) -> dict[str, Tensor]:  # logits [B, K, H, W]; steps int64 [B], or [B, h, w] with pixel_act; in training all steps
+    if self.training or all_steps:
+        output = self.unroll(image)
+        steps = halting_steps(output['halt'], self.tau, self.t_min)
+        if self.training:  # the last step is what is trained; halting picks afterwards
+            steps = torch.full_like(steps, self.t_max)
+        logits = self.upsample(pick(output['step_logits'], steps), image.shape[2:])
+    else:
+        answers, steps = zip(*refine(self, image, len(image), fixed=False), strict=True)
+        logits, steps, output = torch.stack(answers), torch.stack(steps), {}
+    return {'logits': logits, 'steps': steps if self.pixel_act else steps.flatten(), **output}
+
+# %% ../../nbs/models/refiner.ipynb #88efea0a
+@patch
+def foreign_names(self: TRMSeg) -> list[dict[str, str]]:
+    'Names of the encoder where it is that of another library.'
+    if not isinstance(self.encoder, JoinedMaps):
+        return []
+    return self.encoder.pyramid.foreign_names(list(self.state_dict()), 'encoder.pyramid.')
 
 # %% ../../nbs/models/refiner.ipynb #2238a1bd
 def halting_steps(

@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from fastcore.basics import patch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -61,93 +62,117 @@ class Task(L.LightningModule):
         'What to call the samples of a training batch, for messages.'
         return [str(name) for name in batch.get('name', ())]
 
-    def mean_over_ranks(self, sums: Tensor) -> Tensor:
-        'sum(loss × samples) / sum(samples), over all processes.'
-        total, n = self.all_gather(sums).reshape(-1, 2).sum(0)
-        return total / n
+# %% ../../nbs/tasks/base.ipynb #99a1a1cd
+@patch
+def mean_over_ranks(self: Task, sums: Tensor) -> Tensor:
+    'sum(loss × samples) / sum(samples), over all processes.'
+    total, n = self.all_gather(sums).reshape(-1, 2).sum(0)
+    return total / n
 
-    def on_train_start(self):
-        self.train_sums = self.train_sums.to(self.device)  # a checkpoint is read before the network is moved
 
-    def on_train_epoch_start(self):
-        self.train_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
-        self.validated = False
+@patch
+def on_train_start(self: Task):
+    self.train_sums = self.train_sums.to(self.device)  # a checkpoint is read before the network is moved
 
-    def training_step(self, batch, batch_idx):
-        output = self(batch)
-        if not batch.get('labelled', True):
-            return without_gradient(output)
-        loss = self.compute_loss(output, batch)
-        self.train_sums += weighted(loss, batch)
-        self.count_training(output, batch)
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # logging costs a millisecond
-            self.log('Loss/step', loss, on_step=True, on_epoch=False, batch_size=batch_length(batch))
-        return loss
 
-    def on_train_epoch_end(self):
-        self.log('Loss/train', self.mean_over_ranks(self.train_sums))
-        if self.plateau and self.validated:
-            scheduler, monitor = self.plateau
-            scheduler.step(self.trainer.callback_metrics[monitor])
+@patch
+def on_train_epoch_start(self: Task):
+    self.train_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+    self.validated = False
 
-    def steps_per_epoch(self) -> int:
-        'Optimizer steps in an epoch. (Asking the trainer would make it load its data before a resumed place in it.)'
-        batches, limit = len(self.trainer.datamodule.train_dataloader()), self.trainer.limit_train_batches
-        if limit is not None:
-            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        return max(1, -(-batches // self.trainer.accumulate_grad_batches))
 
-    def groups(self, lr: float, weight_decay: float) -> list[dict]:
-        'What learns how fast.'
-        encoder = [part for part in (prefix.rstrip('.') for prefix in getattr(self.network, 'encoder_parts', ()))
-                   if any(name.startswith(f'{part}.') for name, _ in self.network.named_parameters())]
-        rates = dict(self.rates or {})
-        if 'encoder' in rates and encoder:  # whatever its place in the network
-            rate = rates.pop('encoder')
-            rates = {part: rate for part in encoder} | rates
-        return param_groups(self.network, lr, weight_decay, rates, self.layer_decay,
-                            encoder[0] if self.layer_decay is not None and len(encoder) == 1 else '')
+@patch
+def training_step(self: Task, batch, batch_idx):
+    output = self(batch)
+    if not batch.get('labelled', True):
+        return without_gradient(output)
+    loss = self.compute_loss(output, batch)
+    self.train_sums += weighted(loss, batch)
+    self.count_training(output, batch)
+    if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # logging costs a millisecond
+        self.log('Loss/step', loss, on_step=True, on_epoch=False, batch_size=batch_length(batch))
+    return loss
 
-    def make_optimizer(self) -> torch.optim.Optimizer:
-        'The optimizer, with its groups of parameters.'
-        # the class's own idea of rate and decay, asked with a parameter of no consequence
-        defaults = self.optimizer([nn.Parameter(torch.zeros(1))]).defaults
-        return self.optimizer(self.groups(defaults['lr'], defaults.get('weight_decay', 0.0)))
 
-    def configure_optimizers(self):
-        optimizer = self.make_optimizer()
-        settings = [{key: value for key, value in group.items() if key != 'params'} for group in optimizer.param_groups]
-        optimizer.register_load_state_dict_post_hook(lambda optimizer: self.keep_settings(optimizer, settings))
-        if self.schedule is None:
-            return optimizer
-        schedule = self.schedule(optimizer, self.steps_per_epoch(), max(1, self.trainer.max_epochs or 1))
-        if 'monitor' not in schedule:
-            return {'optimizer': optimizer, 'lr_scheduler': schedule}
-        # Lightning would step it after the epoch's checkpoint is written, and a resumed run would miss the step
-        self.plateau = schedule['scheduler'], schedule['monitor']
-        if self.plateau_state:
-            reached = ('best', 'num_bad_epochs', 'cooldown_counter', 'last_epoch')  # the rest are settings
-            self.plateau[0].load_state_dict({key: self.plateau_state[key] for key in reached})
+@patch
+def on_train_epoch_end(self: Task):
+    self.log('Loss/train', self.mean_over_ranks(self.train_sums))
+    if self.plateau and self.validated:
+        scheduler, monitor = self.plateau
+        scheduler.step(self.trainer.callback_metrics[monitor])
+
+# %% ../../nbs/tasks/base.ipynb #0eae3e85
+@patch
+def steps_per_epoch(self: Task) -> int:
+    'Optimizer steps in an epoch. (Asking the trainer would make it load its data before a resumed place in it.)'
+    batches, limit = len(self.trainer.datamodule.train_dataloader()), self.trainer.limit_train_batches
+    if limit is not None:
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    return max(1, -(-batches // self.trainer.accumulate_grad_batches))
+
+
+@patch
+def groups(self: Task, lr: float, weight_decay: float) -> list[dict]:
+    'What learns how fast.'
+    encoder = [part for part in (prefix.rstrip('.') for prefix in getattr(self.network, 'encoder_parts', ()))
+               if any(name.startswith(f'{part}.') for name, _ in self.network.named_parameters())]
+    rates = dict(self.rates or {})
+    if 'encoder' in rates and encoder:  # whatever its place in the network
+        rate = rates.pop('encoder')
+        rates = {part: rate for part in encoder} | rates
+    return param_groups(self.network, lr, weight_decay, rates, self.layer_decay,
+                        encoder[0] if self.layer_decay is not None and len(encoder) == 1 else '')
+
+
+@patch
+def make_optimizer(self: Task) -> torch.optim.Optimizer:
+    'The optimizer, with its groups of parameters.'
+    # the class's own idea of rate and decay, asked with a parameter of no consequence
+    defaults = self.optimizer([nn.Parameter(torch.zeros(1))]).defaults
+    return self.optimizer(self.groups(defaults['lr'], defaults.get('weight_decay', 0.0)))
+
+
+@patch
+def configure_optimizers(self: Task):
+    optimizer = self.make_optimizer()
+    settings = [{key: value for key, value in group.items() if key != 'params'} for group in optimizer.param_groups]
+    optimizer.register_load_state_dict_post_hook(lambda optimizer: self.keep_settings(optimizer, settings))
+    if self.schedule is None:
         return optimizer
+    schedule = self.schedule(optimizer, self.steps_per_epoch(), max(1, self.trainer.max_epochs or 1))
+    if 'monitor' not in schedule:
+        return {'optimizer': optimizer, 'lr_scheduler': schedule}
+    # Lightning would step it after the epoch's checkpoint is written, and a resumed run would miss the step
+    self.plateau = schedule['scheduler'], schedule['monitor']
+    if self.plateau_state:
+        reached = ('best', 'num_bad_epochs', 'cooldown_counter', 'last_epoch')  # the rest are settings
+        self.plateau[0].load_state_dict({key: self.plateau_state[key] for key in reached})
+    return optimizer
 
-    def keep_settings(
-        self,
-        optimizer: torch.optim.Optimizer,  # with the state of a checkpoint
-        settings: list[dict],  # of its groups, as the configuration has them
-    ):
-        'A resumed run has the settings of its configuration; where a plateau has lowered the rates, they stay lowered.'
-        known = self.plateau_state.get('full_lrs') if self.plateau else None
-        for i, (group, own) in enumerate(zip(optimizer.param_groups, settings, strict=True)):
-            lr = own['lr'] if known is None else group['lr'] if known[i] == own['lr'] else (
-                group['lr'] / known[i] * own['lr'])
-            group |= own | {'lr': lr}
+# %% ../../nbs/tasks/base.ipynb #e26a5e6e
+@patch
+def keep_settings(
+    self: Task,
+    optimizer: torch.optim.Optimizer,  # with the state of a checkpoint
+    settings: list[dict],  # of its groups, as the configuration has them
+):
+    'A resumed run has the settings of its configuration; where a plateau has lowered the rates, they stay lowered.'
+    known = self.plateau_state.get('full_lrs') if self.plateau else None
+    for i, (group, own) in enumerate(zip(optimizer.param_groups, settings, strict=True)):
+        lr = own['lr'] if known is None else group['lr'] if known[i] == own['lr'] else (
+            group['lr'] / known[i] * own['lr'])
+        group |= own | {'lr': lr}
 
-    def on_save_checkpoint(self, checkpoint):
-        checkpoint |= {'geoseg': self.card, 'train_sums': self.train_sums,
-                       'plateau': self.plateau[0].state_dict() if self.plateau else {}}
 
-    def on_load_checkpoint(self, checkpoint):
-        self.train_sums, self.plateau_state = checkpoint['train_sums'].to(self.device), checkpoint['plateau']
+@patch
+def on_save_checkpoint(self: Task, checkpoint):
+    checkpoint |= {'geoseg': self.card, 'train_sums': self.train_sums,
+                   'plateau': self.plateau[0].state_dict() if self.plateau else {}}
+
+
+@patch
+def on_load_checkpoint(self: Task, checkpoint):
+    self.train_sums, self.plateau_state = checkpoint['train_sums'].to(self.device), checkpoint['plateau']
 
 # %% ../../nbs/tasks/base.ipynb #b5152578-2
 def without_gradient(output: Any) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
@@ -89,17 +90,19 @@ class LocalizationTask(Task):
     def on_test_epoch_end(self):
         self.measure('test')
 
-    def measure(self, split: str):
-        'Bring together what the processes saw, and log the scores.'
-        seen = self.seen
-        if self.trainer.world_size > 1:
-            everyone = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(everyone, seen)
-            seen = {role: [part for their in everyone for part in their[role]] for role in seen}
-        query, gallery = (in_order(seen[role]).to(self.device) for role in ('query', 'gallery'))
-        pairs = self.trainer.datamodule.pairs[split]
-        self.found = retrieve(query, gallery, truth_of(pairs), pairs.photo_xy, pairs.tile_xy)
-        self.seen = {}
-        for name, value in query_scores(self.found).mean().items():
-            if name in self.measures:
-                self.log(f'{name}/{split}', value)
+# %% ../../nbs/tasks/localization.ipynb #06d48d43
+@patch
+def measure(self: LocalizationTask, split: str):
+    'Bring together what the processes saw, and log the scores.'
+    seen = self.seen
+    if self.trainer.world_size > 1:
+        everyone = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(everyone, seen)
+        seen = {role: [part for their in everyone for part in their[role]] for role in seen}
+    query, gallery = (in_order(seen[role]).to(self.device) for role in ('query', 'gallery'))
+    pairs = self.trainer.datamodule.pairs[split]
+    self.found = retrieve(query, gallery, truth_of(pairs), pairs.photo_xy, pairs.tile_xy)
+    self.seen = {}
+    for name, value in query_scores(self.found).mean().items():
+        if name in self.measures:
+            self.log(f'{name}/{split}', value)

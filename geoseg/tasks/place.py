@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from fastcore.basics import patch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
@@ -109,99 +110,123 @@ class GeoSegmentationTask(SegmentationTask):
             self.writer = writing_copy(network)
         self.recall_sums = torch.zeros(2, dtype=torch.float64)  # (share of cells × samples, samples)
 
-    def setup(self, stage: str):
-        super().setup(stage)
-        if self.spatial_unit == 'extent':
-            self.contrast.extent = self.trainer.datamodule.extent or self.contrast.extent
-            if self.contrast.extent is None:  # nothing has a place, and nothing is compared
-                self.contrast.extent = (1., 1.)
-        if self.memory is not None:
-            self.memory.check_frame(self.trainer.datamodule.frame, 'the data')
-            for dataset in self.trainer.datamodule.datasets.values():
-                check_squares(self.memory, dataset[0]['xy'])
-
-    def scores(self) -> list[str]:
-        return [*super().scores(), *(['Recalled/val'] if self.memory is not None else [])]
-
-    def compute_loss(self, output: dict[str, Tensor], batch: Mapping[str, Any]) -> Tensor:
-        loss = self.seg_weight * super().compute_loss(output, batch)
-        if 'place' in output:  # with a weight of 0 too, so that every parameter has a gradient
-            apart = self.contrast(output['image_embedding'], output['place_embedding'], output['place'])
-            loss = loss + self.contrastive_weight * apart
-        if 'entry_logits' in output:
-            at_cells = middle_pixels(batch['mask'], output['entry_logits'].shape[2:])
-            for name in ('entry_logits', 'pixel_logits'):
-                loss = loss + self.entry_weight * self.loss(output[name], at_cells)
-        return loss
-
     @property
     def memory(self):  # the network's, or None
         return getattr(self.network, 'memory', None)
 
-    def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        output = super().forward(batch)
-        if self.memory is not None and self.training and self.freshness != 'refresh':
-            with torch.no_grad():
-                seen = output if self.writer is None else self.writer(**network_inputs(self.writer, batch))
-            self.network.remember(seen, batch['xy'], batch['source'], batch['time'], batch['mask'])
-        elif self.memory is not None and not self.training:
-            share, n = output['recalled'], len(batch['image'])
-            self.recall_sums += torch.stack([share.double() * n, torch.full_like(share, n, dtype=torch.float64)])
-        return output
+# %% ../../nbs/tasks/place.ipynb #c1194bb5
+@patch
+def setup(self: GeoSegmentationTask, stage: str):
+    super(GeoSegmentationTask, self).setup(stage)
+    if self.spatial_unit == 'extent':
+        self.contrast.extent = self.trainer.datamodule.extent or self.contrast.extent
+        if self.contrast.extent is None:  # nothing has a place, and nothing is compared
+            self.contrast.extent = (1., 1.)
+    if self.memory is not None:
+        self.memory.check_frame(self.trainer.datamodule.frame, 'the data')
+        for dataset in self.trainer.datamodule.datasets.values():
+            check_squares(self.memory, dataset[0]['xy'])
 
-    def on_train_start(self):
-        super().on_train_start()
-        self.choose_recall()  # a run that goes on within an epoch does not start it
-        if self.writer is not None and not self.trainer.global_step:
-            self.move_writer(1.)  # to weights that the run starts from
 
-    def on_train_epoch_start(self):
-        super().on_train_epoch_start()
-        self.choose_recall()
-        if self.memory is not None and self.network.recalling and not len(self.memory) and self.freshness == 'refresh':
-            self.write_memory()  # where there is no validation
+@patch
+def scores(self: GeoSegmentationTask) -> list[str]:
+    return [*super(GeoSegmentationTask, self).scores(), *(['Recalled/val'] if self.memory is not None else [])]
 
-    def choose_recall(self):
-        'Whether the memory is read in this epoch.'
-        if self.memory is not None:
-            self.network.recalling = self.current_epoch >= self.memory_warmup_epochs
 
-    def optimizer_step(self, *args: Any, **kwargs: Any):
-        super().optimizer_step(*args, **kwargs)
-        if self.writer is not None:  # here, before a checkpoint of this step is written
-            self.move_writer(1 - self.momentum)
+@patch
+def compute_loss(self: GeoSegmentationTask, output: dict[str, Tensor], batch: Mapping[str, Any]) -> Tensor:
+    loss = self.seg_weight * super(GeoSegmentationTask, self).compute_loss(output, batch)
+    if 'place' in output:  # with a weight of 0 too, so that every parameter has a gradient
+        apart = self.contrast(output['image_embedding'], output['place_embedding'], output['place'])
+        loss = loss + self.contrastive_weight * apart
+    if 'entry_logits' in output:
+        at_cells = middle_pixels(batch['mask'], output['entry_logits'].shape[2:])
+        for name in ('entry_logits', 'pixel_logits'):
+            loss = loss + self.entry_weight * self.loss(output[name], at_cells)
+    return loss
 
-    @torch.no_grad()
-    def move_writer(
-        self,
-        weight: float,  # 0 stay .. 1 become the network
-    ):
-        'Bring the network that writes nearer to the one that learns.'
-        torch._foreach_lerp_([*self.writer.parameters()], [*self.network.parameters()], weight)
-        for own, theirs in zip(self.writer.buffers(), self.network.buffers(), strict=True):
-            own.copy_(theirs)
+# %% ../../nbs/tasks/place.ipynb #66db3aeb
+@patch
+def forward(self: GeoSegmentationTask, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    output = super(GeoSegmentationTask, self).forward(batch)
+    if self.memory is not None and self.training and self.freshness != 'refresh':
+        with torch.no_grad():
+            seen = output if self.writer is None else self.writer(**network_inputs(self.writer, batch))
+        self.network.remember(seen, batch['xy'], batch['source'], batch['time'], batch['mask'])
+    elif self.memory is not None and not self.training:
+        share, n = output['recalled'], len(batch['image'])
+        self.recall_sums += torch.stack([share.double() * n, torch.full_like(share, n, dtype=torch.float64)])
+    return output
 
-    def on_validation_start(self):
-        super().on_validation_start()
-        self.recall_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
-        if self.memory is not None:
-            self.write_memory()
 
-    def write_memory(self):
-        'In training write anew what the network makes of the training ground now; then what is only to be remembered.'
-        data, fit, loaders = self.trainer.datamodule, self.trainer.state.fn == 'fit', []
-        if fit and self.current_epoch + 1 < self.memory_warmup_epochs:
-            return  # nobody will read it
-        if fit and self.freshness == 'refresh':
-            self.memory.clear()
-            loaders.append(data.plain_loader('reference'))
-        if 'remember' in data.datasets:
-            loaders.append(data.plain_loader('remember'))
-        for loader in loaders:
-            write_seen(self.network, loader, lambda batch: self.trainer.strategy.batch_to_device(batch, self.device),
-                       self.trainer.precision_plugin.forward_context)
+@patch
+def on_train_start(self: GeoSegmentationTask):
+    super(GeoSegmentationTask, self).on_train_start()
+    self.choose_recall()  # a run that goes on within an epoch does not start it
+    if self.writer is not None and not self.trainer.global_step:
+        self.move_writer(1.)  # to weights that the run starts from
 
-    def log_metrics(self, split: str):
-        super().log_metrics(split)
-        if self.memory is not None:
-            self.log(f'Recalled/{split}', self.mean_over_ranks(self.recall_sums))
+
+@patch
+def on_train_epoch_start(self: GeoSegmentationTask):
+    super(GeoSegmentationTask, self).on_train_epoch_start()
+    self.choose_recall()
+    if self.memory is not None and self.network.recalling and not len(self.memory) and self.freshness == 'refresh':
+        self.write_memory()  # where there is no validation
+
+
+@patch
+def choose_recall(self: GeoSegmentationTask):
+    'Whether the memory is read in this epoch.'
+    if self.memory is not None:
+        self.network.recalling = self.current_epoch >= self.memory_warmup_epochs
+
+
+@patch
+def write_memory(self: GeoSegmentationTask):
+    'In training write anew what the network makes of the training ground now; then what is only to be remembered.'
+    data, fit, loaders = self.trainer.datamodule, self.trainer.state.fn == 'fit', []
+    if fit and self.current_epoch + 1 < self.memory_warmup_epochs:
+        return  # nobody will read it
+    if fit and self.freshness == 'refresh':
+        self.memory.clear()
+        loaders.append(data.plain_loader('reference'))
+    if 'remember' in data.datasets:
+        loaders.append(data.plain_loader('remember'))
+    for loader in loaders:
+        write_seen(self.network, loader, lambda batch: self.trainer.strategy.batch_to_device(batch, self.device),
+                   self.trainer.precision_plugin.forward_context)
+
+# %% ../../nbs/tasks/place.ipynb #3770ac2e
+@patch
+def optimizer_step(self: GeoSegmentationTask, *args: Any, **kwargs: Any):
+    super(GeoSegmentationTask, self).optimizer_step(*args, **kwargs)
+    if self.writer is not None:  # here, before a checkpoint of this step is written
+        self.move_writer(1 - self.momentum)
+
+
+@patch
+@torch.no_grad()
+def move_writer(
+    self: GeoSegmentationTask,
+    weight: float,  # 0 stay .. 1 become the network
+):
+    'Bring the network that writes nearer to the one that learns.'
+    torch._foreach_lerp_([*self.writer.parameters()], [*self.network.parameters()], weight)
+    for own, theirs in zip(self.writer.buffers(), self.network.buffers(), strict=True):
+        own.copy_(theirs)
+
+# %% ../../nbs/tasks/place.ipynb #dcd7d564
+@patch
+def on_validation_start(self: GeoSegmentationTask):
+    super(GeoSegmentationTask, self).on_validation_start()
+    self.recall_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+    if self.memory is not None:
+        self.write_memory()
+
+
+@patch
+def log_metrics(self: GeoSegmentationTask, split: str):
+    super(GeoSegmentationTask, self).log_metrics(split)
+    if self.memory is not None:
+        self.log(f'Recalled/{split}', self.mean_over_ranks(self.recall_sums))

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
@@ -75,9 +76,6 @@ class RefinerTask(SegmentationTask):
         self.halting_margin = halting_margin
         self.step_sums = torch.zeros(2, dtype=torch.float64)  # (steps × samples, samples)
 
-    def scores(self) -> list[str]:
-        return [*super().scores(), 'Steps/val']
-
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         output = self.network(batch['image'], all_steps=True)
         if not self.training:
@@ -85,45 +83,58 @@ class RefinerTask(SegmentationTask):
             self.step_sums += torch.stack([steps.sum(), steps.new_tensor(len(steps))]).double()
         return output
 
-    def compute_loss(self, output: dict[str, Tensor], batch: Mapping[str, Any]) -> Tensor:
-        mask, net, losses, preds = batch['mask'], self.network, [], []
-        for t, cells in enumerate(output['step_logits']):
-            logits = net.upsample(cells, mask.shape[1:])
-            preds.append(logits.detach().argmax(1))
-            if t >= net.no_grad_steps:
-                losses.append(self.loss(logits, mask))
-        total = losses[-1]
-        if losses[:-1]:
-            total = total + self.alpha * torch.stack(losses[:-1]).mean()
-        if net.act and net.t_min < net.t_max:
-            halt = output['halt'].float()
-            total = total + self.beta * self.halting_loss(halt, torch.stack(preds), mask)
-            total = total + self.gamma * expected_steps(halt, net.t_min).mean()
-        return total
+# %% ../../nbs/tasks/refinement.ipynb #e386c0ac
+@patch
+def compute_loss(self: RefinerTask, output: dict[str, Tensor], batch: Mapping[str, Any]) -> Tensor:
+    mask, net, losses, preds = batch['mask'], self.network, [], []
+    for t, cells in enumerate(output['step_logits']):
+        logits = net.upsample(cells, mask.shape[1:])
+        preds.append(logits.detach().argmax(1))
+        if t >= net.no_grad_steps:
+            losses.append(self.loss(logits, mask))
+    total = losses[-1]
+    if losses[:-1]:
+        total = total + self.alpha * torch.stack(losses[:-1]).mean()
+    if net.act and net.t_min < net.t_max:
+        halt = output['halt'].float()
+        total = total + self.beta * self.halting_loss(halt, torch.stack(preds), mask)
+        total = total + self.gamma * expected_steps(halt, net.t_min).mean()
+    return total
 
-    def halting_loss(
-        self,
-        halt: Tensor,  # [T, B, 1 or h, 1 or w]
-        preds: Tensor,  # int64 [T, B, H, W]
-        mask: Tensor,  # int64 [B, H, W]
-    ) -> Tensor:
-        'How well the halting head knows that nothing more is to be gained.'
-        if halt[0, 0].numel() > 1:
-            scores = cell_scores(preds, mask, halt.shape[2:])
-        else:
-            k = self.network.num_classes
-            scores = image_miou(image_confusions(preds.flatten(0, 1), mask.repeat(len(preds), 1, 1), k))
-            scores = scores.view(len(preds), -1, 1, 1)
-        first = self.network.t_min - 1
-        labels, q = stop_labels(scores, self.halting_margin)[first:], halt[first:-1]
-        known = labels.isfinite()
-        loss = F.binary_cross_entropy_with_logits(q, labels.nan_to_num().to(q.dtype), reduction='none')
-        return (loss * known).sum() / known.sum().clamp(min=1)
 
-    def on_validation_start(self):
-        super().on_validation_start()
-        self.step_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+@patch
+def halting_loss(
+    self: RefinerTask,
+    halt: Tensor,  # [T, B, 1 or h, 1 or w]
+    preds: Tensor,  # int64 [T, B, H, W]
+    mask: Tensor,  # int64 [B, H, W]
+) -> Tensor:
+    'How well the halting head knows that nothing more is to be gained.'
+    if halt[0, 0].numel() > 1:
+        scores = cell_scores(preds, mask, halt.shape[2:])
+    else:
+        k = self.network.num_classes
+        scores = image_miou(image_confusions(preds.flatten(0, 1), mask.repeat(len(preds), 1, 1), k))
+        scores = scores.view(len(preds), -1, 1, 1)
+    first = self.network.t_min - 1
+    labels, q = stop_labels(scores, self.halting_margin)[first:], halt[first:-1]
+    known = labels.isfinite()
+    loss = F.binary_cross_entropy_with_logits(q, labels.nan_to_num().to(q.dtype), reduction='none')
+    return (loss * known).sum() / known.sum().clamp(min=1)
 
-    def log_metrics(self, split: str):
-        super().log_metrics(split)
-        self.log(f'Steps/{split}', self.mean_over_ranks(self.step_sums))
+# %% ../../nbs/tasks/refinement.ipynb #5cd5ce07
+@patch
+def scores(self: RefinerTask) -> list[str]:
+    return [*super(RefinerTask, self).scores(), 'Steps/val']
+
+
+@patch
+def on_validation_start(self: RefinerTask):
+    super(RefinerTask, self).on_validation_start()
+    self.step_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+
+
+@patch
+def log_metrics(self: RefinerTask, split: str):
+    super(RefinerTask, self).log_metrics(split)
+    self.log(f'Steps/{split}', self.mean_over_ranks(self.step_sums))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
@@ -61,100 +62,130 @@ class SegmentationTask(Task):
             return self.network.training_loss(output, batch[self.target], self.loss)
         return self.loss(output['logits'], batch[self.target])
 
-    def weigh_classes(
-        self,
-        data: SegmentationData,
-    ) -> list[float] | None:
-        'The class weights as numbers; a rule is worked out on the training split, once.'
-        if isinstance(self.class_weights, str):
-            weights = weigh(data.class_counts('train'), self.class_weights)
-            self.class_weights = [float(f'{w:.6g}') for w in weights]
-            set_class_weights(self.loss, self.class_weights)
-        if self.class_weights is not None and len(self.class_weights) != data.num_classes:
-            raise ValueError(f'class_weights has {len(self.class_weights)} entries for {data.num_classes} classes')
-        return self.class_weights
+# %% ../../nbs/tasks/segmentation.ipynb #0475d721
+@patch
+def weigh_classes(
+    self: SegmentationTask,
+    data: SegmentationData,
+) -> list[float] | None:
+    'The class weights as numbers; a rule is worked out on the training split, once.'
+    if isinstance(self.class_weights, str):
+        weights = weigh(data.class_counts('train'), self.class_weights)
+        self.class_weights = [float(f'{w:.6g}') for w in weights]
+        set_class_weights(self.loss, self.class_weights)
+    if self.class_weights is not None and len(self.class_weights) != data.num_classes:
+        raise ValueError(f'class_weights has {len(self.class_weights)} entries for {data.num_classes} classes')
+    return self.class_weights
 
-    def setup(self, stage: str):
-        if self.metrics is None:
-            scheme = self.trainer.datamodule.scheme
-            self.metrics = SegmentationMetrics(scheme.num_classes, names=scheme.names,
-                                               boundary_tolerance=self.boundary).to(self.device)
-        k = self.metrics.num_classes
-        self.train_confusion = torch.zeros(k, k, dtype=torch.int64, device=self.device)
+# %% ../../nbs/tasks/segmentation.ipynb #c76fb619
+@patch
+def setup(self: SegmentationTask, stage: str):
+    if self.metrics is None:
+        scheme = self.trainer.datamodule.scheme
+        self.metrics = SegmentationMetrics(scheme.num_classes, names=scheme.names,
+                                           boundary_tolerance=self.boundary).to(self.device)
+    k = self.metrics.num_classes
+    self.train_confusion = torch.zeros(k, k, dtype=torch.int64, device=self.device)
 
-    def on_train_start(self):
-        super().on_train_start()
-        self.train_confusion = self.train_confusion.to(self.device)
 
-    def on_train_epoch_start(self):
-        super().on_train_epoch_start()
-        self.train_confusion = torch.zeros_like(self.train_confusion, device=self.device)
+@patch
+def on_train_start(self: SegmentationTask):
+    super(SegmentationTask, self).on_train_start()
+    self.train_confusion = self.train_confusion.to(self.device)
 
-    @torch.no_grad()
-    def count_training(self, output: dict[str, Tensor], batch: Mapping[str, Any]):
-        mask, k = batch[self.target], self.metrics.num_classes
-        if 'logits' in output:
-            classes = output['logits'].argmax(1)
-        else:  # a loss that needs no logits
-            classes = self.network.training_classes(output, mask.shape[1:])
-        self.train_confusion += image_confusions(classes, mask, k).sum(0)
 
-    def on_train_epoch_end(self):
-        super().on_train_epoch_end()
-        scores = metrics_from_confusion(self.all_gather(self.train_confusion).reshape(-1, *self.train_confusion.shape)
-                                        .sum(0))
-        self.log('F1/train', scores['F1'])
-        self.log('Accuracy/train', scores['accuracy'])
+@patch
+def on_train_epoch_start(self: SegmentationTask):
+    super(SegmentationTask, self).on_train_epoch_start()
+    self.train_confusion = torch.zeros_like(self.train_confusion, device=self.device)
 
-    def on_save_checkpoint(self, checkpoint):
-        super().on_save_checkpoint(checkpoint)
-        checkpoint['train_confusion'] = self.train_confusion
 
-    def on_load_checkpoint(self, checkpoint):
-        super().on_load_checkpoint(checkpoint)
-        if 'train_confusion' in checkpoint:  # older checkpoints have none
-            self.train_confusion = checkpoint['train_confusion'].to(self.device)
+@patch
+@torch.no_grad()
+def count_training(self: SegmentationTask, output: dict[str, Tensor], batch: Mapping[str, Any]):
+    mask, k = batch[self.target], self.metrics.num_classes
+    if 'logits' in output:
+        classes = output['logits'].argmax(1)
+    else:  # a loss that needs no logits
+        classes = self.network.training_classes(output, mask.shape[1:])
+    self.train_confusion += image_confusions(classes, mask, k).sum(0)
 
-    def on_validation_start(self):
-        self.metrics.reset()
-        self.eval_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
 
-    def validation_step(self, batch, batch_idx):
-        output = self(batch)
-        if batch.get('labelled', True):
-            self.eval_sums += weighted(self.compute_loss(output, batch), batch)
-        self.metrics.update(output['logits'], batch[self.target])
-        return output['logits']
+@patch
+def on_train_epoch_end(self: SegmentationTask):
+    super(SegmentationTask, self).on_train_epoch_end()
+    scores = metrics_from_confusion(self.all_gather(self.train_confusion).reshape(-1, *self.train_confusion.shape)
+                                    .sum(0))
+    self.log('F1/train', scores['F1'])
+    self.log('Accuracy/train', scores['accuracy'])
 
-    def on_validation_epoch_end(self):
-        self.log_metrics('val')
-        self.validated = True
 
-    def log_metrics(self, split: str):
-        'Log loss and metrics of a finished set, as Loss/val, mIoU/val, …'
-        self.log(f'Loss/{split}', self.mean_over_ranks(self.eval_sums))
-        for name, value in self.metrics.compute().items():
-            self.log(f'{METRIC_NAMES.get(name, name)}/{split}', float(value))
+@patch
+def on_save_checkpoint(self: SegmentationTask, checkpoint):
+    super(SegmentationTask, self).on_save_checkpoint(checkpoint)
+    checkpoint['train_confusion'] = self.train_confusion
 
-    def on_test_start(self):
-        self.on_validation_start()
-        self.images = []  # (number, name, source, confusion [K, K]) of each image of this process
 
-    def test_step(self, batch, batch_idx):
-        logits = self.validation_step(batch, batch_idx)
-        confusions = image_confusions(logits, batch[self.target], self.metrics.num_classes).cpu().numpy()
-        world, rank = self.trainer.world_size, self.trainer.global_rank
-        first = batch_idx * self.trainer.datamodule.batch_size * world + rank  # as the batch sampler deals them
-        sources = batch['source'].tolist()
-        for i, (name, source, confusion) in enumerate(zip(batch['name'], sources, confusions, strict=True)):
-            self.images.append((first + i * world, name, source, confusion))
+@patch
+def on_load_checkpoint(self: SegmentationTask, checkpoint):
+    super(SegmentationTask, self).on_load_checkpoint(checkpoint)
+    if 'train_confusion' in checkpoint:  # older checkpoints have none
+        self.train_confusion = checkpoint['train_confusion'].to(self.device)
 
-    def on_test_epoch_end(self):
-        self.log_metrics('test')
-        images = self.images
-        if self.trainer.world_size > 1:
-            parts = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(parts, images)
-            images = [image for part in parts for image in part]
-        _, names, sources, confusions = zip(*sorted(images, key=lambda image: image[0]), strict=True)
-        self.tested = list(names), list(sources), np.stack(confusions)
+# %% ../../nbs/tasks/segmentation.ipynb #87280b5d
+@patch
+def on_validation_start(self: SegmentationTask):
+    self.metrics.reset()
+    self.eval_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+
+
+@patch
+def validation_step(self: SegmentationTask, batch, batch_idx):
+    output = self(batch)
+    if batch.get('labelled', True):
+        self.eval_sums += weighted(self.compute_loss(output, batch), batch)
+    self.metrics.update(output['logits'], batch[self.target])
+    return output['logits']
+
+
+@patch
+def on_validation_epoch_end(self: SegmentationTask):
+    self.log_metrics('val')
+    self.validated = True
+
+
+@patch
+def log_metrics(self: SegmentationTask, split: str):
+    'Log loss and metrics of a finished set, as Loss/val, mIoU/val, …'
+    self.log(f'Loss/{split}', self.mean_over_ranks(self.eval_sums))
+    for name, value in self.metrics.compute().items():
+        self.log(f'{METRIC_NAMES.get(name, name)}/{split}', float(value))
+
+# %% ../../nbs/tasks/segmentation.ipynb #6e69e071
+@patch
+def on_test_start(self: SegmentationTask):
+    self.on_validation_start()
+    self.images = []  # (number, name, source, confusion [K, K]) of each image of this process
+
+
+@patch
+def test_step(self: SegmentationTask, batch, batch_idx):
+    logits = self.validation_step(batch, batch_idx)
+    confusions = image_confusions(logits, batch[self.target], self.metrics.num_classes).cpu().numpy()
+    world, rank = self.trainer.world_size, self.trainer.global_rank
+    first = batch_idx * self.trainer.datamodule.batch_size * world + rank  # as the batch sampler deals them
+    sources = batch['source'].tolist()
+    for i, (name, source, confusion) in enumerate(zip(batch['name'], sources, confusions, strict=True)):
+        self.images.append((first + i * world, name, source, confusion))
+
+
+@patch
+def on_test_epoch_end(self: SegmentationTask):
+    self.log_metrics('test')
+    images = self.images
+    if self.trainer.world_size > 1:
+        parts = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(parts, images)
+        images = [image for part in parts for image in part]
+    _, names, sources, confusions = zip(*sorted(images, key=lambda image: image[0]), strict=True)
+    self.tested = list(names), list(sources), np.stack(confusions)

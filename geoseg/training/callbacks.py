@@ -16,6 +16,7 @@ import time
 import lightning as L
 import numpy as np
 import torch
+from fastcore.basics import patch
 from lightning.pytorch import callbacks
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -295,13 +296,6 @@ class TerminalProgress(L.Callback):
             last = '' if trainer.max_epochs in (None, -1) else f' (the last is {trainer.max_epochs - 1})'
             self.begin(f'epoch {trainer.current_epoch}{last}', trainer.num_training_batches)
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if self.bar is not None:
-            loss = outputs['loss'] if isinstance(outputs, dict) else outputs
-            if self.bar.n % 10 == 0 and loss is not None:  # reading it waits for the device
-                self.bar.set_postfix_str(f'loss {float(loss):.4f}{self.score}', refresh=False)
-            self.bar.update()
-
     def on_validation_start(self, trainer, pl_module):
         if trainer.is_global_zero:
             self.begin('validation', sum(trainer.num_val_batches))
@@ -331,3 +325,12 @@ class TerminalProgress(L.Callback):
 
     def teardown(self, trainer, pl_module, stage):
         self.end()
+
+# %% ../../nbs/training/callbacks.ipynb #6adcd22d
+@patch
+def on_train_batch_end(self: TerminalProgress, trainer, pl_module, outputs, batch, batch_idx):
+    if self.bar is not None:
+        loss = outputs['loss'] if isinstance(outputs, dict) else outputs
+        if self.bar.n % 10 == 0 and loss is not None:  # reading it waits for the device
+            self.bar.set_postfix_str(f'loss {float(loss):.4f}{self.score}', refresh=False)
+        self.bar.update()

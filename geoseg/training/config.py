@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 
 import lightning as L
 import numpy as np
+from fastcore.basics import patch
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 from jsonargparse._common import parsing_settings
 from lightning.pytorch.cli import LightningCLI
@@ -116,48 +117,6 @@ class RecipeCLI(LightningCLI):
     def _set_seed(self):
         'Not yet either: see `build`.'
 
-    def build(
-        self,
-        weights: str | Path | None = None,  # a file whose weights the network will take, which bounds its size
-    ):
-        'Make data, task and network; the trainer is made by the run, which knows its folder.'
-        L.seed_everything(int(self.config.seed_everything), verbose=False)
-        if self.foreign is not None and self.foreign.compares:
-            self.build_data()  # before a network is made
-        try:
-            made_by = [] if weights is None else [(partial(limited, weights), nn.Module, True)]
-            self.config_init = self._made(self.parser, self.config, made_by)
-        except ConnectionError as error:
-            if self.foreign is None or 'model.pretrained' not in self.foreign.values:
-                raise
-            raise ConnectionError(f'{error} Here: add model.pretrained=false') from error
-        self.datamodule, self.model = self.config_init['data'], self.config_init['model']
-        self.follow_weights()
-
-    def follow_weights(self) -> str | None:  # what is unlike the weights, to be logged
-        'Normalise pictures as pretrained weights expect it, where the settings leave that open.'
-        known = getattr(self.model.network, 'weights_input', None) or {}
-        mean, std = known.get('mean'), known.get('std')
-        if not mean or not std or not isinstance(self.datamodule, LayoutData):
-            return None
-        augment = self.datamodule.augment
-        own = augment.mean or IMAGENET_MEAN, augment.std or IMAGENET_STD
-        if all(np.allclose(a, b, atol=1e-3) for a, b in zip(own, (mean, std), strict=True) if len(a) == len(b)):
-            return None
-        if not self.datamodule.normalize_as(mean, std):
-            return f'augment.mean is {own[0]} and augment.std {own[1]}, the weights expect {mean} and {std}'
-        self.config.data.init_args.augment = Namespace(asdict(self.datamodule.augment))
-        return None
-
-    def build_data(self) -> L.LightningDataModule:
-        'Make the data alone.'
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_subclass_arguments(L.LightningDataModule, 'data')
-        data = self._made(parser, parser.parse_object({'data': self.config.data.as_dict()}))['data']
-        if self.foreign is not None:
-            self.foreign.compare(data)
-        return data
-
     @staticmethod
     def _made(parser, config, made_by=()):
         try:
@@ -169,6 +128,54 @@ class RecipeCLI(LightningCLI):
             if isinstance(cause, (ValueError, OSError)):
                 raise cause from None
             raise ConfigError(str(cause.args[0] if cause.args else cause)) from cause
+
+# %% ../../nbs/training/config.ipynb #ee976ef2
+@patch
+def build(
+    self: RecipeCLI,
+    weights: str | Path | None = None,  # a file whose weights the network will take, which bounds its size
+):
+    'Make data, task and network; the trainer is made by the run, which knows its folder.'
+    L.seed_everything(int(self.config.seed_everything), verbose=False)
+    if self.foreign is not None and self.foreign.compares:
+        self.build_data()  # before a network is made
+    try:
+        made_by = [] if weights is None else [(partial(limited, weights), nn.Module, True)]
+        self.config_init = self._made(self.parser, self.config, made_by)
+    except ConnectionError as error:
+        if self.foreign is None or 'model.pretrained' not in self.foreign.values:
+            raise
+        raise ConnectionError(f'{error} Here: add model.pretrained=false') from error
+    self.datamodule, self.model = self.config_init['data'], self.config_init['model']
+    self.follow_weights()
+
+
+@patch
+def build_data(self: RecipeCLI) -> L.LightningDataModule:
+    'Make the data alone.'
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(L.LightningDataModule, 'data')
+    data = self._made(parser, parser.parse_object({'data': self.config.data.as_dict()}))['data']
+    if self.foreign is not None:
+        self.foreign.compare(data)
+    return data
+
+# %% ../../nbs/training/config.ipynb #478bea7b
+@patch
+def follow_weights(self: RecipeCLI) -> str | None:  # what is unlike the weights, to be logged
+    'Normalise pictures as pretrained weights expect it, where the settings leave that open.'
+    known = getattr(self.model.network, 'weights_input', None) or {}
+    mean, std = known.get('mean'), known.get('std')
+    if not mean or not std or not isinstance(self.datamodule, LayoutData):
+        return None
+    augment = self.datamodule.augment
+    own = augment.mean or IMAGENET_MEAN, augment.std or IMAGENET_STD
+    if all(np.allclose(a, b, atol=1e-3) for a, b in zip(own, (mean, std), strict=True) if len(a) == len(b)):
+        return None
+    if not self.datamodule.normalize_as(mean, std):
+        return f'augment.mean is {own[0]} and augment.std {own[1]}, the weights expect {mean} and {std}'
+    self.config.data.init_args.augment = Namespace(asdict(self.datamodule.augment))
+    return None
 
 # %% ../../nbs/training/config.ipynb #2408c89d-2
 def limited(

@@ -11,6 +11,7 @@ import copy
 import lightning as L
 import numpy as np
 import torch
+from fastcore.basics import patch
 
 from ..core.errors import ConfigError
 from .record import RunRecord
@@ -43,75 +44,93 @@ class StopAtDivergence(L.Callback):
     def on_train_epoch_start(self, trainer, pl_module):  # not where an epoch is taken up again
         self.ignored = 0
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.ignored += not batch.get('labelled', True)
-        names = {key: batch[key] for key in ('name', 'query_id') if key in batch}
-        self.recent.append((batch_idx, names, outputs['loss']))
-        one = trainer.world_size == 1 and pl_module.device.type == 'cpu'
-        if one or len(self.recent) == self.every:
-            self.look(trainer, pl_module)
+# %% ../../nbs/training/divergence.ipynb #4642270e
+@patch
+def on_train_batch_end(self: StopAtDivergence, trainer, pl_module, outputs, batch, batch_idx):
+    self.ignored += not batch.get('labelled', True)
+    names = {key: batch[key] for key in ('name', 'query_id') if key in batch}
+    self.recent.append((batch_idx, names, outputs['loss']))
+    one = trainer.world_size == 1 and pl_module.device.type == 'cpu'
+    if one or len(self.recent) == self.every:
+        self.look(trainer, pl_module)
 
-    def on_validation_start(self, trainer, pl_module):
-        if self.recent:
-            self.look(trainer, pl_module)
 
-    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
-        if trainer.world_size == 1 and pl_module.device.type == 'cpu':
-            self.look_at_validation(trainer, pl_module, f' in batch {batch_idx}', batch)
+@patch
+def on_validation_start(self: StopAtDivergence, trainer, pl_module):
+    if self.recent:
+        self.look(trainer, pl_module)
 
-    def on_validation_epoch_end(self, trainer, pl_module):
-        self.look_at_validation(trainer, pl_module)
 
-    def look_at_validation(self, trainer, pl_module, place: str = '', batch=None):
-        'Raise where a loss of the validation under way was not finite; what has no label adds none.'
-        sums = getattr(pl_module, 'eval_sums', None)
-        if sums is None:
-            return
-        bad = not bool(torch.as_tensor(sums).isfinite().all())
-        if trainer.world_size > 1:
-            bad = bool(pl_module.all_gather(torch.tensor(bad, device=pl_module.device)).any())
-        if bad:
-            names = {key: batch[key] for key in ('name', 'query_id') if batch is not None and key in batch}
-            where = f'the validation loss is not finite{place} of epoch {trainer.current_epoch}'
-            self.stop(where + (f' (samples {", ".join(pl_module.sample_names(names))})' if names else ''))
+@patch
+def on_train_epoch_end(self: StopAtDivergence, trainer, pl_module):
+    self.look(trainer, pl_module, weights=True)
+    ignored = int(pl_module.all_gather(torch.tensor(self.ignored, device=pl_module.device)).sum())
+    if ignored:
+        rank_zero_info('epoch %d: %d of %d batches had no label, and no gradient', trainer.current_epoch, ignored,
+                       trainer.num_training_batches * trainer.world_size)
 
-    def on_train_epoch_end(self, trainer, pl_module):
+
+@patch
+def on_save_checkpoint(self: StopAtDivergence, trainer, pl_module, checkpoint):
+    if trainer.state.fn == 'fit':
         self.look(trainer, pl_module, weights=True)
-        ignored = int(pl_module.all_gather(torch.tensor(self.ignored, device=pl_module.device)).sum())
-        if ignored:
-            rank_zero_info('epoch %d: %d of %d batches had no label, and no gradient', trainer.current_epoch, ignored,
-                           trainer.num_training_batches * trainer.world_size)
 
-    def on_save_checkpoint(self, trainer, pl_module, checkpoint):
-        if trainer.state.fn == 'fit':
-            self.look(trainer, pl_module, weights=True)
+# %% ../../nbs/training/divergence.ipynb #f5c66e64
+@patch
+def look(self: StopAtDivergence, trainer, pl_module, weights: bool = False):
+    'Raise where a loss since the last look is not finite, or a weight.'
+    recent, self.recent, where = self.recent, [], ''
+    if recent:
+        losses = torch.stack([loss.detach().double() for *_, loss in recent]).cpu().numpy()
+        if len(bad := np.flatnonzero(~np.isfinite(losses))):
+            batch, names, _ = recent[bad[0]]
+            where = (f'the loss is {losses[bad[0]]} in batch {batch} of epoch {trainer.current_epoch} '
+                     f'(samples {", ".join(pl_module.sample_names(names))})')
+    if weights and not where and not finite_weights(pl_module):
+        where = f'the weights are not finite after step {trainer.global_step}, though each loss was'
+    if trainer.world_size > 1:
+        wrong = pl_module.all_gather(torch.tensor(bool(where), device=pl_module.device))
+        if wrong.any():
+            everyone = [''] * trainer.world_size
+            torch.distributed.all_gather_object(everyone, where)
+            # a process whose own losses are finite sees the weights alone
+            where = min(filter(None, everyone), key=lambda reason: reason.startswith('the weights'))
+    if where:
+        self.stop(where)
 
-    def look(self, trainer, pl_module, weights: bool = False):
-        'Raise where a loss since the last look is not finite, or a weight.'
-        recent, self.recent, where = self.recent, [], ''
-        if recent:
-            losses = torch.stack([loss.detach().double() for *_, loss in recent]).cpu().numpy()
-            if len(bad := np.flatnonzero(~np.isfinite(losses))):
-                batch, names, _ = recent[bad[0]]
-                where = (f'the loss is {losses[bad[0]]} in batch {batch} of epoch {trainer.current_epoch} '
-                         f'(samples {", ".join(pl_module.sample_names(names))})')
-        if weights and not where and not finite_weights(pl_module):
-            where = f'the weights are not finite after step {trainer.global_step}, though each loss was'
-        if trainer.world_size > 1:
-            wrong = pl_module.all_gather(torch.tensor(bool(where), device=pl_module.device))
-            if wrong.any():
-                everyone = [''] * trainer.world_size
-                torch.distributed.all_gather_object(everyone, where)
-                # a process whose own losses are finite sees the weights alone
-                where = min(filter(None, everyone), key=lambda reason: reason.startswith('the weights'))
-        if where:
-            self.stop(where)
 
-    def stop(self, where: str):
-        'The end of the run.'
-        last = self.record.checkpoints / 'last.ckpt'
-        kept = f'the last good checkpoint is {last}' if last.is_file() else 'no checkpoint was written before'
-        raise Diverged(f'{where}; {kept}. Look at these samples, take a lower lr, or set trainer.gradient_clip_val')
+@patch
+def stop(self: StopAtDivergence, where: str):
+    'The end of the run.'
+    last = self.record.checkpoints / 'last.ckpt'
+    kept = f'the last good checkpoint is {last}' if last.is_file() else 'no checkpoint was written before'
+    raise Diverged(f'{where}; {kept}. Look at these samples, take a lower lr, or set trainer.gradient_clip_val')
+
+# %% ../../nbs/training/divergence.ipynb #a46aa6b4
+@patch
+def on_validation_batch_end(self: StopAtDivergence, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+    if trainer.world_size == 1 and pl_module.device.type == 'cpu':
+        self.look_at_validation(trainer, pl_module, f' in batch {batch_idx}', batch)
+
+
+@patch
+def on_validation_epoch_end(self: StopAtDivergence, trainer, pl_module):
+    self.look_at_validation(trainer, pl_module)
+
+
+@patch
+def look_at_validation(self: StopAtDivergence, trainer, pl_module, place: str = '', batch=None):
+    'Raise where a loss of the validation under way was not finite; what has no label adds none.'
+    sums = getattr(pl_module, 'eval_sums', None)
+    if sums is None:
+        return
+    bad = not bool(torch.as_tensor(sums).isfinite().all())
+    if trainer.world_size > 1:
+        bad = bool(pl_module.all_gather(torch.tensor(bad, device=pl_module.device)).any())
+    if bad:
+        names = {key: batch[key] for key in ('name', 'query_id') if batch is not None and key in batch}
+        where = f'the validation loss is not finite{place} of epoch {trainer.current_epoch}'
+        self.stop(where + (f' (samples {", ".join(pl_module.sample_names(names))})' if names else ''))
 
 # %% ../../nbs/training/divergence.ipynb #9f8b89f8-3
 def finite_weights(module: torch.nn.Module) -> bool:

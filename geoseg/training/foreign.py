@@ -21,6 +21,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from fastcore.basics import patch
 
 from ..core.errors import ConfigError, nearest
 from ..core.mappings import deep_merge
@@ -177,7 +178,7 @@ def watch_one_score(values: Mapping[str, Any], monitor: str, network: type):
             raise ConfigError(f'{key}: {values[key]} contradicts the score {watched}, of which the '
                               f'{"lower" if better == "min" else "higher"} is better: {better}')
 
-
+# %% ../../nbs/training/foreign.ipynb #d87ad4be
 TRAINER = System('configurable trainer', tuple(NETWORKS.values()), (
     Key('experiment_name', note=ONE_FOLDER, beside='run.out'),
     Key('dataset.root', ('data',), same, 'data=FOLDER wins over it'),
@@ -441,73 +442,84 @@ class Foreign:
     overrides: dict[str, Any]  # ours, typed in its names or not
     lost: dict[str, str] = field(default_factory=dict)  # keys that no class of the recipe has -> why
 
-    @property
-    def compares(self) -> bool:
-        'Whether something of it must equal the data.'
-        return any(key.data and key.name in self.values for key in self.system.keys)
+# %% ../../nbs/training/foreign.ipynb #7662b0ba
+@patch(as_prop=True)
+def compares(self: Foreign) -> bool:
+    'Whether something of it must equal the data.'
+    return any(key.data and key.name in self.values for key in self.system.keys)
 
-    def compare(
-        self,
-        data: Any,  # a data module
-    ):
-        'An error where the configuration and the data disagree.'
-        for key in self.system.keys:
-            if key.data and key.name in self.values and getattr(data, key.data) != self.values[key.name]:
-                names = f' ({", ".join(data.scheme.names)})' if key.data == 'num_classes' else ''
-                what = {'num_classes': 'classes', 'channels': 'bands'}[key.data]
-                where = next(iter(data.roots.values()))
-                raise ConfigError(f'{key.name}: {self.values[key.name]}, but the data in {where} have '
-                                  f'{getattr(data, key.data)} {what}{names}; set {key.name}={getattr(data, key.data)}, '
-                                  'or other data')
 
-    def fit_data(
-        self,
-        section: Mapping[str, Any],  # `data` of a configuration, as ours
-    ) -> dict[str, Any]:  # with what its class takes of the other tool's settings, and no more
-        'Other layouts have other settings.'
-        has, mine = arguments_of(find_class(section['class_path'])), _within(self.overlay, 'data.init_args') or {}
-        arguments = {name: value for name, value in mine.items() if name in has} | dict(section.get('init_args') or {})
-        return section | {'init_args': {n: v for n, v in arguments.items() if n in has or n not in mine}}
+@patch
+def compare(
+    self: Foreign,
+    data: Any,  # a data module
+):
+    'An error where the configuration and the data disagree.'
+    for key in self.system.keys:
+        if key.data and key.name in self.values and getattr(data, key.data) != self.values[key.name]:
+            names = f' ({", ".join(data.scheme.names)})' if key.data == 'num_classes' else ''
+            what = {'num_classes': 'classes', 'channels': 'bands'}[key.data]
+            where = next(iter(data.roots.values()))
+            raise ConfigError(f'{key.name}: {self.values[key.name]}, but the data in {where} have '
+                              f'{getattr(data, key.data)} {what}{names}; set {key.name}={getattr(data, key.data)}, '
+                              'or other data')
 
-    def remarks(
-        self,
-        config: Any,  # parsed
-    ) -> list[str]:
-        'A line for each key that is not used as it is, or gives way to another.'
-        lines = []
-        for key in self.system.keys:
-            if key.name not in self.values:
-                continue
-            told = f'{key.name}: {json.dumps(self.values[key.name], default=str)}'
-            if key.beside and (used := _value(config, key.beside)) != self.values[key.name]:
-                lines.append(f'{told} gives way to {self.name_of(key.beside)} = {used}: {key.note}')
-            elif not key.to:
-                lines.append(f'{told}: {key.note}')
-            elif key.name in self.lost:
-                lines.append(f'{told} has no effect: {self.lost[key.name]}')
-            else:
-                wanted = self.wanted(key)
-                for target in [t for t in wanted if t in self.targets]:
-                    used = _value(config, target)
-                    if used is MISSING:
-                        lines.append(f'{told} has no effect: {config.data.class_path.rpartition(".")[2]} has no '
-                                     f'{target.rpartition(".")[2]}')
-                    elif not _equal(used, wanted[target]):
-                        lines.append(f'{told} gives way to {self.name_of(target, key.name)} = {_plain(used)}')
-                if key.name == 'training.amp' and self.values[key.name]:
-                    lines.append(f'{told}: mixed precision on a GPU, 32 bits on a CPU')
-        return lines
 
-    def name_of(self, target: str, besides: str = '') -> str:
-        'The key that set one of ours: theirs if it was given, else ours.'
-        told = [key.name for key in self.system.keys
-                if target in key.to and key.name in self.values and key.name != besides]
-        return f'{told[0]} ({target})' if told else target
+@patch
+def fit_data(
+    self: Foreign,
+    section: Mapping[str, Any],  # `data` of a configuration, as ours
+) -> dict[str, Any]:  # with what its class takes of the other tool's settings, and no more
+    'Other layouts have other settings.'
+    has, mine = arguments_of(find_class(section['class_path'])), _within(self.overlay, 'data.init_args') or {}
+    arguments = {name: value for name, value in mine.items() if name in has} | dict(section.get('init_args') or {})
+    return section | {'init_args': {n: v for n, v in arguments.items() if n in has or n not in mine}}
 
-    def wanted(self, key: Key) -> dict[str, Any]:
-        'Our keys and what one of theirs makes of them.'
-        value = read_value(key, self.values[key.name])
-        return value if isinstance(value, dict) else dict.fromkeys(key.to, value)
+# %% ../../nbs/training/foreign.ipynb #65eea385
+@patch
+def remarks(
+    self: Foreign,
+    config: Any,  # parsed
+) -> list[str]:
+    'A line for each key that is not used as it is, or gives way to another.'
+    lines = []
+    for key in self.system.keys:
+        if key.name not in self.values:
+            continue
+        told = f'{key.name}: {json.dumps(self.values[key.name], default=str)}'
+        if key.beside and (used := _value(config, key.beside)) != self.values[key.name]:
+            lines.append(f'{told} gives way to {self.name_of(key.beside)} = {used}: {key.note}')
+        elif not key.to:
+            lines.append(f'{told}: {key.note}')
+        elif key.name in self.lost:
+            lines.append(f'{told} has no effect: {self.lost[key.name]}')
+        else:
+            wanted = self.wanted(key)
+            for target in [t for t in wanted if t in self.targets]:
+                used = _value(config, target)
+                if used is MISSING:
+                    lines.append(f'{told} has no effect: {config.data.class_path.rpartition(".")[2]} has no '
+                                 f'{target.rpartition(".")[2]}')
+                elif not _equal(used, wanted[target]):
+                    lines.append(f'{told} gives way to {self.name_of(target, key.name)} = {_plain(used)}')
+            if key.name == 'training.amp' and self.values[key.name]:
+                lines.append(f'{told}: mixed precision on a GPU, 32 bits on a CPU')
+    return lines
+
+
+@patch
+def name_of(self: Foreign, target: str, besides: str = '') -> str:
+    'The key that set one of ours: theirs if it was given, else ours.'
+    told = [key.name for key in self.system.keys
+            if target in key.to and key.name in self.values and key.name != besides]
+    return f'{told[0]} ({target})' if told else target
+
+
+@patch
+def wanted(self: Foreign, key: Key) -> dict[str, Any]:
+    'Our keys and what one of theirs makes of them.'
+    value = read_value(key, self.values[key.name])
+    return value if isinstance(value, dict) else dict.fromkeys(key.to, value)
 
 # %% ../../nbs/training/foreign.ipynb #537751f2-2
 MISSING = object()

@@ -87,7 +87,8 @@ class LiveProgress(NotebookProgress):
         if start < self.next.get(name, 0.) and not last:
             return
         with isolate_rng():
-            figure, content = make(), io.BytesIO()
+            figure = make()
+            content = io.BytesIO()
             figure.savefig(content, format='png')
         plt.close(figure)
         picture = Image(data=content.getvalue(), format='png')

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from fastcore.basics import patch
 from lightning.pytorch import callbacks
 
 from ..core.errors import ConfigError
@@ -70,157 +71,187 @@ class RunRecord(callbacks.Checkpoint):
     def checkpoints(self) -> Path:
         return self.folder / 'checkpoints'
 
-    def setup(self, trainer, pl_module, stage):
-        # the first process chose the folder's name
-        self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
-        self.columns = getattr(pl_module, 'train_log', {})
+# %% ../../nbs/training/record.ipynb #2d5e01fc
+@patch
+def setup(self: RunRecord, trainer, pl_module, stage):
+    # the first process chose the folder's name
+    self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
+    self.columns = getattr(pl_module, 'train_log', {})
 
-    def on_fit_start(self, trainer, pl_module):
-        if trainer.is_global_zero:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            for path in (*self.checkpoints.glob('.*.ckpt'), *self.folder.glob('.*.tmp')):  # begun when it was killed
-                path.unlink()
-            self.prune()
-            if not self.best:
-                (self.checkpoints / 'best.ckpt').unlink(missing_ok=True)
-            self.write_tables()
 
-    def on_train_start(self, trainer, pl_module):
-        batches, every = trainer.num_training_batches, trainer.val_check_batch
-        if trainer.enable_validation and math.isfinite(batches) and (rest := batches % every):
-            log.warning('trainer.val_check_interval is %s: the last validation of an epoch comes %d of its %d batches '
-                        'before its end, so its scores are not those of the weights that are kept; give an interval '
-                        'that divides the epoch', trainer.val_check_interval, rest, batches)
+@patch
+def on_fit_start(self: RunRecord, trainer, pl_module):
+    if trainer.is_global_zero:
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        for path in (*self.checkpoints.glob('.*.ckpt'), *self.folder.glob('.*.tmp')):  # begun when it was killed
+            path.unlink()
+        self.prune()
+        if not self.best:
+            (self.checkpoints / 'best.ckpt').unlink(missing_ok=True)
+        self.write_tables()
 
-    def prune(self):
-        'Remove the epochs that are not kept.'
-        for path in self.checkpoints.glob('epoch*.ckpt'):
-            if path.name not in self.kept:
-                path.unlink()
-        last = self.rows[-1]['epoch'] if self.rows else -1
-        for epoch, path in weights_of_epochs(self.folder).items():
-            if epoch > last:
-                path.unlink()
 
-    def write_tables(self):
-        tables = {'metrics.csv': self.rows, 'per_class.csv': self.classes}
-        if self.columns:
-            tables['train_log.csv'] = [{new: row.get(old) for new, old in self.columns.items()} for row in self.rows]
-        for name, rows in tables.items():
-            text = csv_text(pd.DataFrame(rows), index=False) if rows else ''
-            write_whole(self.folder / name, text)
+@patch
+def on_train_start(self: RunRecord, trainer, pl_module):
+    batches, every = trainer.num_training_batches, trainer.val_check_batch
+    if trainer.enable_validation and math.isfinite(batches) and (rest := batches % every):
+        log.warning('trainer.val_check_interval is %s: the last validation of an epoch comes %d of its %d batches '
+                    'before its end, so its scores are not those of the weights that are kept; give an interval '
+                    'that divides the epoch', trainer.val_check_interval, rest, batches)
 
-    def on_sanity_check_end(self, trainer, pl_module):
-        'What the network can do before it learns: a row of epoch -1, where the whole validation was asked for.'
-        if trainer.num_sanity_val_steps == math.inf and not self.rows:
-            scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.endswith('/val')}
-            self.rows.append({'epoch': -1, 'step': 0} | scores)
-            rank_zero_info('before training: %s', ', '.join(f'{name} {value:.4f}' for name, value in scores.items()))
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        step = trainer.global_step
-        if ends_epoch(trainer):
-            if ends_with_validation(trainer):
-                self.unvalidated = self.write(trainer)
-            return
-        due = self.every_n_steps and step % self.every_n_steps == 0 or saves_now(trainer, batch_idx)
-        if due and step != self.step:
-            self.step = step
-            self.save(trainer, ['last.ckpt'])
+@patch
+def prune(self: RunRecord):
+    'Remove the epochs that are not kept.'
+    for path in self.checkpoints.glob('epoch*.ckpt'):
+        if path.name not in self.kept:
+            path.unlink()
+    last = self.rows[-1]['epoch'] if self.rows else -1
+    for epoch, path in weights_of_epochs(self.folder).items():
+        if epoch > last:
+            path.unlink()
 
-    def on_exception(self, trainer, pl_module, exception):
-        if self.unvalidated is not None and isinstance(exception, Stopped) and trainer.is_global_zero:
-            os.replace(self.unvalidated, self.checkpoints / 'last.ckpt')
-        self.drop_unvalidated(trainer)
 
-    def drop_unvalidated(self, trainer):
-        if self.unvalidated is not None and trainer.is_global_zero:
-            self.unvalidated.unlink(missing_ok=True)
-        self.unvalidated = None
+@patch
+def write_tables(self: RunRecord):
+    tables = {'metrics.csv': self.rows, 'per_class.csv': self.classes}
+    if self.columns:
+        tables['train_log.csv'] = [{new: row.get(old) for new, old in self.columns.items()} for row in self.rows]
+    for name, rows in tables.items():
+        text = csv_text(pd.DataFrame(rows), index=False) if rows else ''
+        write_whole(self.folder / name, text)
 
-    def on_train_epoch_end(self, trainer, pl_module):
-        epoch, validated = trainer.current_epoch, self.validated(trainer)
-        scores = {name: float(value) for name, value in trainer.callback_metrics.items()
-                  if name.endswith('/train') or validated and name.endswith('/val')}
-        rates = group_rates(trainer.optimizers[0])
-        for logger in trainer.loggers:
-            logger.log_metrics(rates, trainer.global_step - 1)  # at the epoch's last step, as Lightning counts
-        self.rows.append({'epoch': epoch, 'step': trainer.global_step} | rates | scores)
-        if validated and pl_module.metrics is not None:
-            table = pl_module.metrics.per_class()
-            self.classes += [{'epoch': epoch} | row for row in table.to_dict('records')]
-        names = self.rank(epoch, scores, validated or not trainer.enable_validation)
-        every = self.weights_every_n_epochs
-        names += [f'{WEIGHTS}{epoch:03d}.ckpt'] * bool(every and (epoch + 1) % every == 0)
-        names.append('last.ckpt')
-        if trainer.is_global_zero:
-            self.write_tables()
-            first = {name: scores[name] for name in (self.monitor, 'Loss/train', 'Loss/val') if name in scores}
-            text = ', '.join(f'{name} {value:.4f}' for name, value in (first | scores).items())
-            low, high = min(rates.values()), max(rates.values())
-            log.info('epoch %d, step %d, lr %s: %s%s', epoch, trainer.global_step,
-                     f'{low:.3g}' if low == high else f'{low:.3g} to {high:.3g}', text,
-                     ' (best)' if 'best.ckpt' in names else '')
-        self.step = trainer.global_step
-        self.drop_unvalidated(trainer)
-        self.save(trainer, names)
-        if trainer.is_global_zero:
-            self.prune()
+# %% ../../nbs/training/record.ipynb #9eb14a7e
+@patch
+def on_sanity_check_end(self: RunRecord, trainer, pl_module):
+    'What the network can do before it learns: a row of epoch -1, where the whole validation was asked for.'
+    if trainer.num_sanity_val_steps == math.inf and not self.rows:
+        scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.endswith('/val')}
+        self.rows.append({'epoch': -1, 'step': 0} | scores)
+        rank_zero_info('before training: %s', ', '.join(f'{name} {value:.4f}' for name, value in scores.items()))
 
-    def validated(self, trainer) -> bool:
-        'Whether this epoch ended with a validation.'
-        return ends_with_validation(trainer)
 
-    def rank(self, epoch: int, scores: Mapping[str, float], validated: bool = True) -> list[str]:
-        'The names under which this epoch is kept; updates `best` and `kept`.'
-        if validated and scores and self.monitor not in scores and any(name.endswith('/val') for name in scores):
-            raise ConfigError(f'run.monitor: {self.monitor!r} is not measured; there are {", ".join(scores)}')
-        score = self.sign * scores.get(self.monitor, math.nan)
-        names = []
-        # without a validation set the newest is the best there is
-        if validated and (self.best is None or not self.best['score'] >= score):
-            if not (self.best is not None and math.isnan(score) and not math.isnan(self.best['score'])):
-                self.best = {'epoch': epoch, 'score': score}
-                names.append('best.ckpt')
-        label = self.monitor.partition('/')[0].replace(' ', '_')
-        label += '=' * label[-1].isdigit()  # Recall@1 and its value are two numbers
-        name = f'epoch{epoch:03d}-{label}{self.sign * score:.4f}.ckpt'
-        if self.every_n_epochs and (epoch + 1) % self.every_n_epochs == 0 or self.save_top_k and validated:
-            self.kept[name] = score
-            every = self.every_n_epochs
-            regular = [n for n in self.kept if every and (epoch_of(n) + 1) % every == 0]
-            scores = {n: -math.inf if math.isnan(score) else score for n, score in self.kept.items()}
-            ranked = sorted(self.kept, key=lambda n: (scores[n], epoch_of(n)))
-            best = ranked[-self.save_top_k:] if self.save_top_k else []
-            self.kept = {n: s for n, s in self.kept.items() if n in regular or n in best}
-            names += [name] * (name in self.kept)
-        return names
+@patch
+def on_train_epoch_end(self: RunRecord, trainer, pl_module):
+    epoch, validated = trainer.current_epoch, self.validated(trainer)
+    scores = {name: float(value) for name, value in trainer.callback_metrics.items()
+              if name.endswith('/train') or validated and name.endswith('/val')}
+    rates = group_rates(trainer.optimizers[0])
+    for logger in trainer.loggers:
+        logger.log_metrics(rates, trainer.global_step - 1)  # at the epoch's last step, as Lightning counts
+    self.rows.append({'epoch': epoch, 'step': trainer.global_step} | rates | scores)
+    if validated and pl_module.metrics is not None:
+        table = pl_module.metrics.per_class()
+        self.classes += [{'epoch': epoch} | row for row in table.to_dict('records')]
+    names = self.rank(epoch, scores, validated or not trainer.enable_validation)
+    every = self.weights_every_n_epochs
+    names += [f'{WEIGHTS}{epoch:03d}.ckpt'] * bool(every and (epoch + 1) % every == 0)
+    names.append('last.ckpt')
+    if trainer.is_global_zero:
+        self.write_tables()
+        first = {name: scores[name] for name in (self.monitor, 'Loss/train', 'Loss/val') if name in scores}
+        text = ', '.join(f'{name} {value:.4f}' for name, value in (first | scores).items())
+        low, high = min(rates.values()), max(rates.values())
+        log.info('epoch %d, step %d, lr %s: %s%s', epoch, trainer.global_step,
+                 f'{low:.3g}' if low == high else f'{low:.3g} to {high:.3g}', text,
+                 ' (best)' if 'best.ckpt' in names else '')
+    self.step = trainer.global_step
+    self.drop_unvalidated(trainer)
+    self.save(trainer, names)
+    if trainer.is_global_zero:
+        self.prune()
 
-    def write(self, trainer) -> Path:
-        'A checkpoint that has no name yet.'
-        temporary = draft_path(self.checkpoints / 'new.ckpt')
-        trainer.save_checkpoint(temporary)
-        return temporary
 
-    def save(self, trainer, names: Sequence[str]):
-        'One checkpoint under several names, under that of weights these alone; `last.ckpt` is moved into place last.'
-        temporary = self.write(trainer)
-        if trainer.is_global_zero:
-            for name in names[:-1]:
-                if name.startswith(WEIGHTS):
-                    keep_weights(temporary, self.checkpoints / name)
-                    continue
-                link = draft_path(self.checkpoints / name)
-                try:
-                    os.link(temporary, link)
-                except OSError:  # a file system without links
-                    shutil.copyfile(temporary, link)
-                os.replace(link, self.checkpoints / name)
-            os.replace(temporary, self.checkpoints / names[-1])
-        trainer.strategy.barrier('checkpoint')
+@patch
+def validated(self: RunRecord, trainer) -> bool:
+    'Whether this epoch ended with a validation.'
+    return ends_with_validation(trainer)
 
-    def drop_others(self):
-        'Remove all checkpoints but the best of a finished run that keeps only that.'
-        for path in self.checkpoints.glob('*.ckpt'):
-            if path.name != 'best.ckpt':
-                path.unlink()
+# %% ../../nbs/training/record.ipynb #cdc4ef74
+@patch
+def on_train_batch_end(self: RunRecord, trainer, pl_module, outputs, batch, batch_idx):
+    step = trainer.global_step
+    if ends_epoch(trainer):
+        if ends_with_validation(trainer):
+            self.unvalidated = self.write(trainer)
+        return
+    due = self.every_n_steps and step % self.every_n_steps == 0 or saves_now(trainer, batch_idx)
+    if due and step != self.step:
+        self.step = step
+        self.save(trainer, ['last.ckpt'])
+
+
+@patch
+def on_exception(self: RunRecord, trainer, pl_module, exception):
+    if self.unvalidated is not None and isinstance(exception, Stopped) and trainer.is_global_zero:
+        os.replace(self.unvalidated, self.checkpoints / 'last.ckpt')
+    self.drop_unvalidated(trainer)
+
+
+@patch
+def drop_unvalidated(self: RunRecord, trainer):
+    if self.unvalidated is not None and trainer.is_global_zero:
+        self.unvalidated.unlink(missing_ok=True)
+    self.unvalidated = None
+
+# %% ../../nbs/training/record.ipynb #d6250312
+@patch
+def rank(self: RunRecord, epoch: int, scores: Mapping[str, float], validated: bool = True) -> list[str]:
+    'The names under which this epoch is kept; updates `best` and `kept`.'
+    if validated and scores and self.monitor not in scores and any(name.endswith('/val') for name in scores):
+        raise ConfigError(f'run.monitor: {self.monitor!r} is not measured; there are {", ".join(scores)}')
+    score = self.sign * scores.get(self.monitor, math.nan)
+    names = []
+    # without a validation set the newest is the best there is
+    if validated and (self.best is None or not self.best['score'] >= score):
+        if not (self.best is not None and math.isnan(score) and not math.isnan(self.best['score'])):
+            self.best = {'epoch': epoch, 'score': score}
+            names.append('best.ckpt')
+    label = self.monitor.partition('/')[0].replace(' ', '_')
+    label += '=' * label[-1].isdigit()  # Recall@1 and its value are two numbers
+    name = f'epoch{epoch:03d}-{label}{self.sign * score:.4f}.ckpt'
+    if self.every_n_epochs and (epoch + 1) % self.every_n_epochs == 0 or self.save_top_k and validated:
+        self.kept[name] = score
+        every = self.every_n_epochs
+        regular = [n for n in self.kept if every and (epoch_of(n) + 1) % every == 0]
+        scores = {n: -math.inf if math.isnan(score) else score for n, score in self.kept.items()}
+        ranked = sorted(self.kept, key=lambda n: (scores[n], epoch_of(n)))
+        best = ranked[-self.save_top_k:] if self.save_top_k else []
+        self.kept = {n: s for n, s in self.kept.items() if n in regular or n in best}
+        names += [name] * (name in self.kept)
+    return names
+
+# %% ../../nbs/training/record.ipynb #1bacda39
+@patch
+def write(self: RunRecord, trainer) -> Path:
+    'A checkpoint that has no name yet.'
+    temporary = draft_path(self.checkpoints / 'new.ckpt')
+    trainer.save_checkpoint(temporary)
+    return temporary
+
+
+@patch
+def save(self: RunRecord, trainer, names: Sequence[str]):
+    'One checkpoint under several names, under that of weights these alone; `last.ckpt` is moved into place last.'
+    temporary = self.write(trainer)
+    if trainer.is_global_zero:
+        for name in names[:-1]:
+            if name.startswith(WEIGHTS):
+                keep_weights(temporary, self.checkpoints / name)
+                continue
+            link = draft_path(self.checkpoints / name)
+            try:
+                os.link(temporary, link)
+            except OSError:  # a file system without links
+                shutil.copyfile(temporary, link)
+            os.replace(link, self.checkpoints / name)
+        os.replace(temporary, self.checkpoints / names[-1])
+    trainer.strategy.barrier('checkpoint')
+
+
+@patch
+def drop_others(self: RunRecord):
+    'Remove all checkpoints but the best of a finished run that keeps only that.'
+    for path in self.checkpoints.glob('*.ckpt'):
+        if path.name != 'best.ckpt':
+            path.unlink()

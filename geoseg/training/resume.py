@@ -90,7 +90,7 @@ RULES = [Rule(*row) for row in (
 )]
 NO_SETTINGS = ('config', 'run.resume', 'run.weights_only')  # what a call says of itself
 
-
+# %% ../../nbs/training/resume.ipynb #5941009e
 def resume_rule(
     key: str,  # whole
 ) -> Rule:

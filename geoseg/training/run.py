@@ -26,6 +26,7 @@ from typing import Any
 import lightning as L
 import pandas as pd
 import torch
+from fastcore.basics import patch
 from lightning.pytorch.utilities import rank_zero_only
 
 from ..core.errors import ConfigError
@@ -224,92 +225,108 @@ class Run:
     def last(self) -> Path:
         return self.folder / 'checkpoints' / 'last.ckpt'
 
-    @property
-    def config(self) -> dict[str, Any]:
-        return read_config(self.folder / 'config.yaml')
+# %% ../../nbs/training/run.ipynb #6a24a687
+@patch(as_prop=True)
+def config(self: Run) -> dict[str, Any]:
+    return read_config(self.folder / 'config.yaml')
 
-    @property
-    def monitor(self) -> str:  # what is best
-        return self.config['run']['monitor']
 
-    @property
-    def best_epoch(self) -> int:
-        return int(torch.load(self.best, weights_only=True, mmap=True)['epoch'])
+@patch(as_prop=True)
+def monitor(self: Run) -> str:  # what is best
+    return self.config['run']['monitor']
 
-    @property
-    def figures(self) -> Path:
-        path = self.folder / 'figures'
-        path.mkdir(exist_ok=True)
-        return path
 
-    @with_own_plugins
-    def predictor(self, device=None) -> Predictor:
-        'The network, at its best where no other checkpoint is meant.'
-        return Predictor.load(self.checkpoint, device)
+@patch(as_prop=True)
+def best_epoch(self: Run) -> int:
+    return int(torch.load(self.best, weights_only=True, mmap=True)['epoch'])
 
-    def keep(
-        self,
-        found: Mapping[str, Any],  # of `calibrate`: temperature
-    ):
-        'Write what was found of the network into its checkpoint.'
-        change_card(self.checkpoint, found)
 
-    @property
-    def scores(self) -> dict[str, float]:  # of the best epoch on the validation split; none of another checkpoint
-        'What the best checkpoint reached.'
-        if self.checkpoint != self.best or not len(self.metrics):
-            return {}
-        row = self.metrics.set_index('epoch').loc[self.best_epoch]
-        return {name: float(value) for name, value in row.items() if name.endswith('/val') and value == value}
+@patch(as_prop=True)
+def figures(self: Run) -> Path:
+    path = self.folder / 'figures'
+    path.mkdir(exist_ok=True)
+    return path
 
-    @with_own_plugins
-    def save_pretrained(
-        self,
-        folder: str | Path,  # is made
-        **about: Any,  # license, intended_use, and what `Predictor.save_pretrained` takes
-    ):
-        'Write a folder for the hub, its model card with the scores of the run.'
-        Predictor.load(self.checkpoint, 'cpu').save_pretrained(folder, **{'results': self.scores} | about)
 
-    @property
-    @with_own_plugins
-    def kind(self) -> str:  # as `Task.kind`
-        return card_kind(read_checkpoint(self.checkpoint)['geoseg'])
+@patch(as_prop=True)
+def scores(self: Run) -> dict[str, float]:  # of the best epoch on the validation split; none of another checkpoint
+    'What the best checkpoint reached.'
+    if self.checkpoint != self.best or not len(self.metrics):
+        return {}
+    row = self.metrics.set_index('epoch').loc[self.best_epoch]
+    return {name: float(value) for name, value in row.items() if name.endswith('/val') and value == value}
 
-    @with_own_plugins
-    def open(
-        self,
-        data: str | Mapping[str, str] | None = None,  # other data than the run's
-        overrides: Mapping[str, Any] | None = None,
-    ) -> RecipeCLI:  # built: `.model` is the task with the checkpoint's weights, `.datamodule` the data
-        'Build task and data around the checkpoint, from the configuration of the run.'
-        known, _ = read_checkpoint(self.checkpoint), read_metadata(self.folder)  # the summary needs it in the end
-        given = dict(overrides or {}) | ({'data': data} if data is not None else {})
-        cli = parse_run(self.folder, given)
-        skip_download(cli)
-        settings = cli.config.model.init_args.network.get('init_args') or {}
-        if 'tau' in settings and 'tau' not in chosen_settings(cli.config, given):
-            settings.tau = known['geoseg']['network']['init_args']['tau']  # `calibrate_halting` may have changed it
-        cli.build(self.checkpoint)
-        labels, scheme = known['geoseg']['labels'], getattr(cli.datamodule, 'scheme', None)
-        ours, theirs = labels and labels['names'], scheme and scheme.names
-        if ours != theirs:
-            raise ConfigError(f'{self.checkpoint}: trained on the classes {", ".join(ours)}; the data has '
-                              f'{", ".join(theirs)}')
-        load_weights(cli.model.network, known, self.checkpoint)
-        cli.model.card = known['geoseg']
-        if known['geoseg'].get('frame'):  # other data are brought into the frame of the training
-            cli.datamodule.frame = Frame.from_dict(known['geoseg']['frame'])
-            cli.datamodule.extent = known['geoseg'].get('extent')
-        return cli
 
-    @with_own_plugins
-    def data(self, **overrides: Any) -> L.LightningDataModule:
-        "The run's data module, set up; overrides as in `train`."
-        cli = parse_run(self.folder, overrides)
-        cli.build(self.checkpoint if self.checkpoint.is_file() else None)
-        cli.datamodule.setup()
-        return cli.datamodule
+@patch(as_prop=True)
+@with_own_plugins
+def kind(self: Run) -> str:  # as `Task.kind`
+    return card_kind(read_checkpoint(self.checkpoint)['geoseg'])
+
+# %% ../../nbs/training/run.ipynb #2137e236
+@patch
+@with_own_plugins
+def predictor(self: Run, device=None) -> Predictor:
+    'The network, at its best where no other checkpoint is meant.'
+    return Predictor.load(self.checkpoint, device)
+
+
+@patch
+def keep(
+    self: Run,
+    found: Mapping[str, Any],  # of `calibrate`: temperature
+):
+    'Write what was found of the network into its checkpoint.'
+    change_card(self.checkpoint, found)
+
+
+@patch
+@with_own_plugins
+def save_pretrained(
+    self: Run,
+    folder: str | Path,  # is made
+    **about: Any,  # license, intended_use, and what `Predictor.save_pretrained` takes
+):
+    'Write a folder for the hub, its model card with the scores of the run.'
+    Predictor.load(self.checkpoint, 'cpu').save_pretrained(folder, **{'results': self.scores} | about)
+
+# %% ../../nbs/training/run.ipynb #6342bbfb
+@patch
+@with_own_plugins
+def open(
+    self: Run,
+    data: str | Mapping[str, str] | None = None,  # other data than the run's
+    overrides: Mapping[str, Any] | None = None,
+) -> RecipeCLI:  # built: `.model` is the task with the checkpoint's weights, `.datamodule` the data
+    'Build task and data around the checkpoint, from the configuration of the run.'
+    known, _ = read_checkpoint(self.checkpoint), read_metadata(self.folder)  # the summary needs it in the end
+    given = dict(overrides or {}) | ({'data': data} if data is not None else {})
+    cli = parse_run(self.folder, given)
+    skip_download(cli)
+    settings = cli.config.model.init_args.network.get('init_args') or {}
+    if 'tau' in settings and 'tau' not in chosen_settings(cli.config, given):
+        settings.tau = known['geoseg']['network']['init_args']['tau']  # `calibrate_halting` may have changed it
+    cli.build(self.checkpoint)
+    labels, scheme = known['geoseg']['labels'], getattr(cli.datamodule, 'scheme', None)
+    ours, theirs = labels and labels['names'], scheme and scheme.names
+    if ours != theirs:
+        raise ConfigError(f'{self.checkpoint}: trained on the classes {", ".join(ours)}; the data has '
+                          f'{", ".join(theirs)}')
+    load_weights(cli.model.network, known, self.checkpoint)
+    cli.model.card = known['geoseg']
+    if known['geoseg'].get('frame'):  # other data are brought into the frame of the training
+        cli.datamodule.frame = Frame.from_dict(known['geoseg']['frame'])
+        cli.datamodule.extent = known['geoseg'].get('extent')
+    return cli
+
+
+@patch
+@with_own_plugins
+def data(self: Run, **overrides: Any) -> L.LightningDataModule:
+    "The run's data module, set up; overrides as in `train`."
+    cli = parse_run(self.folder, overrides)
+    cli.build(self.checkpoint if self.checkpoint.is_file() else None)
+    cli.datamodule.setup()
+    return cli.datamodule
 
 # %% ../../nbs/training/run.ipynb #9a8133a5-3
 def runs_in(

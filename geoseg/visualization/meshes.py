@@ -185,7 +185,7 @@ for(const [n,c] of data.key){const s=document.createElement('span'),i=document.c
 layer(Object.keys(data.layers)[0]);
 </script>'''
 
-
+# %% ../../nbs/visualization/meshes.ipynb #acfd7cd1
 def write_mesh_page(
     path: str | Path,  # .html
     triangles: np.ndarray,  # [n, 3, 3]

@@ -80,7 +80,7 @@ addEventListener('load', () => {
 </script>
 '''
 
-
+# %% ../../nbs/visualization/photo_map.ipynb #472ea295
 def write_photo_map(
     path: str | Path,  # of the HTML file
     photos: Iterable[PhotoOnMap],

@@ -152,6 +152,7 @@ def write_deepglobe(
             noisy = np.where(mask > 127, np.maximum(noisy, 160), np.minimum(noisy, 95))
             write_png(folder / f'{name}_mask.png', noisy)
 
+# %% ../../nbs/world/layouts.ipynb #20cea09e
 def write_raster(
     world: World,
     root: Path,  # an empty folder

@@ -42,13 +42,19 @@ def opens_to_write(call: ast.Call) -> bool:
                and set(mode.value) & set('wax+') for mode in modes)
 
 
+def patched_class(node: ast.FunctionDef | ast.ClassDef) -> list[str]:
+    "The class of a method that `@patch` puts into it; else nothing."
+    patched = any(ast.unparse(decorator).partition('(')[0] == 'patch' for decorator in node.decorator_list)
+    return [ast.unparse(node.args.args[0].annotation)] if patched else []
+
+
 def bypasses(tree: ast.Module, module: str) -> list[str]:
     "Calls that write, neither in a `with writing(…)` nor into memory."
     found = []
 
     def visit(node, names, safe, memory):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            names = [*names, node.name]
+            names = [*names, *patched_class(node), node.name]
             memory = memory | {target.id for part in ast.walk(node) if isinstance(part, ast.Assign)
                                and 'IO()' in ast.unparse(part.value) for target in part.targets
                                if isinstance(target, ast.Name)}
@@ -90,6 +96,11 @@ def test_no_module_writes_past_the_helper():
 def test_the_check_sees_a_bypass(text):
     assert bypasses(ast.parse(f'def f(path):\n    {text}'), 'a')
     assert not bypasses(ast.parse(f'def f(path):\n    with writing(path) as draft:\n        {text}'), 'a')
+
+
+def test_a_patched_method_is_of_its_class():
+    found, = bypasses(ast.parse("@patch\n@b\ndef f(self: A, path):\n    path.write_text('a')"), 'm')
+    assert found.startswith('m.A.f: line 4')
 
 
 @pytest.mark.parametrize('text', ["open(path)", "open(path, 'rb')", 'table.to_csv(index=False)', 'memory.save(path)',

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch.utils.data import Dataset, default_collate
 
 from ...core.files import cache_folder
@@ -96,75 +97,87 @@ class MeshDataset(Dataset):
         places = [mesh.xy(middle, self.frame) for mesh, middle in middles]
         return torch.from_numpy(np.array(places).reshape(-1, 2))
 
-    def clusters(
-        self,
-        index: int,
-        rng: np.random.Generator | None = None,  # None: the group itself
-    ) -> tuple[PreparedMesh, np.ndarray]:  # and numbers of clusters
-        'Which clusters a sample has.'
-        m, first = self.groups[index]
-        mesh = self.meshes[m]
-        group = np.arange(first, min(first + self.n_clusters, len(mesh)))
-        if rng is None:
-            return mesh, group
-        near = mesh.tree.query(mesh.centres[rng.choice(group)], min(self.n_clusters, len(mesh)))[1]
-        return mesh, np.sort(np.atleast_1d(near))
+# %% ../../../nbs/data/meshes/clusters.ipynb #a75e4b82
+@patch
+def clusters(
+    self: MeshDataset,
+    index: int,
+    rng: np.random.Generator | None = None,  # None: the group itself
+) -> tuple[PreparedMesh, np.ndarray]:  # and numbers of clusters
+    'Which clusters a sample has.'
+    m, first = self.groups[index]
+    mesh = self.meshes[m]
+    group = np.arange(first, min(first + self.n_clusters, len(mesh)))
+    if rng is None:
+        return mesh, group
+    near = mesh.tree.query(mesh.centres[rng.choice(group)], min(self.n_clusters, len(mesh)))[1]
+    return mesh, np.sort(np.atleast_1d(near))
 
-    def mask(self, index: int) -> np.ndarray:  # uint8 [faces], train ids
-        'The labels of a group.'
-        return self._group('labels', index)
 
-    def triangles(self, index: int) -> np.ndarray:  # float32 [faces, 3, 3]
-        'The triangles of a group.'
-        return self._group('triangles', index)
+@patch
+def mask(self: MeshDataset, index: int) -> np.ndarray:  # uint8 [faces], train ids
+    'The labels of a group.'
+    return self._group('labels', index)
 
-    def _group(self, name, index):
-        mesh, ids = self.clusters(index)
-        return np.asarray(getattr(mesh, name)[ids[0] * mesh.size:(ids[-1] + 1) * mesh.size])
 
-    def __getitem__(self, key: int | Key) -> dict[str, Any]:
-        index, seed = key_of(key)
-        rng = np.random.default_rng(seed) if self.augment is not None else None
-        mesh, ids = self.clusters(index, rng)
-        total, size = mesh.meta['counts']['kept'], mesh.size
-        rows = ids[:, None] * size + np.arange(min(size, total))
-        valid = rows < total
-        rows, at = rows[valid], np.nonzero(valid)
-        triangles, around, factor, flipped = mesh.triangles[rows], mesh.around[rows], 1., False
-        if rng is not None:
-            triangles, factor, flipped = self.augment.move(triangles, rng)
-        middle = triangles.mean(1)
-        sums = np.stack([np.bincount(at[0], middle[:, k], len(ids)) for k in range(3)], 1)
-        centres = sums / valid.sum(1, keepdims=True)
-        features = face_features(triangles, centres[at[0]], middle.mean(0), around * np.float32(factor))
-        features = features[:, self.columns]
-        if rng is not None and self.augment.noise:
-            noise = rng.normal(0, self.augment.noise, features.shape)
-            features = features + (noise * features.std(0)).astype(np.float32)
-        faces = np.zeros((*valid.shape, features.shape[1]), np.float32)
-        labels = np.full(valid.shape, self.scheme.ignore_index, np.int64)
-        faces[at], labels[at] = features, mesh.labels[rows]
-        sample = {'faces': faces, 'valid': valid, 'labels': labels, 'clusters': ids.astype(np.int64)}
-        if self.pixels:
-            sample |= self._pixels(mesh, rows, at, valid.shape, flipped)
-        name = f'{mesh.path.parent.name}/{mesh.path.name}:{ids[0]}'
-        return {k: torch.from_numpy(v) for k, v in sample.items()} | {
-            'mesh': self.groups[index][0], 'source': source_id(str(mesh.path)), 'name': name}
+@patch
+def triangles(self: MeshDataset, index: int) -> np.ndarray:  # float32 [faces, 3, 3]
+    'The triangles of a group.'
+    return self._group('triangles', index)
 
-    def _pixels(self, mesh, rows, at, shape, flipped):
-        'The padded pixels of the faces `rows`, which stand at `at`.'
-        start, counts = mesh.offsets[rows], mesh.offsets[rows + 1] - mesh.offsets[rows]
-        face = np.repeat(np.arange(len(rows)), counts)
-        slot = np.arange(len(face)) - np.repeat(np.cumsum(counts) - counts, counts)
-        where = at[0][face], at[1][face], slot
-        pixels, known = np.zeros((*shape, self.pixels, 3), np.float32), np.zeros((*shape, self.pixels), bool)
-        places = np.zeros((*shape, self.pixels, 2), np.float32)
-        read = start[face] + slot
-        pixels[where], known[where] = np.asarray(mesh.pixels[read]) / np.float32(127.5) - 1, True
-        places[where] = mesh.at[read] if mesh.meta['placed'] else self.sequence[slot]
-        if flipped:
-            places = places[..., ::-1].copy()
-        return {'pixels': pixels, 'pixel_mask': known, 'pixel_at': places}
+
+@patch
+def _group(self: MeshDataset, name, index):
+    mesh, ids = self.clusters(index)
+    return np.asarray(getattr(mesh, name)[ids[0] * mesh.size:(ids[-1] + 1) * mesh.size])
+
+# %% ../../../nbs/data/meshes/clusters.ipynb #52b91dcc
+@patch
+def __getitem__(self: MeshDataset, key: int | Key) -> dict[str, Any]:
+    index, seed = key_of(key)
+    rng = np.random.default_rng(seed) if self.augment is not None else None
+    mesh, ids = self.clusters(index, rng)
+    total, size = mesh.meta['counts']['kept'], mesh.size
+    rows = ids[:, None] * size + np.arange(min(size, total))
+    valid = rows < total
+    rows, at = rows[valid], np.nonzero(valid)
+    triangles, around, factor, flipped = mesh.triangles[rows], mesh.around[rows], 1., False
+    if rng is not None:
+        triangles, factor, flipped = self.augment.move(triangles, rng)
+    middle = triangles.mean(1)
+    sums = np.stack([np.bincount(at[0], middle[:, k], len(ids)) for k in range(3)], 1)
+    centres = sums / valid.sum(1, keepdims=True)
+    features = face_features(triangles, centres[at[0]], middle.mean(0), around * np.float32(factor))
+    features = features[:, self.columns]
+    if rng is not None and self.augment.noise:
+        noise = rng.normal(0, self.augment.noise, features.shape)
+        features = features + (noise * features.std(0)).astype(np.float32)
+    faces = np.zeros((*valid.shape, features.shape[1]), np.float32)
+    labels = np.full(valid.shape, self.scheme.ignore_index, np.int64)
+    faces[at], labels[at] = features, mesh.labels[rows]
+    sample = {'faces': faces, 'valid': valid, 'labels': labels, 'clusters': ids.astype(np.int64)}
+    if self.pixels:
+        sample |= self._pixels(mesh, rows, at, valid.shape, flipped)
+    name = f'{mesh.path.parent.name}/{mesh.path.name}:{ids[0]}'
+    return {k: torch.from_numpy(v) for k, v in sample.items()} | {
+        'mesh': self.groups[index][0], 'source': source_id(str(mesh.path)), 'name': name}
+
+
+@patch
+def _pixels(self: MeshDataset, mesh, rows, at, shape, flipped):
+    'The padded pixels of the faces `rows`, which stand at `at`.'
+    start, counts = mesh.offsets[rows], mesh.offsets[rows + 1] - mesh.offsets[rows]
+    face = np.repeat(np.arange(len(rows)), counts)
+    slot = np.arange(len(face)) - np.repeat(np.cumsum(counts) - counts, counts)
+    where = at[0][face], at[1][face], slot
+    pixels, known = np.zeros((*shape, self.pixels, 3), np.float32), np.zeros((*shape, self.pixels), bool)
+    places = np.zeros((*shape, self.pixels, 2), np.float32)
+    read = start[face] + slot
+    pixels[where], known[where] = np.asarray(mesh.pixels[read]) / np.float32(127.5) - 1, True
+    places[where] = mesh.at[read] if mesh.meta['placed'] else self.sequence[slot]
+    if flipped:
+        places = places[..., ::-1].copy()
+    return {'pixels': pixels, 'pixel_mask': known, 'pixel_at': places}
 
 # %% ../../../nbs/data/meshes/clusters.ipynb #a67eaefa-2
 PADDED = {'faces': 0, 'valid': False, 'labels': 255, 'clusters': -1, 'pixels': 0, 'pixel_mask': False, 'pixel_at': 0}
@@ -227,30 +240,6 @@ class MeshData(SegmentationData):
                                     unknown=unknown)
         self._statistics: tuple | None = None
 
-    @classmethod
-    def recognises(cls, root: Path) -> bool:
-        return any(meshes_in(folder) for folder in (root, root / 'train', root / 'test') if folder.is_dir())
-
-    @property
-    def channels(self) -> int:  # features of a face
-        return len(self.columns)
-
-    def files(self) -> dict[str, list[Path]]:
-        'The meshes of each split.'
-        meshes = {}
-        for split, root in self.roots.items():
-            folder = root / split if (root / split).is_dir() else root
-            if folder is root and list(self.roots.values()).count(root) > 1:
-                meshes[split] = self._listed(root, split)
-            else:
-                meshes[split] = _named_meshes(folder)
-            if not meshes[split] and folder is not root:
-                raise ValueError(f'{folder}: no {" or ".join(SUFFIXES)} in it')
-        if not any(meshes.values()):
-            raise ValueError(f'{next(iter(self.roots.values()))}: no meshes; expected folders train, val, test of '
-                             f'{" or ".join(SUFFIXES)}, or such files and a split.csv')
-        return {split: files for split, files in meshes.items() if files}
-
     @staticmethod
     def _listed(root, split):
         'Meshes of one folder, split by a table.'
@@ -267,79 +256,128 @@ class MeshData(SegmentationData):
             raise ValueError(f'{root / "split.csv"}: no row for {len(lost)} of {len(files)} meshes (first: {lost[0]})')
         return [f for f, number in zip(files, at, strict=True) if table['split'].iloc[number] == split]
 
-    def within(self, files: dict[str, list[Path]]) -> dict[Path, DataFolder]:
-        'Where the materials and texture pages of each mesh may lie.'
-        return {file: DataFolder(self.roots[split], self.allow_outside) for split in files for file in files[split]}
-
-    def make_datasets(self) -> dict[str, Dataset]:
-        files = self.files()
-        read = [file for mesh, within in self.within(files).items() for file in mesh_files(mesh, within)]
-        note_left_out(self.roots.values(), SUFFIXES, read, 'meshes')
-        prepared = prepare_all([f for part in files.values() for f in part], self.scheme, self.settings, self.cache,
-                               self.num_workers, within=self.within(files))
-        meshes = {split: [prepared[f] for f in part] for split, part in files.items()}
-        for split, purpose in (('train', 'to train on'), ('val', 'to validate on')):
-            if bare := [m.path for m in meshes.get(split, []) if not m.meta['labelled']]:
-                others = f' (nor have {len(bare) - 1} others)' if len(bare) > 1 else ''
-                raise ValueError(f'{bare[0]}: no labels {purpose}{others}; {labels_expected(bare[0])}')
-        self.prepared = meshes
-        if self.frame is None:
-            self.frame = next((m.frame for part in meshes.values() for m in part if m.frame), None)
-        if self.extent is None and self.frame and 'train' in meshes:
-            ground = np.concatenate([m.xy(m.centres, self.frame) for m in meshes['train']])
-            if not np.isnan(ground).all():
-                self.extent = tuple(np.maximum(np.ptp(ground[~np.isnan(ground).any(1)], axis=0), 1.).tolist())
-        return {split: self._dataset(split, self.augment if split == 'train' else None) for split in meshes}
-
-    def inputs(self) -> list[Path]:
-        return super().inputs() + [mesh.path for part in getattr(self, 'prepared', {}).values() for mesh in part]
-
-    def prepare(self, force: bool = False) -> str:
-        'Prepare all meshes; what is there already is not computed again, unless forced.'
-        within = self.within(self.files())
-        files = list(within)
-        prepare_all(files, self.scheme, self.settings, self.cache, self.num_workers, force, within)
-        return f'{len(files)} meshes prepared in {cache_folder(self.cache)}'
-
-    def _dataset(self, split, augment):
-        return MeshDataset(self.prepared[split], self.scheme, self.columns, self.n_clusters, self.settings.pixels,
-                           augment, self.frame)
-
-    def elsewhere(
-        self,
-        root: dict[str, str],  # split -> folder
-    ) -> 'MeshData':
-        'The same settings and classes for other meshes.'
-        other = copy.copy(self)
-        other.roots, other.datasets, other._plain, other._counts = split_roots(root), {}, {}, {}
-        return other
-
     labelled = LayoutData.labelled  # its labels are faces
 
-    def reference(self) -> Dataset:
-        self.setup()
-        return self._dataset('train', None)
+# %% ../../../nbs/data/meshes/clusters.ipynb #24791105
+@patch(cls_method=True)
+def recognises(cls: MeshData, root: Path) -> bool:
+    return any(meshes_in(folder) for folder in (root, root / 'train', root / 'test') if folder.is_dir())
 
-    def split_names(self) -> dict[str, list[str]]:
-        'Mesh files, below the root of their split.'
-        return {split: [m.path.relative_to(self.roots[split]).as_posix() for m in part]
-                for split, part in self.prepared.items()}
 
-    def statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
-        'Mean and standard deviation of each feature, float32 [D], over up to 64 training samples.'
-        if self._statistics is None:
-            data = self.reference()
-            data.pixels = 0
-            chosen = np.unique(np.linspace(0, len(data) - 1, 64).astype(int))
-            samples = (data[int(i)] for i in chosen)
-            rows = torch.cat([s['faces'][s['valid']] for s in samples]).double()
-            self._statistics = rows.mean(0).float(), rows.std(0, correction=0).float()
-        return self._statistics
+@patch
+def files(self: MeshData) -> dict[str, list[Path]]:
+    'The meshes of each split.'
+    meshes = {}
+    for split, root in self.roots.items():
+        folder = root / split if (root / split).is_dir() else root
+        if folder is root and list(self.roots.values()).count(root) > 1:
+            meshes[split] = self._listed(root, split)
+        else:
+            meshes[split] = _named_meshes(folder)
+        if not meshes[split] and folder is not root:
+            raise ValueError(f'{folder}: no {" or ".join(SUFFIXES)} in it')
+    if not any(meshes.values()):
+        raise ValueError(f'{next(iter(self.roots.values()))}: no meshes; expected folders train, val, test of '
+                         f'{" or ".join(SUFFIXES)}, or such files and a split.csv')
+    return {split: files for split, files in meshes.items() if files}
 
-    def report(self) -> dict[str, dict[str, int]]:
-        'What was found in each mesh: faces, duplicates, degenerate ones, …'
-        self.setup()
-        return {m.path.name: m.meta['counts'] for part in self.prepared.values() for m in part}
+
+@patch
+def within(self: MeshData, files: dict[str, list[Path]]) -> dict[Path, DataFolder]:
+    'Where the materials and texture pages of each mesh may lie.'
+    return {file: DataFolder(self.roots[split], self.allow_outside) for split in files for file in files[split]}
+
+
+@patch
+def inputs(self: MeshData) -> list[Path]:
+    prepared = getattr(self, 'prepared', {}).values()
+    return super(MeshData, self).inputs() + [mesh.path for part in prepared for mesh in part]
+
+# %% ../../../nbs/data/meshes/clusters.ipynb #41b4d393
+@patch
+def make_datasets(self: MeshData) -> dict[str, Dataset]:
+    files = self.files()
+    read = [file for mesh, within in self.within(files).items() for file in mesh_files(mesh, within)]
+    note_left_out(self.roots.values(), SUFFIXES, read, 'meshes')
+    prepared = prepare_all([f for part in files.values() for f in part], self.scheme, self.settings, self.cache,
+                           self.num_workers, within=self.within(files))
+    meshes = {split: [prepared[f] for f in part] for split, part in files.items()}
+    for split, purpose in (('train', 'to train on'), ('val', 'to validate on')):
+        if bare := [m.path for m in meshes.get(split, []) if not m.meta['labelled']]:
+            others = f' (nor have {len(bare) - 1} others)' if len(bare) > 1 else ''
+            raise ValueError(f'{bare[0]}: no labels {purpose}{others}; {labels_expected(bare[0])}')
+    self.prepared = meshes
+    if self.frame is None:
+        self.frame = next((m.frame for part in meshes.values() for m in part if m.frame), None)
+    if self.extent is None and self.frame and 'train' in meshes:
+        ground = np.concatenate([m.xy(m.centres, self.frame) for m in meshes['train']])
+        if not np.isnan(ground).all():
+            self.extent = tuple(np.maximum(np.ptp(ground[~np.isnan(ground).any(1)], axis=0), 1.).tolist())
+    return {split: self._dataset(split, self.augment if split == 'train' else None) for split in meshes}
+
+
+@patch
+def prepare(self: MeshData, force: bool = False) -> str:
+    'Prepare all meshes; what is there already is not computed again, unless forced.'
+    within = self.within(self.files())
+    files = list(within)
+    prepare_all(files, self.scheme, self.settings, self.cache, self.num_workers, force, within)
+    return f'{len(files)} meshes prepared in {cache_folder(self.cache)}'
+
+
+@patch
+def _dataset(self: MeshData, split, augment):
+    return MeshDataset(self.prepared[split], self.scheme, self.columns, self.n_clusters, self.settings.pixels,
+                       augment, self.frame)
+
+# %% ../../../nbs/data/meshes/clusters.ipynb #c655a630
+@patch
+def elsewhere(
+    self: MeshData,
+    root: dict[str, str],  # split -> folder
+) -> 'MeshData':
+    'The same settings and classes for other meshes.'
+    other = copy.copy(self)
+    other.roots, other.datasets, other._plain, other._counts = split_roots(root), {}, {}, {}
+    return other
+
+# %% ../../../nbs/data/meshes/clusters.ipynb #233449cc
+@patch(as_prop=True)
+def channels(self: MeshData) -> int:  # features of a face
+    return len(self.columns)
+
+
+@patch
+def reference(self: MeshData) -> Dataset:
+    self.setup()
+    return self._dataset('train', None)
+
+
+@patch
+def split_names(self: MeshData) -> dict[str, list[str]]:
+    'Mesh files, below the root of their split.'
+    return {split: [m.path.relative_to(self.roots[split]).as_posix() for m in part]
+            for split, part in self.prepared.items()}
+
+
+@patch
+def statistics(self: MeshData) -> tuple[torch.Tensor, torch.Tensor]:
+    'Mean and standard deviation of each feature, float32 [D], over up to 64 training samples.'
+    if self._statistics is None:
+        data = self.reference()
+        data.pixels = 0
+        chosen = np.unique(np.linspace(0, len(data) - 1, 64).astype(int))
+        samples = (data[int(i)] for i in chosen)
+        rows = torch.cat([s['faces'][s['valid']] for s in samples]).double()
+        self._statistics = rows.mean(0).float(), rows.std(0, correction=0).float()
+    return self._statistics
+
+
+@patch
+def report(self: MeshData) -> dict[str, dict[str, int]]:
+    'What was found in each mesh: faces, duplicates, degenerate ones, …'
+    self.setup()
+    return {m.path.name: m.meta['counts'] for part in self.prepared.values() for m in part}
 
 # %% ../../../nbs/data/meshes/clusters.ipynb #082e7e87-2
 def _named_meshes(folder: Path) -> list[Path]:

@@ -16,6 +16,7 @@ import albumentations as A
 import cv2
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch.utils.data import Dataset
 
 from ...core.listing import note_left_out
@@ -155,7 +156,7 @@ class Matches:
         order = np.argsort(of, kind='stable')
         return np.split(what[order], np.searchsorted(of[order], np.arange(1, n)))
 
-
+# %% ../../../nbs/data/pairs/crossview.ipynb #2358b89c
 def exclusive_batches(
     photo: np.ndarray,  # int [P], of each pair
     tile: np.ndarray,  # int [P]
@@ -285,92 +286,116 @@ class CrossViewData(LayoutData):
     def recognises(cls, root: Path) -> bool:
         return all((root / name).is_dir() for name in ('drone', 'satellite'))
 
-    def _read(self, part: str, mode: str) -> Pairs:
-        return read_pairs(self.files[part], mode, self.gallery, self.allow_outside)
+# %% ../../../nbs/data/pairs/crossview.ipynb #dac13fd1
+@patch
+def _read(self: CrossViewData, part: str, mode: str) -> Pairs:
+    return read_pairs(self.files[part], mode, self.gallery, self.allow_outside)
 
-    def inputs(self) -> list[Path]:
-        files = [file for pairs in self.pairs.values() for file in (*pairs.photos, *pairs.tiles)]
-        return [Path(self.root), *files]
 
-    def setup(self, stage: str | None = None):
-        if self.datasets:
-            return
-        train = self._read('train', self.mode)
-        read = [*train.photos, *train.tiles]
-        if self.frame is not None:  # a checkpoint's
-            self.frame.require_same(train.frame, str(self.root))
-        evaluated = {'test': self._read('test', self.test_mode)}
-        read += [*evaluated['test'].photos, *evaluated['test'].tiles]
-        note_left_out([self.root], EXTENSIONS, read, 'pictures',
-                      f'in none of {" and ".join(file.name for file in self.files.values())}')
-        self.frame = train.frame
-        if self.val_share:
-            order = np.random.default_rng(mix(self.seed, 11)).permutation(len(train.photos))
-            n = max(1, round(self.val_share * len(order)))
-            evaluated['val'] = self._read('train', self.test_mode).subset(np.sort(order[:n]))
-            train = train.subset(np.sort(order[n:]))
-        else:
-            evaluated['val'] = evaluated['test']
-        self.pairs['train'], self.datasets['train'] = train, PairDataset(train, self.augment)
-        self.datasets['train'].xy = torch.from_numpy(train.photo_xy[train.pairs['photo'].to_numpy()])
-        for split, pairs in evaluated.items():
-            matched = np.unique(pairs.pairs.photo)
-            self.left_out[split] = [pairs.photos[i] for i in np.setdiff1d(range(len(pairs.photos)), matched)]
-            if not len(matched):
-                raise ValueError(f'{self.root}: no photo of {split} has a tile that counts as found '
-                                 f'(test_mode {self.test_mode})')
-            self.pairs[split] = pairs.subset(matched)
-            for role, files, xy in (('query', self.pairs[split].photos, self.pairs[split].photo_xy),
-                                    ('gallery', pairs.tiles, pairs.tile_xy)):
-                self.datasets[f'{split}_{role}'] = PictureDataset(files, self.augment, role)
-                self.datasets[f'{split}_{role}'].xy = torch.from_numpy(xy)
+@patch
+def inputs(self: CrossViewData) -> list[Path]:
+    files = [file for pairs in self.pairs.values() for file in (*pairs.photos, *pairs.tiles)]
+    return [Path(self.root), *files]
 
-    def loader(
-        self,
-        dataset: Dataset,
-        train: bool = False,
-    ) -> ResumableLoader:
-        trainer = self.trainer
-        share = {'rank': trainer.global_rank if trainer else 0, 'world': trainer.world_size if trainer else 1}
-        if train and self.sampling == 'exclusive':
-            sampler = ExclusiveBatchSampler(dataset.pairs, self.batch_size, self.seed, **share)
-        else:
-            sampler = SeededBatchSampler(len(dataset), self.batch_size, self.seed, train=train, **share)
-        return ResumableLoader(dataset, sampler, self.num_workers)
 
-    def predict_dataloader(self) -> list[ResumableLoader]:
-        return self.pictures('test')
+@patch
+def setup(self: CrossViewData, stage: str | None = None):
+    if self.datasets:
+        return
+    train = self._read('train', self.mode)
+    read = [*train.photos, *train.tiles]
+    if self.frame is not None:  # a checkpoint's
+        self.frame.require_same(train.frame, str(self.root))
+    evaluated = {'test': self._read('test', self.test_mode)}
+    read += [*evaluated['test'].photos, *evaluated['test'].tiles]
+    note_left_out([self.root], EXTENSIONS, read, 'pictures',
+                  f'in none of {" and ".join(file.name for file in self.files.values())}')
+    self.frame = train.frame
+    if self.val_share:
+        order = np.random.default_rng(mix(self.seed, 11)).permutation(len(train.photos))
+        n = max(1, round(self.val_share * len(order)))
+        evaluated['val'] = self._read('train', self.test_mode).subset(np.sort(order[:n]))
+        train = train.subset(np.sort(order[n:]))
+    else:
+        evaluated['val'] = evaluated['test']
+    self.pairs['train'], self.datasets['train'] = train, PairDataset(train, self.augment)
+    self.datasets['train'].xy = torch.from_numpy(train.photo_xy[train.pairs['photo'].to_numpy()])
+    for split, pairs in evaluated.items():
+        matched = np.unique(pairs.pairs.photo)
+        self.left_out[split] = [pairs.photos[i] for i in np.setdiff1d(range(len(pairs.photos)), matched)]
+        if not len(matched):
+            raise ValueError(f'{self.root}: no photo of {split} has a tile that counts as found '
+                             f'(test_mode {self.test_mode})')
+        self.pairs[split] = pairs.subset(matched)
+        for role, files, xy in (('query', self.pairs[split].photos, self.pairs[split].photo_xy),
+                                ('gallery', pairs.tiles, pairs.tile_xy)):
+            self.datasets[f'{split}_{role}'] = PictureDataset(files, self.augment, role)
+            self.datasets[f'{split}_{role}'].xy = torch.from_numpy(xy)
 
-    def training_pixels(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        self.setup()
-        for file in (*self.pairs['train'].photos, *self.pairs['train'].tiles):
-            values = read_image(file)
-            yield values, np.ones(values.shape, bool)
+# %% ../../../nbs/data/pairs/crossview.ipynb #c355bdd1
+@patch
+def loader(
+    self: CrossViewData,
+    dataset: Dataset,
+    train: bool = False,
+) -> ResumableLoader:
+    trainer = self.trainer
+    share = {'rank': trainer.global_rank if trainer else 0, 'world': trainer.world_size if trainer else 1}
+    if train and self.sampling == 'exclusive':
+        sampler = ExclusiveBatchSampler(dataset.pairs, self.batch_size, self.seed, **share)
+    else:
+        sampler = SeededBatchSampler(len(dataset), self.batch_size, self.seed, train=train, **share)
+    return ResumableLoader(dataset, sampler, self.num_workers)
 
-    def split_names(self) -> dict[str, list[str]]:
-        'Photos, below the root; without `val_share` those of the test validate, too.'
-        return {split: [Path(photo).relative_to(self.root).as_posix() for photo in pairs.photos]
-                for split, pairs in sorted(self.pairs.items(), key=lambda part: SPLITS.index(part[0]))}
 
-    def predict_words(self) -> list[str]:
-        return ['localize', f'photos={self.root / "drone" / "images"}', f'tiles={self.root}']
+@patch
+def train_dataloader(self: CrossViewData) -> ResumableLoader:
+    self.setup()
+    return self.loader(self.datasets['train'], train=True)
 
-    def train_dataloader(self) -> ResumableLoader:
-        self.setup()
-        return self.loader(self.datasets['train'], train=True)
 
-    def pictures(
-        self,
-        split: str,  # 'val' or 'test'
-    ) -> list[ResumableLoader]:  # of the photos, and of the tiles
-        'What an evaluation looks at.'
-        self.setup()
-        if f'{split}_query' not in self.datasets:
-            raise ValueError(f'there is no {split} split to evaluate, only val, test')
-        return [self.loader(self.datasets[f'{split}_{role}']) for role in ('query', 'gallery')]
+@patch
+def pictures(
+    self: CrossViewData,
+    split: str,  # 'val' or 'test'
+) -> list[ResumableLoader]:  # of the photos, and of the tiles
+    'What an evaluation looks at.'
+    self.setup()
+    if f'{split}_query' not in self.datasets:
+        raise ValueError(f'there is no {split} split to evaluate, only val, test')
+    return [self.loader(self.datasets[f'{split}_{role}']) for role in ('query', 'gallery')]
 
-    def val_dataloader(self) -> list[ResumableLoader]:
-        return self.pictures('val')
 
-    def test_dataloader(self) -> list[ResumableLoader]:
-        return self.pictures('test')
+@patch
+def val_dataloader(self: CrossViewData) -> list[ResumableLoader]:
+    return self.pictures('val')
+
+
+@patch
+def test_dataloader(self: CrossViewData) -> list[ResumableLoader]:
+    return self.pictures('test')
+
+
+@patch
+def predict_dataloader(self: CrossViewData) -> list[ResumableLoader]:
+    return self.pictures('test')
+
+# %% ../../../nbs/data/pairs/crossview.ipynb #49e8e36c
+@patch
+def training_pixels(self: CrossViewData) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    self.setup()
+    for file in (*self.pairs['train'].photos, *self.pairs['train'].tiles):
+        values = read_image(file)
+        yield values, np.ones(values.shape, bool)
+
+
+@patch
+def split_names(self: CrossViewData) -> dict[str, list[str]]:
+    'Photos, below the root; without `val_share` those of the test validate, too.'
+    return {split: [Path(photo).relative_to(self.root).as_posix() for photo in pairs.photos]
+            for split, pairs in sorted(self.pairs.items(), key=lambda part: SPLITS.index(part[0]))}
+
+
+@patch
+def predict_words(self: CrossViewData) -> list[str]:
+    return ['localize', f'photos={self.root / "drone" / "images"}', f'tiles={self.root}']

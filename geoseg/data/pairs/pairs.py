@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import shapely
+from fastcore.basics import patch
 from rasterio.errors import RasterioError
 
 from ...core.files import write_whole
@@ -259,30 +260,34 @@ class Ortho:
         return shapely.box(self.west, self.north - height * self.resolution,
                            self.west + width * self.resolution, self.north)
 
-    def view(
-        self,
-        camera,  # as for `footprint`
-        shape: tuple[int, int],  # rows, columns
-    ) -> np.ndarray:  # uint8 [rows, columns, 3]; black outside
-        'What a camera sees.'
-        at = (camera.ground(shape) - (self.west, self.north)) * (1, -1) / self.resolution
-        coarse = np.nanmedian(np.linalg.norm(np.diff(at, axis=1), axis=-1))  # ground pixels a pixel of the view
-        image = self.image if coarse <= 1 else cv2.GaussianBlur(self.image, (0, 0), 0.4 * coarse)
-        x, y = np.moveaxis(np.nan_to_num(at - 0.5, nan=-9.), -1, 0).astype(np.float32)
-        return cv2.remap(image, x, y, cv2.INTER_LINEAR)
+# %% ../../../nbs/data/pairs/pairs.ipynb #bb6d86f7
+@patch
+def view(
+    self: Ortho,
+    camera,  # as for `footprint`
+    shape: tuple[int, int],  # rows, columns
+) -> np.ndarray:  # uint8 [rows, columns, 3]; black outside
+    'What a camera sees.'
+    at = (camera.ground(shape) - (self.west, self.north)) * (1, -1) / self.resolution
+    coarse = np.nanmedian(np.linalg.norm(np.diff(at, axis=1), axis=-1))  # ground pixels a pixel of the view
+    image = self.image if coarse <= 1 else cv2.GaussianBlur(self.image, (0, 0), 0.4 * coarse)
+    x, y = np.moveaxis(np.nan_to_num(at - 0.5, nan=-9.), -1, 0).astype(np.float32)
+    return cv2.remap(image, x, y, cv2.INTER_LINEAR)
 
-    def tile(
-        self,
-        outline: shapely.Polygon,  # a square
-        pixels: int,  # of its side
-    ) -> np.ndarray:  # uint8 [pixels, pixels, 3]; black outside
-        'A square of the ground.'
-        west, south, east, north = outline.bounds
-        scale = (east - west) / self.resolution / pixels
-        matrix = np.array([[scale, 0, (west - self.west) / self.resolution + scale / 2 - 0.5],
-                           [0, scale, (self.north - north) / self.resolution + scale / 2 - 0.5]])
-        image = self.image if scale <= 1 else cv2.GaussianBlur(self.image, (0, 0), 0.4 * scale)
-        return cv2.warpAffine(image, matrix, (pixels, pixels), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+
+@patch
+def tile(
+    self: Ortho,
+    outline: shapely.Polygon,  # a square
+    pixels: int,  # of its side
+) -> np.ndarray:  # uint8 [pixels, pixels, 3]; black outside
+    'A square of the ground.'
+    west, south, east, north = outline.bounds
+    scale = (east - west) / self.resolution / pixels
+    matrix = np.array([[scale, 0, (west - self.west) / self.resolution + scale / 2 - 0.5],
+                       [0, scale, (self.north - north) / self.resolution + scale / 2 - 0.5]])
+    image = self.image if scale <= 1 else cv2.GaussianBlur(self.image, (0, 0), 0.4 * scale)
+    return cv2.warpAffine(image, matrix, (pixels, pixels), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
 # %% ../../../nbs/data/pairs/pairs.ipynb #acdeb983
 def area_splits(

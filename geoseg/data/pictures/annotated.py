@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from fastcore.basics import patch
 
 from ...core.inputs import ADDRESS
 from ...core.listing import list_files
@@ -111,91 +112,101 @@ class AnnotatedData(ImageData):
     def described(cls, root: Path, given: Mapping[str, Any]) -> bool:
         return is_annotation(given.get('label_file')) or (root / str(given.get('label_file', '?'))).is_dir()
 
-    def sources(self, root: Path) -> list[AnnotationFile]:
-        'The annotation files of a root, read.'
-        paths = annotation_paths(root)
-        if self.label_file is not None:
-            name = str(self.label_file)
-            if ADDRESS.match(name):
-                raise FileNotFoundError(f'label_file: {name}: an address; only files on this machine are opened')
-            names = {name.replace('{split}', word) for word in (SPLIT_OF if '{split}' in name else [''])}
-            places = [base / n for n in sorted(names) for base in (root, Path()) if (base / n).expanduser().exists()]
-            paths = []
-            for place in dict.fromkeys(path.expanduser() for path in places[:len(names)]):
-                paths += annotation_paths(place) if place.is_dir() else [place]
-            if not paths:
-                raise FileNotFoundError(f'{root / name}: no annotation file (label_file)')
+# %% ../../../nbs/data/pictures/annotated.ipynb #5c49bff6
+@patch
+def sources(self: AnnotatedData, root: Path) -> list[AnnotationFile]:
+    'The annotation files of a root, read.'
+    paths = annotation_paths(root)
+    if self.label_file is not None:
+        name = str(self.label_file)
+        if ADDRESS.match(name):
+            raise FileNotFoundError(f'label_file: {name}: an address; only files on this machine are opened')
+        names = {name.replace('{split}', word) for word in (SPLIT_OF if '{split}' in name else [''])}
+        places = [base / n for n in sorted(names) for base in (root, Path()) if (base / n).expanduser().exists()]
+        paths = []
+        for place in dict.fromkeys(path.expanduser() for path in places[:len(names)]):
+            paths += annotation_paths(place) if place.is_dir() else [place]
         if not paths:
-            raise FileNotFoundError(f'{root}: no annotation file of {", ".join(FORMATS)} in it; set label_file')
-        for path in paths:
-            if path not in self.read_files:
-                kind = annotation_format(path)
-                if kind is None:
-                    raise ValueError(f'{path}: no annotation file of {", ".join(FORMATS)}')
-                self.read_files[path] = kind(path)
-        return [self.read_files[path] for path in paths]
+            raise FileNotFoundError(f'{root / name}: no annotation file (label_file)')
+    if not paths:
+        raise FileNotFoundError(f'{root}: no annotation file of {", ".join(FORMATS)} in it; set label_file')
+    for path in paths:
+        if path not in self.read_files:
+            kind = annotation_format(path)
+            if kind is None:
+                raise ValueError(f'{path}: no annotation file of {", ".join(FORMATS)}')
+            self.read_files[path] = kind(path)
+    return [self.read_files[path] for path in paths]
 
-    def _find_labels(self) -> LabelScheme:
-        'The class list of the folder, else the classes of the files.'
-        root = next(iter(self.roots.values()))
-        if any((root / name).is_file() for name in CLASS_LISTS):
-            return super()._find_labels()
-        return scheme_of(self.sources(root), self.outside)
 
-    def files(self, root: Path, split: str | None = None) -> pd.DataFrame:
-        images = find_folder(root, self.image_dir)
-        if not images.is_dir():
-            raise FileNotFoundError(f'{images}: no such folder (image_dir)')
-        pictures = {path.relative_to(root).as_posix(): path for path in without_masks(list_images(images)).values()}
-        names = {key: path.relative_to(images).with_suffix('').as_posix() for key, path in pictures.items()}
-        unlabelled = split == 'remember' or split == 'predict' and not annotation_paths(root, 3)
-        masks, splits = ({}, {}) if unlabelled else self.matched(root, pictures)
-        lost = [key for key in pictures if key not in masks]
-        if lost and not unlabelled and (self.masks == 'required' or len(lost) == len(pictures)):
-            raise ValueError(f'{root}: no annotation for {count_and_first(lost, len(pictures), "images")}; '
-                             'masks=optional takes them as unlabelled')
-        table = pd.DataFrame({'name': list(names.values()), 'image': list(pictures.values()),
-                              'mask': pd.Series([masks.get(key) for key in pictures], dtype=object)})
-        table['drive'] = [drive_of(name, self.drive) for name in table['name']]
-        table['time'] = np.nan
-        known = [splits.get(key) or split_in(key) for key in pictures]
-        if split is not None or not any(known):
-            return table
-        if unknown := [key for key, one in zip(pictures, known, strict=True) if not one and key in masks]:
-            raise ValueError(f'{root}: neither path nor annotation file names the split of '
-                             f'{count_and_first(unknown, len(known), "images")}; set split=time, random or a CSV file')
-        return table.assign(split=known)
+@patch
+def _find_labels(self: AnnotatedData) -> LabelScheme:
+    'The class list of the folder, else the classes of the files.'
+    root = next(iter(self.roots.values()))
+    if any((root / name).is_file() for name in CLASS_LISTS):
+        return super(AnnotatedData, self)._find_labels()
+    return scheme_of(self.sources(root), self.outside)
 
-    def matched(
-        self,
-        root: Path,
-        pictures: Mapping[str, Path],  # by their paths from the root on
-    ) -> tuple[dict[str, Any], dict[str, str]]:  # by the same: the mask, and the split where a file names it
-        'The masks of pictures.'
-        masks, splits, owner, sources = {}, {}, {}, self.sources(root)
-        for file in sources:
-            inside = file.path.resolve().is_relative_to(root.resolve())
-            place = (file.path.resolve().relative_to(root.resolve()) if inside else Path(file.path.name)).as_posix()
-            given = list(file.pictures)
-            found = match_pictures(given, place, pictures, suffixes=file.listed)
-            if missing := [name for name, key in zip(given, found, strict=True) if key is None]:
-                raise ValueError(f'{file.path}: no image for {count_and_first(missing, len(given), "entries")} below '
-                                 f'{root}')
-            for name, key in zip(given, found, strict=True):
-                if key in owner:
-                    raise ValueError(f'{pictures[key]}: both in {owner[key]} and in {file.path}: set label_file to one '
-                                     'of them, with {split} where each split has its own')
-                annotation, owner[key] = file.pictures[name], file.path
-                size = annotation.size or image_size(pictures[key])
-                masks[key] = drawn_mask(file.path, name, annotation, size, self.scheme, self.outside, self.label_order,
-                                        self.unknown)
-                splits[key] = split_in(place)
-        name_faults(sources)
-        return masks, splits
 
-    def inputs(self) -> list[Path]:
-        files = [] if self.table is None else list(self.table['image'])
-        return SegmentationData.inputs(self) + files + list(self.read_files)
+@patch
+def inputs(self: AnnotatedData) -> list[Path]:
+    files = [] if self.table is None else list(self.table['image'])
+    return SegmentationData.inputs(self) + files + list(self.read_files)
+
+# %% ../../../nbs/data/pictures/annotated.ipynb #791e9848
+@patch
+def files(self: AnnotatedData, root: Path, split: str | None = None) -> pd.DataFrame:
+    images = find_folder(root, self.image_dir)
+    if not images.is_dir():
+        raise FileNotFoundError(f'{images}: no such folder (image_dir)')
+    pictures = {path.relative_to(root).as_posix(): path for path in without_masks(list_images(images)).values()}
+    names = {key: path.relative_to(images).with_suffix('').as_posix() for key, path in pictures.items()}
+    unlabelled = split == 'remember' or split == 'predict' and not annotation_paths(root, 3)
+    masks, splits = ({}, {}) if unlabelled else self.matched(root, pictures)
+    lost = [key for key in pictures if key not in masks]
+    if lost and not unlabelled and (self.masks == 'required' or len(lost) == len(pictures)):
+        raise ValueError(f'{root}: no annotation for {count_and_first(lost, len(pictures), "images")}; '
+                         'masks=optional takes them as unlabelled')
+    table = pd.DataFrame({'name': list(names.values()), 'image': list(pictures.values()),
+                          'mask': pd.Series([masks.get(key) for key in pictures], dtype=object)})
+    table['drive'] = [drive_of(name, self.drive) for name in table['name']]
+    table['time'] = np.nan
+    known = [splits.get(key) or split_in(key) for key in pictures]
+    if split is not None or not any(known):
+        return table
+    if unknown := [key for key, one in zip(pictures, known, strict=True) if not one and key in masks]:
+        raise ValueError(f'{root}: neither path nor annotation file names the split of '
+                         f'{count_and_first(unknown, len(known), "images")}; set split=time, random or a CSV file')
+    return table.assign(split=known)
+
+
+@patch
+def matched(
+    self: AnnotatedData,
+    root: Path,
+    pictures: Mapping[str, Path],  # by their paths from the root on
+) -> tuple[dict[str, Any], dict[str, str]]:  # by the same: the mask, and the split where a file names it
+    'The masks of pictures.'
+    masks, splits, owner, sources = {}, {}, {}, self.sources(root)
+    for file in sources:
+        inside = file.path.resolve().is_relative_to(root.resolve())
+        place = (file.path.resolve().relative_to(root.resolve()) if inside else Path(file.path.name)).as_posix()
+        given = list(file.pictures)
+        found = match_pictures(given, place, pictures, suffixes=file.listed)
+        if missing := [name for name, key in zip(given, found, strict=True) if key is None]:
+            raise ValueError(f'{file.path}: no image for {count_and_first(missing, len(given), "entries")} below '
+                             f'{root}')
+        for name, key in zip(given, found, strict=True):
+            if key in owner:
+                raise ValueError(f'{pictures[key]}: both in {owner[key]} and in {file.path}: set label_file to one '
+                                 'of them, with {split} where each split has its own')
+            annotation, owner[key] = file.pictures[name], file.path
+            size = annotation.size or image_size(pictures[key])
+            masks[key] = drawn_mask(file.path, name, annotation, size, self.scheme, self.outside, self.label_order,
+                                    self.unknown)
+            splits[key] = split_in(place)
+    name_faults(sources)
+    return masks, splits
 
 # %% ../../../nbs/data/pictures/annotated.ipynb #a77f9d3b-2
 def is_annotation(spec: Any) -> bool:

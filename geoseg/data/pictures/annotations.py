@@ -19,6 +19,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+from fastcore.basics import patch
 from PIL import Image
 from rasterio import Affine
 from rasterio.features import rasterize
@@ -140,41 +141,48 @@ class AnnotationFile:
     def fault(self, what: str, where: str):
         self.faults.setdefault(what, []).append(where)
 
-    def ring(self, points: Any, where: str) -> np.ndarray:  # float64 [n, 2]
-        'Points that are numbers; `ValueError` naming the outline.'
-        try:
-            ring = np.asarray(points, np.float64)
-        except (TypeError, ValueError):
-            ring = np.empty(0)
-        if ring.ndim != 2 or ring.shape[1:] != (2,) and ring.size or not np.isfinite(ring).all():
-            raise ValueError(f'{self.path}: {where}: {str(points)[:60]}: expected pairs of numbers')
-        return ring.reshape(-1, 2)
+# %% ../../../nbs/data/pictures/annotations.ipynb #2bfb264f
+@patch
+def ring(self: AnnotationFile, points: Any, where: str) -> np.ndarray:  # float64 [n, 2]
+    'Points that are numbers; `ValueError` naming the outline.'
+    try:
+        ring = np.asarray(points, np.float64)
+    except (TypeError, ValueError):
+        ring = np.empty(0)
+    if ring.ndim != 2 or ring.shape[1:] != (2,) and ring.size or not np.isfinite(ring).all():
+        raise ValueError(f'{self.path}: {where}: {str(points)[:60]}: expected pairs of numbers')
+    return ring.reshape(-1, 2)
 
-    def rings(self, rings: Iterable[np.ndarray], where: str, size: tuple[int, int] | None) -> tuple[np.ndarray, ...]:
-        'Those that can be drawn; the others are named.'
-        kept = []
-        for ring in rings:
-            if len(ring) < 3:
-                self.fault('outlines have fewer than three points and are left out', where)
+
+@patch
+def rings(self: AnnotationFile,
+          rings: Iterable[np.ndarray], where: str, size: tuple[int, int] | None) -> tuple[np.ndarray, ...]:
+    'Those that can be drawn; the others are named.'
+    kept = []
+    for ring in rings:
+        if len(ring) < 3:
+            self.fault('outlines have fewer than three points and are left out', where)
+            continue
+        if size is not None:
+            (left, top), (right, bottom) = ring.min(0), ring.max(0)
+            if right <= 0 or bottom <= 0 or left >= size[1] or top >= size[0]:
+                self.fault('outlines lie outside of their picture', where)
                 continue
-            if size is not None:
-                (left, top), (right, bottom) = ring.min(0), ring.max(0)
-                if right <= 0 or bottom <= 0 or left >= size[1] or top >= size[0]:
-                    self.fault('outlines lie outside of their picture', where)
-                    continue
-                if left < -1 or top < -1 or right > size[1] + 1 or bottom > size[0] + 1:
-                    self.fault('outlines reach beyond their picture and are cut there', where)
-            kept.append(ring)
-        return tuple(kept)
+            if left < -1 or top < -1 or right > size[1] + 1 or bottom > size[0] + 1:
+                self.fault('outlines reach beyond their picture and are cut there', where)
+        kept.append(ring)
+    return tuple(kept)
 
-    def size(self, height: Any, width: Any, where: str) -> tuple[int, int] | None:
-        'Height and width; `ValueError` for what is no size.'
-        if height is None and width is None:
-            return None
-        if not all(isinstance(side, int) and 0 < side < SIDE for side in (height, width)):
-            raise ValueError(f'{self.path}: {where}: width {str(width)[:20]}, height {str(height)[:20]}, expected '
-                             'pixels')
-        return height, width
+
+@patch
+def size(self: AnnotationFile, height: Any, width: Any, where: str) -> tuple[int, int] | None:
+    'Height and width; `ValueError` for what is no size.'
+    if height is None and width is None:
+        return None
+    if not all(isinstance(side, int) and 0 < side < SIDE for side in (height, width)):
+        raise ValueError(f'{self.path}: {where}: width {str(width)[:20]}, height {str(height)[:20]}, expected '
+                         'pixels')
+    return height, width
 
 # %% ../../../nbs/data/pictures/annotations.ipynb #709624e3-2
 def annotation_format(
@@ -232,24 +240,26 @@ class CocoFile(AnnotationFile):
                 raise ValueError(f'{self.path}: images: {row["file_name"]} a second time')
             self.pictures[str(row['file_name'])] = Annotation(sizes[number], tuple(outlines[number]))
 
-    def shape(self, shape: Any, where: str, size: tuple[int, int] | None) -> dict[str, Any]:
-        'Rings, or a mask.'
-        if isinstance(shape, dict):
-            counts, of = shape.get('counts'), shape.get('size')
-            try:
-                runs = run_lengths(counts) if isinstance(counts, str) else counts
-                if size is not None and list(size) != list(of):
-                    raise ValueError(f'a mask of size {of} for a picture of {list(size)} (height, width)')
-                return {'mask': mask_of_runs(runs, tuple(of))}
-            except (TypeError, ValueError, OverflowError, MemoryError) as error:
-                raise ValueError(f'{self.path}: {where}: {error}') from error
-        if not shape:
-            self.fault('annotations have a box alone, no outline, and are left out', where)
-            return {}
-        if not isinstance(shape, list) or not all(isinstance(flat, list) and len(flat) % 2 == 0 for flat in shape):
-            raise ValueError(f'{self.path}: {where}: segmentation is {str(shape)[:60]}, expected lists of x, y, …')
-        rings = [self.ring([*zip(flat[::2], flat[1::2], strict=True)] or np.empty((0, 2)), where) for flat in shape]
-        return {'rings': self.rings(rings, where, size)}
+# %% ../../../nbs/data/pictures/annotations.ipynb #d12df5d5
+@patch
+def shape(self: CocoFile, shape: Any, where: str, size: tuple[int, int] | None) -> dict[str, Any]:
+    'Rings, or a mask.'
+    if isinstance(shape, dict):
+        counts, of = shape.get('counts'), shape.get('size')
+        try:
+            runs = run_lengths(counts) if isinstance(counts, str) else counts
+            if size is not None and list(size) != list(of):
+                raise ValueError(f'a mask of size {of} for a picture of {list(size)} (height, width)')
+            return {'mask': mask_of_runs(runs, tuple(of))}
+        except (TypeError, ValueError, OverflowError, MemoryError) as error:
+            raise ValueError(f'{self.path}: {where}: {error}') from error
+    if not shape:
+        self.fault('annotations have a box alone, no outline, and are left out', where)
+        return {}
+    if not isinstance(shape, list) or not all(isinstance(flat, list) and len(flat) % 2 == 0 for flat in shape):
+        raise ValueError(f'{self.path}: {where}: segmentation is {str(shape)[:60]}, expected lists of x, y, …')
+    rings = [self.ring([*zip(flat[::2], flat[1::2], strict=True)] or np.empty((0, 2)), where) for flat in shape]
+    return {'rings': self.rings(rings, where, size)}
 
 # %% ../../../nbs/data/pictures/annotations.ipynb #7db0563a
 class LabelMeFile(AnnotationFile):
@@ -362,35 +372,37 @@ class CvatFile(AnnotationFile):
         if not self.names:
             self.names = sorted({o.label for a in self.pictures.values() for o in a.outlines})
 
-    def shape(self, part: ElementTree.Element, where: str, size: tuple[int, int] | None) -> dict[str, Any] | None:
-        'Rings, or a mask; None for what has no area.'
-        def number(key: str, default: str | None = None) -> float:
-            value = part.get(key, default)
-            if value is None:
-                raise ValueError(f'no {key}')
-            return float(value)
+# %% ../../../nbs/data/pictures/annotations.ipynb #2a327cef
+@patch
+def shape(self: CvatFile, part: ElementTree.Element, where: str, size: tuple[int, int] | None) -> dict[str, Any] | None:
+    'Rings, or a mask; None for what has no area.'
+    def number(key: str, default: str | None = None) -> float:
+        value = part.get(key, default)
+        if value is None:
+            raise ValueError(f'no {key}')
+        return float(value)
 
-        if part.tag == 'polygon':
-            points = [tuple(map(float, point.split(','))) for point in (part.get('points') or '').split(';') if point]
-            points = self.ring(points or np.empty((0, 2)), where)
-        elif part.tag == 'box':
-            x0, y0, x1, y1 = (number(key) for key in ('xtl', 'ytl', 'xbr', 'ybr'))
-            turn = math.radians(number('rotation', '0'))
-            corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]) - ((x0 + x1) / 2, (y0 + y1) / 2)
-            c, s = math.cos(turn), math.sin(turn)
-            points = corners @ np.array([[c, s], [-s, c]]) + ((x0 + x1) / 2, (y0 + y1) / 2)
-        elif part.tag == 'ellipse':
-            points = ellipse(*(number(key) for key in ('cx', 'cy', 'rx', 'ry')), number('rotation', '0'))
-        elif part.tag == 'mask':
-            row, col, height, width = (int(number(key)) for key in ('top', 'left', 'height', 'width'))
-            if not (0 < height < SIDE and 0 < width < SIDE):
-                raise ValueError(f'a mask of {width} x {height}')
-            runs = [int(count) for count in (part.get('rle') or '').split(',') if count.strip()]
-            return {'mask': mask_of_runs(runs, (height, width), columns=False), 'corner': (row, col)}
-        else:
-            self.fault('shapes have no area and are left out', where)
-            return None
-        return {'rings': self.rings([self.ring(points, where)], where, size)}
+    if part.tag == 'polygon':
+        points = [tuple(map(float, point.split(','))) for point in (part.get('points') or '').split(';') if point]
+        points = self.ring(points or np.empty((0, 2)), where)
+    elif part.tag == 'box':
+        x0, y0, x1, y1 = (number(key) for key in ('xtl', 'ytl', 'xbr', 'ybr'))
+        turn = math.radians(number('rotation', '0'))
+        corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]) - ((x0 + x1) / 2, (y0 + y1) / 2)
+        c, s = math.cos(turn), math.sin(turn)
+        points = corners @ np.array([[c, s], [-s, c]]) + ((x0 + x1) / 2, (y0 + y1) / 2)
+    elif part.tag == 'ellipse':
+        points = ellipse(*(number(key) for key in ('cx', 'cy', 'rx', 'ry')), number('rotation', '0'))
+    elif part.tag == 'mask':
+        row, col, height, width = (int(number(key)) for key in ('top', 'left', 'height', 'width'))
+        if not (0 < height < SIDE and 0 < width < SIDE):
+            raise ValueError(f'a mask of {width} x {height}')
+        runs = [int(count) for count in (part.get('rle') or '').split(',') if count.strip()]
+        return {'mask': mask_of_runs(runs, (height, width), columns=False), 'corner': (row, col)}
+    else:
+        self.fault('shapes have no area and are left out', where)
+        return None
+    return {'rings': self.rings([self.ring(points, where)], where, size)}
 
 # %% ../../../nbs/data/pictures/annotations.ipynb #844b0e94
 def name_faults(files: Sequence[AnnotationFile]):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['IMAGE_NAMES', 'MASK_NAMES', 'SPLIT_NAMES', 'MASK_SUFFIXES', 'IMAGE_SUFFIXES', 'MASK_FILES', 'ARRANGED', 'SHOWN',
            'Arrangement', 'find_folder', 'pictures_in', 'folders_in', 'name_templates', 'examples', 'suffixes',
-           'beside', 'arrangements', 'tree_text']
+           'beside', 'arrangements', 'tree_text', 'split_folders', 'split_folders_in', 'require_folders']
 
 # %% ../../../nbs/data/pictures/arrangements.ipynb #bb9bceb0
 import os
@@ -198,3 +198,33 @@ def tree_text(
     root = Path(root)
     visit(root, depth)
     return '; '.join(rows[:SHOWN]) + (f'; and {len(rows) - SHOWN} more' if len(rows) > SHOWN else '')
+
+# %% ../../../nbs/data/pictures/arrangements.ipynb #bfe8b887
+def split_folders(
+    train: str = 'train',  # the folder of training
+    val: str = 'val',  # of validation; the usual names stand for each other: val, valid, validation
+) -> dict[str, str]:  # folder -> split
+    'The splits that folders are for.'
+    if train == val:
+        raise ValueError(f'train_dir and val_dir are both {train!r}: two splits, two folders')
+    given = {'train': train, 'val': val, 'test': 'test'}
+    usual = {name: split for split, names in SPLIT_NAMES.items() if given[split] == split for name in names}
+    return usual | {val: 'val', train: 'train'}
+
+
+def split_folders_in(root: Path, image_dir: str) -> bool:
+    'Whether the pictures of splits lie in folders of their own.'
+    below = {p.name.lower() for p in folders_in(find_folder(root, image_dir))}
+    return '{split}' in image_dir or bool(below & set(sum(SPLIT_NAMES.values(), ())))
+
+
+def require_folders(
+    root: Path,  # where they lie
+    names: dict[str, str],  # of `split_folders`
+    found: dict[str, Path],  # split -> its folder
+):
+    'An error where a folder that was named otherwise than its split is not there.'
+    for name, split in names.items():
+        if name not in SPLIT_NAMES[split] and split not in found:
+            there = ', '.join(path.name for path in found.values()) or 'none of another split'
+            raise FileNotFoundError(f'{root / name}: no such folder ({split}_dir); there is {there}')

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from fastcore.basics import patch
 
 from ...core.files import allocate, cache_folder, fill_folder, fingerprint, write_whole
 from ...core.listing import note
@@ -28,8 +29,9 @@ from ..grids import cover
 from ..labels import LabelScheme
 from ..masks import read_mask, settle_pictures
 from ..loading import usable_workers
+from .arrangements import require_folders, split_folders
 from .files import check_sizes, count_and_first, image_size, list_images, read_image
-from .images import ImageData, ImageSegmentation, require_folders, split_folders
+from .images import ImageData, ImageSegmentation
 from ..splits import SPLITS, by_random, samples_table
 
 # %% ../../../nbs/data/pictures/patches.ipynb #3001d834
@@ -111,36 +113,37 @@ class PixelStore:
         height, width = self.sizes[number]
         return self.window(number, 0, 0, width, height)[..., 3]
 
-    @classmethod
-    def write(
-        cls,
-        folder: Path,  # empty
-        sizes: list[tuple[int, int]],  # (height, width) of each image
-        decode: Callable[[int], tuple[np.ndarray, np.ndarray]],  # number of an image to its pixels and train ids
-        block: int,  # side, pixels
-        workers: int = 1,  # images decoded at a time
-    ):
-        'Decode all images into a new store.'
-        (folder / 'pixels.json').write_text(json.dumps({'block': block, 'sizes': [list(s) for s in sizes]}))
-        store = cls(folder)
-        if (free := shutil.disk_usage(folder).free) < store.starts[-1]:
-            raise ValueError(f'cache: the decoded pixels take {store.starts[-1] / 1e9:.1f} GB, {folder.parent} has '
-                             f'{free / 1e9:.1f} GB left; set index_dir, or cache to false')
-        store.path.touch()
-        allocate(store.path, store.starts[-1])
-        store.blocks(0, 'r+')
+# %% ../../../nbs/data/pictures/patches.ipynb #8852e963
+@patch(cls_method=True)
+def write(
+    cls: PixelStore,
+    folder: Path,  # empty
+    sizes: list[tuple[int, int]],  # (height, width) of each image
+    decode: Callable[[int], tuple[np.ndarray, np.ndarray]],  # number of an image to its pixels and train ids
+    block: int,  # side, pixels
+    workers: int = 1,  # images decoded at a time
+):
+    'Decode all images into a new store.'
+    (folder / 'pixels.json').write_text(json.dumps({'block': block, 'sizes': [list(s) for s in sizes]}))
+    store = cls(folder)
+    if (free := shutil.disk_usage(folder).free) < store.starts[-1]:
+        raise ValueError(f'cache: the decoded pixels take {store.starts[-1] / 1e9:.1f} GB, {folder.parent} has '
+                         f'{free / 1e9:.1f} GB left; set index_dir, or cache to false')
+    store.path.touch()
+    allocate(store.path, store.starts[-1])
+    store.blocks(0, 'r+')
 
-        def put(number):
-            image, mask = decode(number)
-            (rows, cols), (height, width) = store.shapes[number], mask.shape
-            padded = np.zeros((rows * block, cols * block, 4), np.uint8)
-            padded[:height, :width, :3], padded[:height, :width, 3] = image, mask
-            store.blocks(number)[:] = padded.reshape(rows, block, cols, block, 4).swapaxes(1, 2)
+    def put(number):
+        image, mask = decode(number)
+        (rows, cols), (height, width) = store.shapes[number], mask.shape
+        padded = np.zeros((rows * block, cols * block, 4), np.uint8)
+        padded[:height, :width, :3], padded[:height, :width, 3] = image, mask
+        store.blocks(number)[:] = padded.reshape(rows, block, cols, block, 4).swapaxes(1, 2)
 
-        with ThreadPoolExecutor(workers) as pool:  # decoders let other threads run
-            for _ in pool.map(put, range(len(sizes))):
-                pass
-        store._data.flush()
+    with ThreadPoolExecutor(workers) as pool:  # decoders let other threads run
+        for _ in pool.map(put, range(len(sizes))):
+            pass
+    store._data.flush()
 
 # %% ../../../nbs/data/pictures/patches.ipynb #10b4ad5d
 class PatchSegmentation(ImageSegmentation):
@@ -248,150 +251,170 @@ class DeepGlobeData(ImageData):
     def is_split(cls, root: Path) -> bool:
         return any(root.glob('*_sat.*'))
 
-    @classmethod
-    def adapt(cls, root: Path, settings: dict[str, Any], own: bool) -> dict[str, Any]:
-        'Patches that fit into the smallest image, where the recipe is for another layout and knows of no patch.'
-        known = inspect.signature(cls.__init__).parameters['patch'].default
-        sides = [known]
-        for path in [] if own or 'patch' in settings else [*root.glob('*_sat.*'), *root.glob('*/*_sat.*')]:
-            with contextlib.suppress(ValueError, OSError):  # who reads it says what is wrong
-                sides += image_size(path)
-        if min(sides) == known:
-            return settings
-        note(f'{root}: patch={min(sides)}, the side of the smallest image')
-        return settings | {'patch': min(sides)}
-
-    @classmethod
-    def masks_among(cls, names: Collection[str]) -> set[str]:
-        'All ID_mask of a folder that holds some ID_sat.'
-        folders = {name.rpartition('/')[0] for name in names if name.endswith('_sat')}
-        return {name for name in names if name.endswith('_mask') and name.rpartition('/')[0] in folders}
-
-    def files(self, root: Path, split: str | None = None) -> pd.DataFrame:
-        found = [p for p in sorted(root.iterdir()) if p.is_dir() and p.name in self.split_dirs]
-        folders = {self.split_dirs[p.name]: p for p in found}
-        splits = [self.split_dirs[p.name] for p in found]
-        if twice := [p.name for p, split in zip(found, splits, strict=True) if splits.count(split) > 1]:
-            raise ValueError(f'{root}: both {" and ".join(twice)}; expected one of them')
-        if split is None:
-            require_folders(root, self.split_dirs, folders)
-            if 'train' not in folders:
-                flat = f"; for pictures without such a folder: 'data={{train: {root}}}'" if self.is_split(root) else ''
-                raise ValueError(f'{root}: no folder train, expected train/ID_sat.jpg, train/ID_mask.png{flat}')
-            parts = [sat_pairs(p, s, self.masks).assign(folder=p.name) for s, p in folders.items()]
-            table = pd.concat(parts, ignore_index=True)
-            table['name'] = table.pop('folder') + '/' + table['name']
-        else:
-            table = sat_pairs(folders.get(split, root), split, self.masks)
-        return table.assign(drive='', time=np.nan)
-
-    def with_validation(self, table: pd.DataFrame, root: Path) -> pd.DataFrame:
-        'As it is: `val_share` says which images validate.'
-        return table
-
-    def images(self) -> pd.DataFrame:  # name, image, mask, split, height, width, …: a row an image
-        'All images, each with its split.'
-        if self.table is None:
-            table = self.gather()
-            table['height'], table['width'] = zip(*check_sizes(table), strict=True)
-            labelled, train = table['mask'].notna(), table['split'] == 'train'
-            if small := [n for n, h, w in zip(table['name'][labelled], table['height'][labelled],
-                                              table['width'][labelled], strict=True) if min(h, w) < self.patch]:
-                least = table.loc[labelled, ['height', 'width']].to_numpy().min()
-                raise ValueError(f'patch is {self.patch} pixels, larger than '
-                                 f'{count_and_first(small, len(table), "images")}; set patch={least} or less')
-            if self.val_share and train.any() and not (labelled & (table['split'] == 'val')).any():
-                names = samples_table(table['name'][train])
-                dealt = by_random(names, (1 - self.val_share, self.val_share, 0), self.seed)
-                table.loc[train, 'split'] = dealt.set_index('name')['split'].loc[table['name'][train]].to_numpy()
-            settle_pictures(self, table)
-            self.table = table
-            self.note_unread(table)
-        return self.table
-
-    def prepare(
-        self,
-        force: bool = False,  # although index and store are up to date
-    ) -> Path:  # the folder of patches.parquet and patches.csv
-        'Make index and store, unless they are there.'
-        table = self.images()
-        table = table[table['mask'].notna()]
-        labels = [self.scheme.to_dict(), self.unknown]
-        states = [file_states(table[c]) for c in ('image', 'mask')]
-        workers, store = max(1, usable_workers(self.num_workers)), None
-        if self.cache:
-            folder = self.index_dir / f'pixels-{fingerprint(states, labels, self.patch)}'
-            sizes = list(zip(table['height'].tolist(), table['width'].tolist(), strict=True))
-
-            def read(i): return read_image(table['image'].iloc[i]), self.ids(table['mask'].iloc[i])
-
-            fill_folder(folder, lambda f: PixelStore.write(f, sizes, read, self.patch, workers), force, 'index_dir')
-            self.store = store = PixelStore(folder)
-        settings = {'patch': self.patch, 'stride': self.stride, 'max_unknown': self.max_unknown}
-        self.folder = self.index_dir / f'index-{fingerprint(states, labels, table["split"].tolist(), settings)}'
-
-        def write(folder):
-            index, settings['dropped'] = self.make_index(table, store, workers)
-            index.to_parquet(folder / 'patches.parquet', index=False)
-            write_whole(folder / 'patches.csv', csv_text(index, index=False))
-            (folder / 'index.json').write_text(json.dumps(settings, indent=1) + '\n')
-
-        fill_folder(self.folder, write, force, 'index_dir')
-        return self.folder
-
     def ids(self, path: Path) -> np.ndarray:  # uint8 [H, W] train ids
         return read_mask(path, self.scheme, self.unknown)
 
-    def make_index(
-        self,
-        table: pd.DataFrame,  # labelled images
-        store: PixelStore | None,
-        workers: int,  # images at a time
-    ) -> tuple[pd.DataFrame, int]:  # image, mask, x, y, split, unknown: a row a patch; and how many were dropped
-        'Find the patches; each mask is decoded once, or read from the store.'
-        def patches(number):
-            row = table.iloc[number]
-            corners = patch_corners(row['height'], row['width'], self.patch, self.stride)
-            mask = store.whole_mask(number) if store else self.ids(row['mask'])
-            files = {c: str(Path(row[c]).resolve()) for c in ('image', 'mask')}
-            shares = unknown_shares(mask, corners, self.patch, self.scheme.ignore_index)
-            return pd.DataFrame({**files, 'x': corners[:, 0], 'y': corners[:, 1], 'split': row['split'],
-                                 'unknown': shares})
+# %% ../../../nbs/data/pictures/patches.ipynb #52dd6064
+@patch(cls_method=True)
+def adapt(cls: DeepGlobeData, root: Path, settings: dict[str, Any], own: bool) -> dict[str, Any]:
+    'Patches that fit into the smallest image, where the recipe is for another layout and knows of no patch.'
+    known = inspect.signature(cls.__init__).parameters['patch'].default
+    sides = [known]
+    for path in [] if own or 'patch' in settings else [*root.glob('*_sat.*'), *root.glob('*/*_sat.*')]:
+        with contextlib.suppress(ValueError, OSError):  # who reads it says what is wrong
+            sides += image_size(path)
+    if min(sides) == known:
+        return settings
+    note(f'{root}: patch={min(sides)}, the side of the smallest image')
+    return settings | {'patch': min(sides)}
 
-        with ThreadPoolExecutor(workers) as pool:
-            index = pd.concat(pool.map(patches, range(len(table))), ignore_index=True)
-        keep = index['unknown'] <= self.max_unknown
-        if not (keep & (index['split'] == 'train')).any() and (table['split'] == 'train').any():
-            raise ValueError(f'max_unknown is {self.max_unknown}: no training patch has so few unknown pixels')
-        return index[keep].reset_index(drop=True), int((~keep).sum())
 
-    def make_datasets(self) -> dict[str, ImageSegmentation]:
-        table = self.images()
-        labelled = table[table['mask'].notna()]
-        index = pd.read_parquet(self.prepare() / 'patches.parquet')
-        numbers = {str(Path(path).resolve()): i for i, path in enumerate(labelled['image'])}
-        index['number'] = index['image'].map(numbers)
-        store = self.store if self.cache else None
-        datasets = {}
-        for split in SPLITS:
-            if len(part := index[index['split'] == split]):
-                pipeline = self.augment.pipeline(split == 'train', self.channels)
-                datasets[split] = PatchSegmentation(labelled, part, self.patch, self.scheme, pipeline, self.unknown,
-                                                    store)
-        if (table['split'] == 'predict').any():
-            datasets['predict'] = self.once('predict')
-        return datasets
+@patch(cls_method=True)
+def masks_among(cls: DeepGlobeData, names: Collection[str]) -> set[str]:
+    'All ID_mask of a folder that holds some ID_sat.'
+    folders = {name.rpartition('/')[0] for name in names if name.endswith('_sat')}
+    return {name for name in names if name.endswith('_mask') and name.rpartition('/')[0] in folders}
 
-    def split_names(self) -> dict[str, list[str]]:
-        'The images that patches are cut from.'
-        return {split: self.images()['name'][self.images()['split'] == split].tolist() for split in SPLITS}
+# %% ../../../nbs/data/pictures/patches.ipynb #9fe62c45
+@patch
+def files(self: DeepGlobeData, root: Path, split: str | None = None) -> pd.DataFrame:
+    found = [p for p in sorted(root.iterdir()) if p.is_dir() and p.name in self.split_dirs]
+    folders = {self.split_dirs[p.name]: p for p in found}
+    splits = [self.split_dirs[p.name] for p in found]
+    if twice := [p.name for p, split in zip(found, splits, strict=True) if splits.count(split) > 1]:
+        raise ValueError(f'{root}: both {" and ".join(twice)}; expected one of them')
+    if split is None:
+        require_folders(root, self.split_dirs, folders)
+        if 'train' not in folders:
+            flat = f"; for pictures without such a folder: 'data={{train: {root}}}'" if self.is_split(root) else ''
+            raise ValueError(f'{root}: no folder train, expected train/ID_sat.jpg, train/ID_mask.png{flat}')
+        parts = [sat_pairs(p, s, self.masks).assign(folder=p.name) for s, p in folders.items()]
+        table = pd.concat(parts, ignore_index=True)
+        table['name'] = table.pop('folder') + '/' + table['name']
+    else:
+        table = sat_pairs(folders.get(split, root), split, self.masks)
+    return table.assign(drive='', time=np.nan)
 
-    def once(self, split: str) -> ImageSegmentation:
-        'The whole images of a split.'
-        images = self.table[self.table['split'] == split]
-        return ImageSegmentation(images, self.scheme, self.augment.pipeline(False), self.unknown)
 
-    def sample_weights(self) -> np.ndarray | None:  # float64 [N]
-        if self.oversample is None:
-            return None
-        return repeat_factors(class_counts(self.reference(), self.scheme), self.oversample)
+@patch
+def with_validation(self: DeepGlobeData, table: pd.DataFrame, root: Path) -> pd.DataFrame:
+    'As it is: `val_share` says which images validate.'
+    return table
+
+
+@patch
+def images(self: DeepGlobeData) -> pd.DataFrame:  # name, image, mask, split, height, width, …: a row an image
+    'All images, each with its split.'
+    if self.table is None:
+        table = self.gather()
+        table['height'], table['width'] = zip(*check_sizes(table), strict=True)
+        labelled, train = table['mask'].notna(), table['split'] == 'train'
+        if small := [n for n, h, w in zip(table['name'][labelled], table['height'][labelled],
+                                          table['width'][labelled], strict=True) if min(h, w) < self.patch]:
+            least = table.loc[labelled, ['height', 'width']].to_numpy().min()
+            raise ValueError(f'patch is {self.patch} pixels, larger than '
+                             f'{count_and_first(small, len(table), "images")}; set patch={least} or less')
+        if self.val_share and train.any() and not (labelled & (table['split'] == 'val')).any():
+            names = samples_table(table['name'][train])
+            dealt = by_random(names, (1 - self.val_share, self.val_share, 0), self.seed)
+            table.loc[train, 'split'] = dealt.set_index('name')['split'].loc[table['name'][train]].to_numpy()
+        settle_pictures(self, table)
+        self.table = table
+        self.note_unread(table)
+    return self.table
+
+# %% ../../../nbs/data/pictures/patches.ipynb #6e54a15f
+@patch
+def prepare(
+    self: DeepGlobeData,
+    force: bool = False,  # although index and store are up to date
+) -> Path:  # the folder of patches.parquet and patches.csv
+    'Make index and store, unless they are there.'
+    table = self.images()
+    table = table[table['mask'].notna()]
+    labels = [self.scheme.to_dict(), self.unknown]
+    states = [file_states(table[c]) for c in ('image', 'mask')]
+    workers, store = max(1, usable_workers(self.num_workers)), None
+    if self.cache:
+        folder = self.index_dir / f'pixels-{fingerprint(states, labels, self.patch)}'
+        sizes = list(zip(table['height'].tolist(), table['width'].tolist(), strict=True))
+
+        def read(i): return read_image(table['image'].iloc[i]), self.ids(table['mask'].iloc[i])
+
+        fill_folder(folder, lambda f: PixelStore.write(f, sizes, read, self.patch, workers), force, 'index_dir')
+        self.store = store = PixelStore(folder)
+    settings = {'patch': self.patch, 'stride': self.stride, 'max_unknown': self.max_unknown}
+    self.folder = self.index_dir / f'index-{fingerprint(states, labels, table["split"].tolist(), settings)}'
+
+    def write(folder):
+        index, settings['dropped'] = self.make_index(table, store, workers)
+        index.to_parquet(folder / 'patches.parquet', index=False)
+        write_whole(folder / 'patches.csv', csv_text(index, index=False))
+        (folder / 'index.json').write_text(json.dumps(settings, indent=1) + '\n')
+
+    fill_folder(self.folder, write, force, 'index_dir')
+    return self.folder
+
+
+@patch
+def make_index(
+    self: DeepGlobeData,
+    table: pd.DataFrame,  # labelled images
+    store: PixelStore | None,
+    workers: int,  # images at a time
+) -> tuple[pd.DataFrame, int]:  # image, mask, x, y, split, unknown: a row a patch; and how many were dropped
+    'Find the patches; each mask is decoded once, or read from the store.'
+    def patches(number):
+        row = table.iloc[number]
+        corners = patch_corners(row['height'], row['width'], self.patch, self.stride)
+        mask = store.whole_mask(number) if store else self.ids(row['mask'])
+        files = {c: str(Path(row[c]).resolve()) for c in ('image', 'mask')}
+        shares = unknown_shares(mask, corners, self.patch, self.scheme.ignore_index)
+        return pd.DataFrame({**files, 'x': corners[:, 0], 'y': corners[:, 1], 'split': row['split'],
+                             'unknown': shares})
+
+    with ThreadPoolExecutor(workers) as pool:
+        index = pd.concat(pool.map(patches, range(len(table))), ignore_index=True)
+    keep = index['unknown'] <= self.max_unknown
+    if not (keep & (index['split'] == 'train')).any() and (table['split'] == 'train').any():
+        raise ValueError(f'max_unknown is {self.max_unknown}: no training patch has so few unknown pixels')
+    return index[keep].reset_index(drop=True), int((~keep).sum())
+
+# %% ../../../nbs/data/pictures/patches.ipynb #9b41cb4e
+@patch
+def make_datasets(self: DeepGlobeData) -> dict[str, ImageSegmentation]:
+    table = self.images()
+    labelled = table[table['mask'].notna()]
+    index = pd.read_parquet(self.prepare() / 'patches.parquet')
+    numbers = {str(Path(path).resolve()): i for i, path in enumerate(labelled['image'])}
+    index['number'] = index['image'].map(numbers)
+    store = self.store if self.cache else None
+    datasets = {}
+    for split in SPLITS:
+        if len(part := index[index['split'] == split]):
+            pipeline = self.augment.pipeline(split == 'train', self.channels)
+            datasets[split] = PatchSegmentation(labelled, part, self.patch, self.scheme, pipeline, self.unknown,
+                                                store)
+    if (table['split'] == 'predict').any():
+        datasets['predict'] = self.once('predict')
+    return datasets
+
+
+@patch
+def split_names(self: DeepGlobeData) -> dict[str, list[str]]:
+    'The images that patches are cut from.'
+    return {split: self.images()['name'][self.images()['split'] == split].tolist() for split in SPLITS}
+
+
+@patch
+def once(self: DeepGlobeData, split: str) -> ImageSegmentation:
+    'The whole images of a split.'
+    images = self.table[self.table['split'] == split]
+    return ImageSegmentation(images, self.scheme, self.augment.pipeline(False), self.unknown)
+
+
+@patch
+def sample_weights(self: DeepGlobeData) -> np.ndarray | None:  # float64 [N]
+    if self.oversample is None:
+        return None
+    return repeat_factors(class_counts(self.reference(), self.scheme), self.oversample)

@@ -90,107 +90,121 @@ class RasterChips(Dataset):
     def __setstate__(self, state: dict):
         self.__dict__.update(state | {'local': threading.local()})
 
-    def draw(
-        self,
-        number: int,  # of 64 bits
-    ) -> tuple[Area, int, int]:  # an area, row and column of a chip in its acquisition
-        'One of all possible positions.'
-        position = number % int(self.positions[-1])
-        i = int(np.searchsorted(self.positions, position, side='right'))
-        area = self.areas[i]
-        row, col = divmod(position - (int(self.positions[i - 1]) if i else 0), self._cols(area))
-        return area, self.snapped(area.row + row, area.row), self.snapped(area.col + col, area.col)
+# %% ../../../nbs/data/rasters/chips.ipynb #69c730c7
+@patch
+def draw(
+    self: RasterChips,
+    number: int,  # of 64 bits
+) -> tuple[Area, int, int]:  # an area, row and column of a chip in its acquisition
+    'One of all possible positions.'
+    position = number % int(self.positions[-1])
+    i = int(np.searchsorted(self.positions, position, side='right'))
+    area = self.areas[i]
+    row, col = divmod(position - (int(self.positions[i - 1]) if i else 0), self._cols(area))
+    return area, self.snapped(area.row + row, area.row), self.snapped(area.col + col, area.col)
 
-    def snapped(self, start: int, first: int) -> int:
-        'The multiple of `snap` before a position, if the area goes that far.'
-        before = start // self.snap * self.snap
-        return before if before >= first else start
 
-    def read(
-        self,
-        index: int,
-        seed: int = 0,  # of a random position
-    ) -> tuple[Acquisition, int, int, np.ndarray, np.ndarray]:  # its row, column, image [H, W, C], mask [H, W]
-        'Where a chip lies, its pixels and its labels.'
-        if not 0 <= index < self.length:
-            raise IndexError(f'chip {index} of {self.length}')
-        if self.grid is not None:
-            area, row, col, rows, cols = self.grid[index]
-            image, mask = self.reader.window(area.acquisition, row, col, self.chip, self.chip)
-            if not self.overlap:
-                own = np.full_like(mask, IGNORE)
-                own[rows, cols] = mask[rows, cols]
-                mask = own
-            return area.acquisition, row, col, image, mask
-        for attempt in range(DRAWS + 1):
-            area, row, col = self.draw(mix(seed, attempt))
-            image, mask = self.reader.window(area.acquisition, row, col, self.chip, self.chip)
-            if area.height < self.chip or area.width < self.chip:  # what lies beyond is not this split's
-                mask[area.height:], mask[:, area.width:] = IGNORE, IGNORE
-            if (mask != IGNORE).any():
-                break
+@patch
+def snapped(self: RasterChips, start: int, first: int) -> int:
+    'The multiple of `snap` before a position, if the area goes that far.'
+    before = start // self.snap * self.snap
+    return before if before >= first else start
+
+
+@patch
+def read(
+    self: RasterChips,
+    index: int,
+    seed: int = 0,  # of a random position
+) -> tuple[Acquisition, int, int, np.ndarray, np.ndarray]:  # its row, column, image [H, W, C], mask [H, W]
+    'Where a chip lies, its pixels and its labels.'
+    if not 0 <= index < self.length:
+        raise IndexError(f'chip {index} of {self.length}')
+    if self.grid is not None:
+        area, row, col, rows, cols = self.grid[index]
+        image, mask = self.reader.window(area.acquisition, row, col, self.chip, self.chip)
+        if not self.overlap:
+            own = np.full_like(mask, IGNORE)
+            own[rows, cols] = mask[rows, cols]
+            mask = own
         return area.acquisition, row, col, image, mask
+    for attempt in range(DRAWS + 1):
+        area, row, col = self.draw(mix(seed, attempt))
+        image, mask = self.reader.window(area.acquisition, row, col, self.chip, self.chip)
+        if area.height < self.chip or area.width < self.chip:  # what lies beyond is not this split's
+            mask[area.height:], mask[:, area.width:] = IGNORE, IGNORE
+        if (mask != IGNORE).any():
+            break
+    return area.acquisition, row, col, image, mask
 
-    def mask(
-        self,
-        index: int,
-    ) -> np.ndarray:  # uint8 [H, W] train ids
-        'The labels of a chip.'
-        return self.read(index)[-1]
 
-    def places(
-        self,
-        a: Acquisition,
-        row: int,
-        col: int,
-        cells: np.ndarray | None = None,  # float64 [h, w, 2]: (x, y) in the chip; None: its own cells
-    ) -> np.ndarray:  # float32 [h, w, 2]: metres east, north
-        'Where cells of a chip lie on the ground.'
-        if a.crs != self.frame.crs:
-            cells = self.cells if cells is None else cells
-            return pixel_xy(a.transform, a.crs, self.frame, cells[..., 0] + (col + 0.5),
-                            cells[..., 1] + (row + 0.5)).astype(np.float32)
-        ta, tb, tc, td, te, tf = a.transform
-        x, y = self.frame.origin
-        right, down = col + 0.5, row + 0.5  # from the raster's edge to the centre of the chip's first pixel
-        corner = ta * right + tb * down + (tc - x), td * right + te * down + (tf - y)
-        if cells is None:
-            if a.transform not in self.bases:
-                self.bases[a.transform] = self.cells @ np.array([[ta, td], [tb, te]])
-            return (self.bases[a.transform] + corner).astype(np.float32)
-        return (cells @ np.array([[ta, td], [tb, te]]) + corner).astype(np.float32)
+@patch
+def mask(
+    self: RasterChips,
+    index: int,
+) -> np.ndarray:  # uint8 [H, W] train ids
+    'The labels of a chip.'
+    return self.read(index)[-1]
 
-    def centre(
-        self,
-        a: Acquisition,
-        row: int,
-        col: int,
-    ) -> tuple[float, float]:  # latitude, longitude, degrees
-        'The middle of a chip.'
-        key = os.getpid(), a.crs  # as files, transformers are not shared by threads and processes
-        made = self.local.__dict__.setdefault('made', {})
-        if key not in made:
-            made[key] = Transformer.from_crs(a.crs, WGS84, always_xy=True)
-        ta, tb, tc, td, te, tf = a.transform
-        x, y = col + self.chip / 2, row + self.chip / 2
-        lon, lat = made[key].transform(ta * x + tb * y + tc, td * x + te * y + tf)
-        return lat, lon
+# %% ../../../nbs/data/rasters/chips.ipynb #9499d4d2
+@patch
+def places(
+    self: RasterChips,
+    a: Acquisition,
+    row: int,
+    col: int,
+    cells: np.ndarray | None = None,  # float64 [h, w, 2]: (x, y) in the chip; None: its own cells
+) -> np.ndarray:  # float32 [h, w, 2]: metres east, north
+    'Where cells of a chip lie on the ground.'
+    if a.crs != self.frame.crs:
+        cells = self.cells if cells is None else cells
+        return pixel_xy(a.transform, a.crs, self.frame, cells[..., 0] + (col + 0.5),
+                        cells[..., 1] + (row + 0.5)).astype(np.float32)
+    ta, tb, tc, td, te, tf = a.transform
+    x, y = self.frame.origin
+    right, down = col + 0.5, row + 0.5  # from the raster's edge to the centre of the chip's first pixel
+    corner = ta * right + tb * down + (tc - x), td * right + te * down + (tf - y)
+    if cells is None:
+        if a.transform not in self.bases:
+            self.bases[a.transform] = self.cells @ np.array([[ta, td], [tb, te]])
+        return (self.bases[a.transform] + corner).astype(np.float32)
+    return (cells @ np.array([[ta, td], [tb, te]]) + corner).astype(np.float32)
 
-    def __getitem__(self, item: int | Key) -> dict:
-        index, seed = key_of(item)
-        a, row, col, image, mask = self.read(index, seed)
-        inside = row + self.chip <= a.height and col + self.chip <= a.width
-        coords = None
-        if self.pipeline.moves or not inside:
-            coords = self.coords
-            if not inside:
-                coords = coords.copy()
-                coords[max(a.height - row, 0):], coords[:, max(a.width - col, 0):] = np.nan, np.nan
-        image, mask, coords = self.pipeline(image, mask, seed, coords)
-        xy = self.places(a, row, col, None if coords is None else cell_centres(coords).astype(np.float64))
-        return {'image': image, 'mask': mask, 'gps': torch.from_numpy(np.array(self.centre(a, row, col))),
-                'xy': torch.from_numpy(xy), 'time': a.time, 'source': a.source,
-                'name': f'{a.name}_r{row:05}_c{col:05}'}
+
+@patch
+def centre(
+    self: RasterChips,
+    a: Acquisition,
+    row: int,
+    col: int,
+) -> tuple[float, float]:  # latitude, longitude, degrees
+    'The middle of a chip.'
+    key = os.getpid(), a.crs  # as files, transformers are not shared by threads and processes
+    made = self.local.__dict__.setdefault('made', {})
+    if key not in made:
+        made[key] = Transformer.from_crs(a.crs, WGS84, always_xy=True)
+    ta, tb, tc, td, te, tf = a.transform
+    x, y = col + self.chip / 2, row + self.chip / 2
+    lon, lat = made[key].transform(ta * x + tb * y + tc, td * x + te * y + tf)
+    return lat, lon
+
+# %% ../../../nbs/data/rasters/chips.ipynb #c27f0745
+@patch
+def __getitem__(self: RasterChips, item: int | Key) -> dict:
+    index, seed = key_of(item)
+    a, row, col, image, mask = self.read(index, seed)
+    inside = row + self.chip <= a.height and col + self.chip <= a.width
+    coords = None
+    if self.pipeline.moves or not inside:
+        coords = self.coords
+        if not inside:
+            coords = coords.copy()
+            coords[max(a.height - row, 0):], coords[:, max(a.width - col, 0):] = np.nan, np.nan
+    image, mask, coords = self.pipeline(image, mask, seed, coords)
+    xy = self.places(a, row, col, None if coords is None else cell_centres(coords).astype(np.float64))
+    return {'image': image, 'mask': mask, 'gps': torch.from_numpy(np.array(self.centre(a, row, col))),
+            'xy': torch.from_numpy(xy), 'time': a.time, 'source': a.source,
+            'name': f'{a.name}_r{row:05}_c{col:05}'}
 
 # %% ../../../nbs/data/rasters/chips.ipynb #6cf80c0c
 CHIP_SIZED = ('image_size', 'crop', 'crop_padding')  # settings for pictures of many sizes
@@ -312,218 +326,256 @@ class RasterData(SegmentationData):
         self.acquisitions = self._find()
         self.channels = self._channels()
 
-    def normalize_as(self, mean: Sequence[float], std: Sequence[float]) -> bool:
-        followed = super().normalize_as(mean, std)
-        self.reader.mean = self.augment.mean
-        return followed
+# %% ../../../nbs/data/rasters/chips.ipynb #7bdf350f
+@patch
+def _find(self: RasterData) -> dict[str, list[Acquisition]]:
+    'Acquisitions of each root.'
+    by_root = {}
+    for split, root in self.roots.items():
+        if root not in by_root:
+            source = self.label_source if split != 'predict' else None
+            masks = 'optional' if split == 'predict' or source is not None else self.masks
+            by_root[root] = limited(self.listed(root, masks), self.area)
+            if source is not None:
+                by_root[root] = label_acquisitions(by_root[root], source, self.masks)
+            elif self.legend is not None:
+                by_root[root] = in_our_classes(by_root[root], self.scheme, self.legend, unknown=self.unknown)
+    if self.remember is not None and self.remember not in by_root:
+        every = find_acquisitions(self.remember, self.pattern, self.mask_pattern, 'optional', self.allow_outside,
+                                  **self.how)
+        by_root[self.remember] = limited(every, self.area)
+    return by_root
 
-    def _find_labels(self) -> LabelScheme:
-        'The class list of the folder, else the classes that the file of labels knows.'
-        folder = next(iter(self.roots.values()))
-        if self.legend is not None and not any((folder / name).is_file() for name in CLASS_LISTS):
-            return legend_classes(read_legend(self.legend), Path(self.legend).name)
-        if self.label_source is not None and not any((folder / name).is_file() for name in CLASS_LISTS):
-            return self.label_source.classes()
-        return super()._find_labels()
 
-    def _find(self) -> dict[str, list[Acquisition]]:
-        'Acquisitions of each root.'
-        by_root = {}
-        for split, root in self.roots.items():
-            if root not in by_root:
-                source = self.label_source if split != 'predict' else None
-                masks = 'optional' if split == 'predict' or source is not None else self.masks
-                by_root[root] = limited(self.listed(root, masks), self.area)
-                if source is not None:
-                    by_root[root] = label_acquisitions(by_root[root], source, self.masks)
-                elif self.legend is not None:
-                    by_root[root] = in_our_classes(by_root[root], self.scheme, self.legend, unknown=self.unknown)
-        if self.remember is not None and self.remember not in by_root:
-            every = find_acquisitions(self.remember, self.pattern, self.mask_pattern, 'optional', self.allow_outside,
-                                      **self.how)
-            by_root[self.remember] = limited(every, self.area)
-        return by_root
+@patch
+def listed(
+    self: RasterData,
+    root: Path,
+    masks: str,  # an image without mask: 'required' is an error, 'optional' is unlabelled
+) -> list[Acquisition]:
+    'The acquisitions of a root, whole.'
+    return find_acquisitions(root, self.pattern, self.mask_pattern, masks, self.allow_outside,
+                             self.label_source and self.label_source.file, **self.how)
 
-    def listed(
-        self,
-        root: Path,
-        masks: str,  # an image without mask: 'required' is an error, 'optional' is unlabelled
-    ) -> list[Acquisition]:
-        'The acquisitions of a root, whole.'
-        return find_acquisitions(root, self.pattern, self.mask_pattern, masks, self.allow_outside,
-                                 self.label_source and self.label_source.file, **self.how)
 
-    def seen(self) -> list[Acquisition]:
-        'The acquisitions to remember, without their masks.'
-        if self.remember is None and self.remember_dates is None:
-            return []
-        acquisitions = self.acquisitions[self.remember or next(iter(self.roots.values()))]
-        if isinstance(self.remember_dates, list):
-            dates = {a.date for a in acquisitions}
-            if lost := sorted(set(self.remember_dates) - dates):
-                folder = acquisitions[0].image.parent
-                raise ValueError(f'remember: {lost[0]!r} is none of the acquisitions in {folder}: '
-                                 + ', '.join(sorted(dates)))
-            acquisitions = [a for a in acquisitions if a.date in self.remember_dates]
-        return [replace(a, mask=None) for a in acquisitions]
+@patch
+def _find_labels(self: RasterData) -> LabelScheme:
+    'The class list of the folder, else the classes that the file of labels knows.'
+    folder = next(iter(self.roots.values()))
+    if self.legend is not None and not any((folder / name).is_file() for name in CLASS_LISTS):
+        return legend_classes(read_legend(self.legend), Path(self.legend).name)
+    if self.label_source is not None and not any((folder / name).is_file() for name in CLASS_LISTS):
+        return self.label_source.classes()
+    return super(RasterData, self)._find_labels()
 
-    def _channels(self) -> int:
-        'The number of bands, the same everywhere.'
-        counts = {self.reader.channels(a): a.image for part in self.acquisitions.values() for a in part}
-        if len(counts) > 1:
-            raise ValueError('acquisitions with different numbers of bands: '
-                             + ', '.join(f'{file}: {n}' for n, file in counts.items()) + '; set bands')
-        return counts.popitem()[0]
+# %% ../../../nbs/data/rasters/chips.ipynb #0d4686cc
+@patch
+def seen(self: RasterData) -> list[Acquisition]:
+    'The acquisitions to remember, without their masks.'
+    if self.remember is None and self.remember_dates is None:
+        return []
+    acquisitions = self.acquisitions[self.remember or next(iter(self.roots.values()))]
+    if isinstance(self.remember_dates, list):
+        dates = {a.date for a in acquisitions}
+        if lost := sorted(set(self.remember_dates) - dates):
+            folder = acquisitions[0].image.parent
+            raise ValueError(f'remember: {lost[0]!r} is none of the acquisitions in {folder}: '
+                             + ', '.join(sorted(dates)))
+        acquisitions = [a for a in acquisitions if a.date in self.remember_dates]
+    return [replace(a, mask=None) for a in acquisitions]
 
-    def shared_ground(self) -> list[str]:
-        'How much of the ground that validates and tests also trains, at whatever date.'
-        areas = self.areas()
-        return [f'leakage: {share:.0%} of the ground of {split} is also in training images'
-                for split in ('val', 'test')
-                if (share := ground_share(areas.get(split, ()), areas.get('train', ()))) > 0.001]
 
-    def by_date(
-        self,
-        acquisitions: list[Acquisition],
-    ) -> dict[str, list[Acquisition]]:  # split to acquisitions
-        'Leave out acquisitions for validation and test; those without mask are for prediction.'
-        labelled = [a for a in acquisitions if a.mask]
-        dates, root = list(dict.fromkeys(a.date for a in labelled)), acquisitions[0].image.parent
-        chosen = {}
-        for split in ('test', 'val'):
-            given = self.left_out[split]
-            if lost := sorted(set(given or []) - set(dates)):
-                raise ValueError(f'{split}_acquisitions: {lost[0]!r} is none of those with masks in {root}: '
-                                 + ', '.join(dates))
-            taken = set(sum(chosen.values(), [])) | set(self.left_out['val'] or [])
-            rest = [d for d in dates if d not in taken]
-            chosen[split] = list(given) if given is not None else rest[-1:]
-        if both := sorted(set(chosen['val']) & set(chosen['test'])):
-            raise ValueError(f'{both[0]} both validates and tests')
-        if len(dates) == 1 and {'train', 'test'} <= set(self.regions):  # the ground alone tells the splits apart
-            chosen = {split: dates if split in self.regions else [] for split in SPLITS}
-            check_apart([region_window(a, self.regions[split]) for a in labelled for split in SPLITS
-                         if split in self.regions])
-        else:
-            chosen['train'] = [d for d in dates if d not in chosen['val'] + chosen['test']]
-        if not chosen['train']:
-            raise ValueError(f'{root}: {len(dates)} labelled acquisitions ({", ".join(dates)}), none is left to '
-                             "train; name val_acquisitions and test_acquisitions, use split: block, or give train, val "
-                             'and test regions')
-        parts = {split: [a for a in labelled if a.date in chosen[split]] for split in SPLITS}
-        return parts | {'predict': [a for a in acquisitions if not a.mask]}
+@patch
+def _channels(self: RasterData) -> int:
+    'The number of bands, the same everywhere.'
+    counts = {self.reader.channels(a): a.image for part in self.acquisitions.values() for a in part}
+    if len(counts) > 1:
+        raise ValueError('acquisitions with different numbers of bands: '
+                         + ', '.join(f'{file}: {n}' for n, file in counts.items()) + '; set bands')
+    return counts.popitem()[0]
 
-    def areas(self) -> dict[str, list[Area]]:  # split to areas
-        'What each split may see.'
-        acquisitions = next(iter(self.acquisitions.values()))
-        if self.split == 'block':
-            whole = [region_window(a, {}) for a in acquisitions if a.mask]
-            mosaic = len({(a.height, a.width, a.transform, a.crs) for a in acquisitions if a.mask}) > 1
-            rest = [region_window(a, {}) for a in acquisitions if not a.mask]
-            dealt = (deal_ground([a for a in acquisitions if a.mask], self.block, self.ratios, self.seed) if mosaic else
-                     deal_blocks(whole, self.block, self.ratios, self.seed))
-            return dealt | {
-                'predict': rest, 'remember': [region_window(a, {}) for a in self.seen()]}
-        parts = (self.by_date(acquisitions) if self.single else
-                 {split: self.acquisitions[root] for split, root in self.roots.items()}) | {'remember': self.seen()}
-        if self.single and not self.regions:
-            parts = keep_apart(parts)
-        return {split: [region_window(a, self.regions.get(split, {})) for a in part]
-                for split, part in parts.items()}
 
-    def note_unread(self):
-        'Say which rasters of the data set are not read.'
-        note_left_out(super().inputs(), DRIVERS, self.inputs(), 'rasters')
+@patch
+def normalize_as(self: RasterData, mean: Sequence[float], std: Sequence[float]) -> bool:
+    followed = super(RasterData, self).normalize_as(mean, std)
+    self.reader.mean = self.augment.mean
+    return followed
 
-    def inputs(self) -> list[Path]:
-        files = [file for part in self.acquisitions.values() for a in part for file in (*a.images, a.mask) if file]
-        area = [Path(self.area).expanduser()] if isinstance(self.area, str) and self.area[:1] != '[' else []
-        return super().inputs() + area + files
+# %% ../../../nbs/data/rasters/chips.ipynb #fa64217d
+@patch
+def by_date(
+    self: RasterData,
+    acquisitions: list[Acquisition],
+) -> dict[str, list[Acquisition]]:  # split to acquisitions
+    'Leave out acquisitions for validation and test; those without mask are for prediction.'
+    labelled = [a for a in acquisitions if a.mask]
+    dates, root = list(dict.fromkeys(a.date for a in labelled)), acquisitions[0].image.parent
+    chosen = {}
+    for split in ('test', 'val'):
+        given = self.left_out[split]
+        if lost := sorted(set(given or []) - set(dates)):
+            raise ValueError(f'{split}_acquisitions: {lost[0]!r} is none of those with masks in {root}: '
+                             + ', '.join(dates))
+        taken = set(sum(chosen.values(), [])) | set(self.left_out['val'] or [])
+        rest = [d for d in dates if d not in taken]
+        chosen[split] = list(given) if given is not None else rest[-1:]
+    if both := sorted(set(chosen['val']) & set(chosen['test'])):
+        raise ValueError(f'{both[0]} both validates and tests')
+    if len(dates) == 1 and {'train', 'test'} <= set(self.regions):  # the ground alone tells the splits apart
+        chosen = {split: dates if split in self.regions else [] for split in SPLITS}
+        check_apart([region_window(a, self.regions[split]) for a in labelled for split in SPLITS
+                     if split in self.regions])
+    else:
+        chosen['train'] = [d for d in dates if d not in chosen['val'] + chosen['test']]
+    if not chosen['train']:
+        raise ValueError(f'{root}: {len(dates)} labelled acquisitions ({", ".join(dates)}), none is left to '
+                         "train; name val_acquisitions and test_acquisitions, use split: block, or give train, val "
+                         'and test regions')
+    parts = {split: [a for a in labelled if a.date in chosen[split]] for split in SPLITS}
+    return parts | {'predict': [a for a in acquisitions if not a.mask]}
 
-    def make_datasets(self) -> dict[str, RasterChips]:
-        self.note_unread()
-        areas = {split: part for split, part in self.areas().items() if part}
-        labelled = [a for part in areas.values() for a in part if a.acquisition.mask]
-        settle(self, [(a.acquisition.mask, partial(labels_of(a.acquisition).parts, a.acquisition,
-                                                   (a.row, a.col, a.height, a.width), self.reader.blocks))
-                      for a in areas.get('train') or labelled if a.acquisition.mask])
-        self.reader.scheme = self.scheme
-        if self.frame is None:
-            every = sum(self.acquisitions.values(), [])
-            first = min(every, key=lambda a: (a.time, a.tile))
-            ta, tb, tc, td, te, tf = first.transform
-            x, y = first.width / 2, first.height / 2
-            self.frame = Frame.of_crs(first.crs, (ta * x + tb * y + tc, td * x + te * y + tf))
-        datasets = {}
-        for split, part in areas.items():
-            train = split == 'train'
-            if train:
-                self.augment.require_filled(self.chip, self.chip)
-            pipeline = self.augment.pipeline(train, self.channels)
-            covering = sum(-(-a.height // self.chip) * -(-a.width // self.chip) for a in part)
-            chips = self.chips_per_epoch or covering
-            datasets[split] = RasterChips(part, self.reader, pipeline, self.frame, self.chip,
-                                          self.stride, chips if train else None, self.snap)
-        if self.extent is None and 'train' in areas:
-            corners = np.concatenate([corner_xy(a, self.frame) for a in areas['train']])
-            self.extent = tuple(np.ptp(corners, axis=0).tolist())
-        return datasets
+# %% ../../../nbs/data/rasters/chips.ipynb #827dd367
+@patch
+def areas(self: RasterData) -> dict[str, list[Area]]:  # split to areas
+    'What each split may see.'
+    acquisitions = next(iter(self.acquisitions.values()))
+    if self.split == 'block':
+        whole = [region_window(a, {}) for a in acquisitions if a.mask]
+        mosaic = len({(a.height, a.width, a.transform, a.crs) for a in acquisitions if a.mask}) > 1
+        rest = [region_window(a, {}) for a in acquisitions if not a.mask]
+        dealt = (deal_ground([a for a in acquisitions if a.mask], self.block, self.ratios, self.seed) if mosaic else
+                 deal_blocks(whole, self.block, self.ratios, self.seed))
+        return dealt | {
+            'predict': rest, 'remember': [region_window(a, {}) for a in self.seen()]}
+    parts = (self.by_date(acquisitions) if self.single else
+             {split: self.acquisitions[root] for split, root in self.roots.items()}) | {'remember': self.seen()}
+    if self.single and not self.regions:
+        parts = keep_apart(parts)
+    return {split: [region_window(a, self.regions.get(split, {})) for a in part]
+            for split, part in parts.items()}
 
-    def reference(self, overlap: bool = True) -> RasterChips:
-        train = self.datasets['train']
-        return RasterChips(train.areas, self.reader, self.augment.pipeline(False, self.channels), self.frame, self.chip,
-                           self.stride, overlap=overlap)
 
-    def split_names(self) -> dict[str, list[str]]:
-        'Acquisitions, with the window that the split may see: first row and column, height and width, pixels.'
-        def name(a: Area) -> str:
-            folder = a.acquisition.image.parent.name
-            row, col = a.acquisition.corner[0] + a.row, a.acquisition.corner[1] + a.col
-            return f'{folder}/{a.acquisition.name}_r{row}_c{col}_h{a.height}_w{a.width}'
+@patch
+def shared_ground(self: RasterData) -> list[str]:
+    'How much of the ground that validates and tests also trains, at whatever date.'
+    areas = self.areas()
+    return [f'leakage: {share:.0%} of the ground of {split} is also in training images'
+            for split in ('val', 'test')
+            if (share := ground_share(areas.get(split, ()), areas.get('train', ()))) > 0.001]
 
-        return {split: [name(a) for a in self.datasets[split].areas] for split in SPLITS if split in self.datasets}
+# %% ../../../nbs/data/rasters/chips.ipynb #c9e24473
+@patch
+def note_unread(self: RasterData):
+    'Say which rasters of the data set are not read.'
+    note_left_out(super(RasterData, self).inputs(), DRIVERS, self.inputs(), 'rasters')
 
-    def training_pixels(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        'Strips of the training areas, band by band; without masks of everything.'
+
+@patch
+def inputs(self: RasterData) -> list[Path]:
+    files = [file for part in self.acquisitions.values() for a in part for file in (*a.images, a.mask) if file]
+    area = [Path(self.area).expanduser()] if isinstance(self.area, str) and self.area[:1] != '[' else []
+    return super(RasterData, self).inputs() + area + files
+
+
+@patch
+def make_datasets(self: RasterData) -> dict[str, RasterChips]:
+    self.note_unread()
+    areas = {split: part for split, part in self.areas().items() if part}
+    labelled = [a for part in areas.values() for a in part if a.acquisition.mask]
+    settle(self, [(a.acquisition.mask, partial(labels_of(a.acquisition).parts, a.acquisition,
+                                               (a.row, a.col, a.height, a.width), self.reader.blocks))
+                  for a in areas.get('train') or labelled if a.acquisition.mask])
+    self.reader.scheme = self.scheme
+    if self.frame is None:
         every = sum(self.acquisitions.values(), [])
-        areas = self.areas().get('train') if any(a.mask for a in every) else [region_window(a, {}) for a in every]
-        for area in areas or ():
-            a, flags = area.acquisition, self.reader.ignore
-            numbers = self.reader.numbers(a) or list(range(1, a.count + 1))
-            step = max(1, STRIP // (area.width * len(numbers)) // a.block[0]) * a.block[0]
-            for top in range(area.row // step * step, area.row + area.height, step):
-                first, last = max(top, area.row), min(top + step, area.row + area.height)
-                window = Window(area.col, first, area.width, last - first)
-                parts = [read_image(a, [band], self.reader.blocks, window) for band in numbers]
-                values, valid = np.concatenate([v for v, _ in parts], 2), np.stack([known for _, known in parts], 2)
-                if flags is not None:
-                    valid &= ~flags.ignored(a, self.reader.blocks, window)[..., None]
-                yield values, valid
+        first = min(every, key=lambda a: (a.time, a.tile))
+        ta, tb, tc, td, te, tf = first.transform
+        x, y = first.width / 2, first.height / 2
+        self.frame = Frame.of_crs(first.crs, (ta * x + tb * y + tc, td * x + te * y + tf))
+    datasets = {}
+    for split, part in areas.items():
+        train = split == 'train'
+        if train:
+            self.augment.require_filled(self.chip, self.chip)
+        pipeline = self.augment.pipeline(train, self.channels)
+        covering = sum(-(-a.height // self.chip) * -(-a.width // self.chip) for a in part)
+        chips = self.chips_per_epoch or covering
+        datasets[split] = RasterChips(part, self.reader, pipeline, self.frame, self.chip,
+                                      self.stride, chips if train else None, self.snap)
+    if self.extent is None and 'train' in areas:
+        corners = np.concatenate([corner_xy(a, self.frame) for a in areas['train']])
+        self.extent = tuple(np.ptp(corners, axis=0).tolist())
+    return datasets
 
-    def band_names(self) -> list[str]:
-        a = next(iter(self.acquisitions.values()))[0]
+
+@patch
+def reference(self: RasterData, overlap: bool = True) -> RasterChips:
+    train = self.datasets['train']
+    return RasterChips(train.areas, self.reader, self.augment.pipeline(False, self.channels), self.frame, self.chip,
+                       self.stride, overlap=overlap)
+
+# %% ../../../nbs/data/rasters/chips.ipynb #00ab41f0
+@patch
+def training_pixels(self: RasterData) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    'Strips of the training areas, band by band; without masks of everything.'
+    every = sum(self.acquisitions.values(), [])
+    areas = self.areas().get('train') if any(a.mask for a in every) else [region_window(a, {}) for a in every]
+    for area in areas or ():
+        a, flags = area.acquisition, self.reader.ignore
         numbers = self.reader.numbers(a) or list(range(1, a.count + 1))
-        return [a.band_names[band - 1] if a.band_names else str(band) for band in numbers]
+        step = max(1, STRIP // (area.width * len(numbers)) // a.block[0]) * a.block[0]
+        for top in range(area.row // step * step, area.row + area.height, step):
+            first, last = max(top, area.row), min(top + step, area.row + area.height)
+            window = Window(area.col, first, area.width, last - first)
+            parts = [read_image(a, [band], self.reader.blocks, window) for band in numbers]
+            values, valid = np.concatenate([v for v, _ in parts], 2), np.stack([known for _, known in parts], 2)
+            if flags is not None:
+                valid &= ~flags.ignored(a, self.reader.blocks, window)[..., None]
+            yield values, valid
 
-    def labelled(self, split: str) -> Iterator[LabelledPicture]:
-        chips, size = self.datasets[split], None
-        for area, name in zip(chips.areas, self.split_names()[split], strict=True):
-            a = area.acquisition
-            if a.mask is None:
-                continue
-            first, right = chips.places(a, area.row, area.col, np.array([[[0, 0], [1, 0]]], np.float64))[0]
-            size = size or math.hypot(*(right - first))  # metres a pixel
-            ground = round(-float(first[1]) / size), round(float(first[0]) / size)
-            transform = tuple(Affine(*a.transform) @ Affine.translation(area.col, area.row))[:6]
-            yield LabelledPicture(split, name, (area.height, area.width), partial(self._part, area), ground, transform,
-                                  a.crs)
 
-    def _part(self, area: Area, row: int, col: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        'A window of an area: image and labels.'
-        return self.reader.window(area.acquisition, area.row + row, area.col + col, height, width)
+@patch
+def band_names(self: RasterData) -> list[str]:
+    a = next(iter(self.acquisitions.values()))[0]
+    numbers = self.reader.numbers(a) or list(range(1, a.count + 1))
+    return [a.band_names[band - 1] if a.band_names else str(band) for band in numbers]
 
-    def once(self, split: str) -> RasterChips:
-        return self.reference(overlap=False) if split == 'train' else self.datasets[split]
+# %% ../../../nbs/data/rasters/chips.ipynb #3a71f105
+@patch
+def split_names(self: RasterData) -> dict[str, list[str]]:
+    'Acquisitions, with the window that the split may see: first row and column, height and width, pixels.'
+    def name(a: Area) -> str:
+        folder = a.acquisition.image.parent.name
+        row, col = a.acquisition.corner[0] + a.row, a.acquisition.corner[1] + a.col
+        return f'{folder}/{a.acquisition.name}_r{row}_c{col}_h{a.height}_w{a.width}'
+
+    return {split: [name(a) for a in self.datasets[split].areas] for split in SPLITS if split in self.datasets}
+
+
+@patch
+def labelled(self: RasterData, split: str) -> Iterator[LabelledPicture]:
+    chips, size = self.datasets[split], None
+    for area, name in zip(chips.areas, self.split_names()[split], strict=True):
+        a = area.acquisition
+        if a.mask is None:
+            continue
+        first, right = chips.places(a, area.row, area.col, np.array([[[0, 0], [1, 0]]], np.float64))[0]
+        size = size or math.hypot(*(right - first))  # metres a pixel
+        ground = round(-float(first[1]) / size), round(float(first[0]) / size)
+        transform = tuple(Affine(*a.transform) @ Affine.translation(area.col, area.row))[:6]
+        yield LabelledPicture(split, name, (area.height, area.width), partial(self._part, area), ground, transform,
+                              a.crs)
+
+
+@patch
+def _part(self: RasterData, area: Area, row: int, col: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    'A window of an area: image and labels.'
+    return self.reader.window(area.acquisition, area.row + row, area.col + col, height, width)
+
+
+@patch
+def once(self: RasterData, split: str) -> RasterChips:
+    return self.reference(overlap=False) if split == 'train' else self.datasets[split]
 
 # %% ../../../nbs/data/rasters/chips.ipynb #f4d67066
 @patch

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import shapely
+from fastcore.basics import patch
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError
 from rasterio import Affine
@@ -61,38 +62,41 @@ class Ground:
         except CRSError:
             raise ConfigError(f'area: {crs[0]!r} is no CRS that is known, expected such as EPSG:4326') from None
 
-    @classmethod
-    def read(cls, path: Path) -> 'Ground':
-        'The polygons of a file.'
-        if path.suffix.lower() not in VECTORS:
-            raise ConfigError(f'area: {path} is none of {", ".join(VECTORS)}; or give [west, south, east, north, CRS]')
-        if VECTORS[path.suffix.lower()][0] == 'OSM':
-            raise ConfigError(f'area: {path} is an extract of a map; cut the polygon out of it (ogr2ogr area.gpkg '
-                              f'{path.name} multipolygons -where ...)')
-        header = read_header(path, None, stamp(path)) if path.is_file() else None
-        if header is None:
-            raise FileNotFoundError(f'area: {path}: no such file')
-        if header.crs is None:
-            raise ConfigError(f'area: {path} has no CRS: write it with its own (ogr2ogr -a_srs)')
-        table = read_features(path, None, [])
-        table = table[~(table.geometry.isna() | table.geometry.is_empty)]
-        if thin := sorted({*table.geometry.geom_type} - {'Polygon', 'MultiPolygon'}):
-            raise ConfigError(f'area: {path} holds {thin[0]}, expected polygons')
-        shapes = mended(shapely.force_2d(table.geometry.to_numpy()), table.index.to_numpy(), path)
-        union = shapely.union_all([shape for shape in shapes if shape is not None])
-        west, south, east, north = union.bounds
-        return cls(shapely.segmentize(union, max(east - west, north - south) / SIDES), header.crs, f'area {path}')
+# %% ../../../nbs/data/rasters/limits.ipynb #7f7fa66b
+@patch(cls_method=True)
+def read(cls: Ground, path: Path) -> 'Ground':
+    'The polygons of a file.'
+    if path.suffix.lower() not in VECTORS:
+        raise ConfigError(f'area: {path} is none of {", ".join(VECTORS)}; or give [west, south, east, north, CRS]')
+    if VECTORS[path.suffix.lower()][0] == 'OSM':
+        raise ConfigError(f'area: {path} is an extract of a map; cut the polygon out of it (ogr2ogr area.gpkg '
+                          f'{path.name} multipolygons -where ...)')
+    header = read_header(path, None, stamp(path)) if path.is_file() else None
+    if header is None:
+        raise FileNotFoundError(f'area: {path}: no such file')
+    if header.crs is None:
+        raise ConfigError(f'area: {path} has no CRS: write it with its own (ogr2ogr -a_srs)')
+    table = read_features(path, None, [])
+    table = table[~(table.geometry.isna() | table.geometry.is_empty)]
+    if thin := sorted({*table.geometry.geom_type} - {'Polygon', 'MultiPolygon'}):
+        raise ConfigError(f'area: {path} holds {thin[0]}, expected polygons')
+    shapes = mended(shapely.force_2d(table.geometry.to_numpy()), table.index.to_numpy(), path)
+    union = shapely.union_all([shape for shape in shapes if shape is not None])
+    west, south, east, north = union.bounds
+    return cls(shapely.segmentize(union, max(east - west, north - south) / SIDES), header.crs, f'area {path}')
 
-    def on(
-        self,
-        a: Acquisition,
-    ):  # of shapely; None: it has no place there
-        'The ground in columns and rows of an acquisition.'
-        there = Transformer.from_crs(self.crs, a.crs, always_xy=True)
-        shape = shapely.transform(self.polygon, lambda xy: np.stack(there.transform(*xy.T), 1))
-        if not np.isfinite(shape.bounds).all():
-            return None
-        return shapely.make_valid(on_pixels(np.array([shape]), a)[0])
+
+@patch
+def on(
+    self: Ground,
+    a: Acquisition,
+):  # of shapely; None: it has no place there
+    'The ground in columns and rows of an acquisition.'
+    there = Transformer.from_crs(self.crs, a.crs, always_xy=True)
+    shape = shapely.transform(self.polygon, lambda xy: np.stack(there.transform(*xy.T), 1))
+    if not np.isfinite(shape.bounds).all():
+        return None
+    return shapely.make_valid(on_pixels(np.array([shape]), a)[0])
 
 # %% ../../../nbs/data/rasters/limits.ipynb #a78fb9cf
 def cut(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+from fastcore.basics import patch
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
@@ -55,44 +56,48 @@ class Blocks:
     def __setstate__(self, state: dict):
         self.__init__(**state)
 
-    def handle(
-        self,
-        path: Path,
-        within: DataFolder,  # where the sources of a virtual raster may lie
-        a: Acquisition | None = None,  # whose grid it is brought to, see `on_grid`; None: it stays on its own
-        resampling: Resampling = Resampling.nearest,
-    ) -> rasterio.DatasetReader:  # for this thread alone
-        'An open file.'
-        key = threading.get_ident(), path, a and (a.crs, a.transform, a.height, a.width, resampling)
-        with self._here():
-            handle = self.open.pop(key, None)
-            if handle is None:
-                handle = open_raster(path, within)
-                handle = handle if a is None else on_grid(handle, a, resampling)
-            self.open[key] = handle
-            while len(self.open) > self.handles:
-                self.open.popitem(last=False)  # closed when nobody reads from it any more
-        return handle
+# %% ../../../nbs/data/rasters/reader.ipynb #714c589d
+@patch
+def handle(
+    self: Blocks,
+    path: Path,
+    within: DataFolder,  # where the sources of a virtual raster may lie
+    a: Acquisition | None = None,  # whose grid it is brought to, see `on_grid`; None: it stays on its own
+    resampling: Resampling = Resampling.nearest,
+) -> rasterio.DatasetReader:  # for this thread alone
+    'An open file.'
+    key = threading.get_ident(), path, a and (a.crs, a.transform, a.height, a.width, resampling)
+    with self._here():
+        handle = self.open.pop(key, None)
+        if handle is None:
+            handle = open_raster(path, within)
+            handle = handle if a is None else on_grid(handle, a, resampling)
+        self.open[key] = handle
+        while len(self.open) > self.handles:
+            self.open.popitem(last=False)  # closed when nobody reads from it any more
+    return handle
 
-    def get(
-        self,
-        key: tuple,  # which block
-        make: Callable,  # makes it when it is not there
-    ) -> tuple:  # arrays
-        'A block, from memory if it is there.'
-        with self._here():
-            block = self.kept.get(key)
-            if block is not None:
-                self.kept.move_to_end(key)
-                return block
-        block = make()
-        with self.lock:
-            if key not in self.kept:
-                self.kept[key] = block
-                self.size += sum(a.nbytes for a in block)
-                while self.size > self.budget and len(self.kept) > 1:
-                    self.size -= sum(a.nbytes for a in self.kept.popitem(last=False)[1])
-        return block
+
+@patch
+def get(
+    self: Blocks,
+    key: tuple,  # which block
+    make: Callable,  # makes it when it is not there
+) -> tuple:  # arrays
+    'A block, from memory if it is there.'
+    with self._here():
+        block = self.kept.get(key)
+        if block is not None:
+            self.kept.move_to_end(key)
+            return block
+    block = make()
+    with self.lock:
+        if key not in self.kept:
+            self.kept[key] = block
+            self.size += sum(a.nbytes for a in block)
+            while self.size > self.budget and len(self.kept) > 1:
+                self.size -= sum(a.nbytes for a in self.kept.popitem(last=False)[1])
+    return block
 
 # %% ../../../nbs/data/rasters/reader.ipynb #e52f9c13
 def read_image(
@@ -247,71 +252,79 @@ class Reader:
         'The file\'s own blocks unless they are strips, or very small or large.'
         return a.block if 64 <= min(a.block) and max(a.block) <= 1024 else (256, 256)
 
-    def _read(self, a, row, col) -> tuple[np.ndarray, np.ndarray]:
-        'A block: uint8 or float32 [h, w, C] and uint8 [h, w].'
-        height, width = self.cell(a)
-        window = Window(col * width, row * height, min(width, a.width - col * width),
-                        min(height, a.height - row * height))
-        try:
-            values, valid = read_image(a, self.numbers(a), self.blocks, window)
-            if self.ignore is not None:
-                valid = valid & ~self.ignore.ignored(a, self.blocks, window)
-            labels = labels_of(a).read(a, window, self.blocks) if a.mask else None
-        except RasterioError as e:
-            raise ValueError(f'{a.image}: the block at row {window.row_off}, column {window.col_off} cannot be '
-                             f'read, or that of its mask ({e.__cause__ or e})') from e
-        if self.value_range is not None:
-            low, high = np.array(self.value_range, np.float64).T
-            values = ((values - low) / (high - low)).astype(np.float32)
-            valid = valid & np.isfinite(values).all(2)
-        if not valid.all():
-            values[~valid] = self.fill(values.shape[2])
-        return values, self._encode(a, labels, valid, values.shape[:2])
+# %% ../../../nbs/data/rasters/reader.ipynb #d8db5df1
+@patch
+def _read(self: Reader, a, row, col) -> tuple[np.ndarray, np.ndarray]:
+    'A block: uint8 or float32 [h, w, C] and uint8 [h, w].'
+    height, width = self.cell(a)
+    window = Window(col * width, row * height, min(width, a.width - col * width),
+                    min(height, a.height - row * height))
+    try:
+        values, valid = read_image(a, self.numbers(a), self.blocks, window)
+        if self.ignore is not None:
+            valid = valid & ~self.ignore.ignored(a, self.blocks, window)
+        labels = labels_of(a).read(a, window, self.blocks) if a.mask else None
+    except RasterioError as e:
+        raise ValueError(f'{a.image}: the block at row {window.row_off}, column {window.col_off} cannot be '
+                         f'read, or that of its mask ({e.__cause__ or e})') from e
+    if self.value_range is not None:
+        low, high = np.array(self.value_range, np.float64).T
+        values = ((values - low) / (high - low)).astype(np.float32)
+        valid = valid & np.isfinite(values).all(2)
+    if not valid.all():
+        values[~valid] = self.fill(values.shape[2])
+    return values, self._encode(a, labels, valid, values.shape[:2])
 
-    def _encode(self, a, labels, valid, shape) -> np.ndarray:
-        'Train ids [h, w] of a block of the mask file; 255 where there are none.'
-        if labels is None:
-            return np.full(shape, IGNORE, np.uint8)
-        ids = train_ids(labels, self.scheme, str(a.mask), self.unknown)
-        if labels.hidden is not None:
-            ids[labels.hidden] = IGNORE
-        ids[~valid] = IGNORE
-        return ids
 
-    def fill(
-        self,
-        channels: int,
-    ) -> np.ndarray:  # [C] in the image's units
-        'What stands where there are no data.'
-        mean = np.array(band_values(self.mean, IMAGENET_MEAN, channels, 'mean'), np.float32)
-        return np.rint(255 * mean).astype(np.uint8) if self.value_range is None else mean
+@patch
+def _encode(self: Reader, a, labels, valid, shape) -> np.ndarray:
+    'Train ids [h, w] of a block of the mask file; 255 where there are none.'
+    if labels is None:
+        return np.full(shape, IGNORE, np.uint8)
+    ids = train_ids(labels, self.scheme, str(a.mask), self.unknown)
+    if labels.hidden is not None:
+        ids[labels.hidden] = IGNORE
+    ids[~valid] = IGNORE
+    return ids
 
-    def window(
-        self,
-        a: Acquisition,
-        row: int,  # of the window's upper left pixel
-        col: int,
-        height: int,
-        width: int,
-    ) -> tuple[np.ndarray, np.ndarray]:  # image uint8 or float32 [h, w, C], mask uint8 [h, w]
-        'A window; beyond the raster the image is filled with the mean and the mask with 255.'
-        h, w = self.cell(a)
-        bottom, right = min(row + height, a.height), min(col + width, a.width)
-        channels = self.channels(a)
-        image = np.empty((height, width, channels), np.uint8 if self.value_range is None else np.float32)
-        mask = np.empty((height, width), np.uint8)
-        if row < 0 or col < 0 or bottom < row + height or right < col + width:
-            image[...], mask[...] = self.fill(channels), IGNORE
-        for r in range(max(row, 0) // h, -(-bottom // h)):
-            y0, y1 = max(row, r * h), min(bottom, (r + 1) * h)
-            for c in range(max(col, 0) // w, -(-right // w)):
-                x0, x1 = max(col, c * w), min(right, (c + 1) * w)
-                values, ids = self.blocks.get((str(a.image), a.mask and str(a.mask), a.labels, a.corner, a.limit, r, c),
-                                             lambda at=(a, r, c): self._read(*at))
-                there = slice(y0 - r * h, y1 - r * h), slice(x0 - c * w, x1 - c * w)
-                here = slice(y0 - row, y1 - row), slice(x0 - col, x1 - col)
-                image[here], mask[here] = values[there], ids[there]
-        return image, mask
+
+@patch
+def fill(
+    self: Reader,
+    channels: int,
+) -> np.ndarray:  # [C] in the image's units
+    'What stands where there are no data.'
+    mean = np.array(band_values(self.mean, IMAGENET_MEAN, channels, 'mean'), np.float32)
+    return np.rint(255 * mean).astype(np.uint8) if self.value_range is None else mean
+
+# %% ../../../nbs/data/rasters/reader.ipynb #a23f18ef
+@patch
+def window(
+    self: Reader,
+    a: Acquisition,
+    row: int,  # of the window's upper left pixel
+    col: int,
+    height: int,
+    width: int,
+) -> tuple[np.ndarray, np.ndarray]:  # image uint8 or float32 [h, w, C], mask uint8 [h, w]
+    'A window; beyond the raster the image is filled with the mean and the mask with 255.'
+    h, w = self.cell(a)
+    bottom, right = min(row + height, a.height), min(col + width, a.width)
+    channels = self.channels(a)
+    image = np.empty((height, width, channels), np.uint8 if self.value_range is None else np.float32)
+    mask = np.empty((height, width), np.uint8)
+    if row < 0 or col < 0 or bottom < row + height or right < col + width:
+        image[...], mask[...] = self.fill(channels), IGNORE
+    for r in range(max(row, 0) // h, -(-bottom // h)):
+        y0, y1 = max(row, r * h), min(bottom, (r + 1) * h)
+        for c in range(max(col, 0) // w, -(-right // w)):
+            x0, x1 = max(col, c * w), min(right, (c + 1) * w)
+            values, ids = self.blocks.get((str(a.image), a.mask and str(a.mask), a.labels, a.corner, a.limit, r, c),
+                                         lambda at=(a, r, c): self._read(*at))
+            there = slice(y0 - r * h, y1 - r * h), slice(x0 - c * w, x1 - c * w)
+            here = slice(y0 - row, y1 - row), slice(x0 - col, x1 - col)
+            image[here], mask[here] = values[there], ids[there]
+    return image, mask
 
 # %% ../../../nbs/data/rasters/reader.ipynb #0bf0c171
 def overview(

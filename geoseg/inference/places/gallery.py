@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import shapely
 import torch
+from fastcore.basics import patch
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
@@ -77,21 +78,23 @@ class Gallery:
         return cls(**load_file(files[0]), names=about['names'], frame=Frame.from_dict(about['frame']),
                    network=about['network'])
 
-    def search(
-        self,
-        query: Tensor,  # float32 [Q, D]
-        k: int,  # first tiles
-        scale: float = 1.,  # of similarities in the softmax
-        most: int = 2 ** 24,  # similarities at a time
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # [Q, k]: similarity, share of the softmax (float32), number
-        'The most similar tiles.'
-        tiles, parts = torch.from_numpy(self.features).to(query.device).T, []
-        for block in query.split(max(1, most // len(self))):
-            similarity = block @ tiles
-            first = similarity.topk(min(k, len(self)), 1)
-            share = (scale * first.values - similarity.mul_(scale).logsumexp(1, keepdim=True)).exp()
-            parts.append((first.values, share, first.indices))
-        return tuple(torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
+# %% ../../../nbs/inference/places/gallery.ipynb #edbb9f9c
+@patch
+def search(
+    self: Gallery,
+    query: Tensor,  # float32 [Q, D]
+    k: int,  # first tiles
+    scale: float = 1.,  # of similarities in the softmax
+    most: int = 2 ** 24,  # similarities at a time
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # [Q, k]: similarity, share of the softmax (float32), number
+    'The most similar tiles.'
+    tiles, parts = torch.from_numpy(self.features).to(query.device).T, []
+    for block in query.split(max(1, most // len(self))):
+        similarity = block @ tiles
+        first = similarity.topk(min(k, len(self)), 1)
+        share = (scale * first.values - similarity.mul_(scale).logsumexp(1, keepdim=True)).exp()
+        parts.append((first.values, share, first.indices))
+    return tuple(torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
 
 # %% ../../../nbs/inference/places/gallery.ipynb #2ad21d38
 @dataclass

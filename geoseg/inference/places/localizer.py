@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from fastcore.basics import patch
 from torch import Tensor, nn
 
 from ...core.errors import ConfigError
@@ -66,45 +67,51 @@ class Localizer:
         'What similarities are multiplied by before they become shares.'
         return self.network.scale.item() / self.temperature
 
-    @torch.inference_mode()
-    def features(
-        self,
-        pictures: Iterable[np.ndarray | str | Path],  # uint8 [H, W, 3], or files
-        role: str = 'query',  # 'query': photos; 'gallery': tiles
-    ) -> Tensor:  # float32 [N, D], of length 1, on the device
-        'What the network makes of pictures.'
-        return in_batches(pictures, self.pipeline, lambda batch: self.network(**{role: batch.to(self.device)})[role],
-                          self.batch_size)
+# %% ../../../nbs/inference/places/localizer.ipynb #6eaf7ce2
+@patch
+@torch.inference_mode()
+def features(
+    self: Localizer,
+    pictures: Iterable[np.ndarray | str | Path],  # uint8 [H, W, 3], or files
+    role: str = 'query',  # 'query': photos; 'gallery': tiles
+) -> Tensor:  # float32 [N, D], of length 1, on the device
+    'What the network makes of pictures.'
+    return in_batches(pictures, self.pipeline, lambda batch: self.network(**{role: batch.to(self.device)})[role],
+                      self.batch_size)
 
-    def gallery(
-        self,
-        tiles: Iterable[np.ndarray | str | Path],
-        xy: np.ndarray,  # [N, 2]: centres, metres in the frame
-        side: np.ndarray,  # [N]: metres
-        names: Sequence[str],
-        frame: Frame,
-    ) -> Gallery:
-        'A gallery of tiles.'
-        return Gallery(self.features(tiles, 'gallery').cpu().numpy(), np.asarray(xy, float), np.asarray(side, float),
-                       list(names), frame, self.name)
 
-    def localize(
-        self,
-        photos: Mapping[str, Any],  # name -> uint8 [H, W, 3], or file
-        gallery: Gallery,
-        k: int = 5,  # places of each photo
-    ) -> pd.DataFrame:  # a row a place: photo, rank, tile, similarity, confidence, x, y, lat, long, refined_…
-        'Ranked places.'
-        if gallery.network != self.name:
-            raise ValueError(f'gallery: features of network {gallery.network}, this one is {self.name}; make it anew')
-        similarity, confidence, number = gallery.search(self.features(photos.values()), k, self.scale)
-        share = confidence / confidence.sum(1, keepdims=True)
-        refined = (share[..., None] * gallery.xy[number]).sum(1)
-        q, k = number.shape
-        table = pd.DataFrame({'photo': np.repeat(list(photos), k), 'rank': np.tile(np.arange(1, k + 1), q),
-                              'tile': [gallery.names[i] for i in number.ravel()], 'similarity': similarity.ravel(),
-                              'confidence': confidence.ravel()})
-        for name, xy in (('', gallery.xy[number].reshape(-1, 2)), ('refined_', np.repeat(refined, k, 0))):
-            table[[f'{name}x', f'{name}y']] = xy
-            table[[f'{name}lat', f'{name}long']] = gallery.frame.to_gps(xy)
-        return table.assign(refined_by='weights')
+@patch
+def gallery(
+    self: Localizer,
+    tiles: Iterable[np.ndarray | str | Path],
+    xy: np.ndarray,  # [N, 2]: centres, metres in the frame
+    side: np.ndarray,  # [N]: metres
+    names: Sequence[str],
+    frame: Frame,
+) -> Gallery:
+    'A gallery of tiles.'
+    return Gallery(self.features(tiles, 'gallery').cpu().numpy(), np.asarray(xy, float), np.asarray(side, float),
+                   list(names), frame, self.name)
+
+# %% ../../../nbs/inference/places/localizer.ipynb #8cbccf9e
+@patch
+def localize(
+    self: Localizer,
+    photos: Mapping[str, Any],  # name -> uint8 [H, W, 3], or file
+    gallery: Gallery,
+    k: int = 5,  # places of each photo
+) -> pd.DataFrame:  # a row a place: photo, rank, tile, similarity, confidence, x, y, lat, long, refined_…
+    'Ranked places.'
+    if gallery.network != self.name:
+        raise ValueError(f'gallery: features of network {gallery.network}, this one is {self.name}; make it anew')
+    similarity, confidence, number = gallery.search(self.features(photos.values()), k, self.scale)
+    share = confidence / confidence.sum(1, keepdims=True)
+    refined = (share[..., None] * gallery.xy[number]).sum(1)
+    q, k = number.shape
+    table = pd.DataFrame({'photo': np.repeat(list(photos), k), 'rank': np.tile(np.arange(1, k + 1), q),
+                          'tile': [gallery.names[i] for i in number.ravel()], 'similarity': similarity.ravel(),
+                          'confidence': confidence.ravel()})
+    for name, xy in (('', gallery.xy[number].reshape(-1, 2)), ('refined_', np.repeat(refined, k, 0))):
+        table[[f'{name}x', f'{name}y']] = xy
+        table[[f'{name}lat', f'{name}long']] = gallery.frame.to_gps(xy)
+    return table.assign(refined_by='weights')

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import shapely
+from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -84,13 +85,6 @@ class MapGallery:
         'The ground of its maps, metres in the frame.'
         return shapely.from_wkt(self.about['outline'])
 
-    def name(
-        self,
-        i: int,  # number of a tile
-    ) -> str:
-        'Its side, and the metres of its centre.'
-        return tile_name(self.side[i], *self.xy[i])
-
     @classmethod
     def is_one(
         cls,
@@ -113,43 +107,56 @@ class MapGallery:
             tables = {name: file.get_tensor(name) for name in TABLES}
         return cls(folder, about, tables)
 
-    def points(
-        self,
-        box: tuple[float, float, float, float],  # west, south, east, north, metres
-    ) -> Points:  # metres
-        'The key points on a piece of ground.'
-        west, south, east, north = box
-        boxes, parts = self.tables['boxes'], []
-        near = (boxes[:, 0] < east) & (boxes[:, 2] > west) & (boxes[:, 1] < north) & (boxes[:, 3] > south)
-        for shard, start, stop in self.tables['blocks'][near]:
-            name = f'points-{shard}.safetensors'
-            if shard not in self._shards:
-                self._shards[shard] = _read(self.folder / name, self.about['files'][name]).__enter__()
-            file = self._shards[shard]
-            parts.append(Points(*(file.get_slice(key)[start:stop] for key in ('xy', 'size', 'descriptors'))))
-        found = Points.join(parts)
-        x, y = found.xy.T
-        return found[(x >= west) & (x <= east) & (y >= south) & (y <= north)]
+# %% ../../../nbs/inference/places/map_gallery.ipynb #b64c2f5b
+@patch
+def name(
+    self: MapGallery,
+    i: int,  # number of a tile
+) -> str:
+    'Its side, and the metres of its centre.'
+    return tile_name(self.side[i], *self.xy[i])
 
-    def candidates(
-        self,
-        views: np.ndarray,  # [V, D]: features of a photo, turned in several ways
-        k: int,  # at most
-        widest: float = math.inf,  # side of a tile, metres
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # numbers of tiles, similarity of each, its view
-        'The tiles that look most like a photo, no two of the same ground at nearly the same scale.'
-        similarity = self.whitening(views) @ self.white.T
-        best = np.where(self.side <= widest, similarity.max(0), -np.inf)
-        chosen = []
-        for i in np.argsort(-best, kind='stable')[:50 * k]:
-            far = all(np.abs(self.xy[i] - self.xy[j]).max() > 0.3 * max(self.side[i], self.side[j])
-                      or not 0.6 < self.side[i] / self.side[j] < 1.7 for j in chosen)
-            if far and np.isfinite(best[i]):
-                chosen.append(i)
-            if len(chosen) == k:
-                break
-        chosen = np.array(chosen, int)
-        return chosen, best[chosen], similarity[:, chosen].argmax(0) if len(chosen) else chosen
+# %% ../../../nbs/inference/places/map_gallery.ipynb #7bd36497
+@patch
+def points(
+    self: MapGallery,
+    box: tuple[float, float, float, float],  # west, south, east, north, metres
+) -> Points:  # metres
+    'The key points on a piece of ground.'
+    west, south, east, north = box
+    boxes, parts = self.tables['boxes'], []
+    near = (boxes[:, 0] < east) & (boxes[:, 2] > west) & (boxes[:, 1] < north) & (boxes[:, 3] > south)
+    for shard, start, stop in self.tables['blocks'][near]:
+        name = f'points-{shard}.safetensors'
+        if shard not in self._shards:
+            self._shards[shard] = _read(self.folder / name, self.about['files'][name]).__enter__()
+        file = self._shards[shard]
+        parts.append(Points(*(file.get_slice(key)[start:stop] for key in ('xy', 'size', 'descriptors'))))
+    found = Points.join(parts)
+    x, y = found.xy.T
+    return found[(x >= west) & (x <= east) & (y >= south) & (y <= north)]
+
+# %% ../../../nbs/inference/places/map_gallery.ipynb #4369baaa
+@patch
+def candidates(
+    self: MapGallery,
+    views: np.ndarray,  # [V, D]: features of a photo, turned in several ways
+    k: int,  # at most
+    widest: float = math.inf,  # side of a tile, metres
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # numbers of tiles, similarity of each, its view
+    'The tiles that look most like a photo, no two of the same ground at nearly the same scale.'
+    similarity = self.whitening(views) @ self.white.T
+    best = np.where(self.side <= widest, similarity.max(0), -np.inf)
+    chosen = []
+    for i in np.argsort(-best, kind='stable')[:50 * k]:
+        far = all(np.abs(self.xy[i] - self.xy[j]).max() > 0.3 * max(self.side[i], self.side[j])
+                  or not 0.6 < self.side[i] / self.side[j] < 1.7 for j in chosen)
+        if far and np.isfinite(best[i]):
+            chosen.append(i)
+        if len(chosen) == k:
+            break
+    chosen = np.array(chosen, int)
+    return chosen, best[chosen], similarity[:, chosen].argmax(0) if len(chosen) else chosen
 
 # %% ../../../nbs/inference/places/map_gallery.ipynb #c7934ac3-3
 def tile_name(side: float, x: float, y: float) -> str:

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import rasterio
 import shapely
+from fastcore.basics import patch
 from pyproj import Transformer
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
@@ -147,55 +148,59 @@ class Mosaic:
         'Metres a pixel of the finest raster.'
         return min(sheet.resolution for sheet in self.sheets)
 
-    def read(
-        self,
-        west: float,  # metres in the frame
-        north: float,
-        resolution: float,  # metres a pixel
-        shape: tuple[int, int],  # rows, columns
-    ) -> tuple[np.ndarray, np.ndarray]:  # uint8 [rows, columns, 3], bool [rows, columns]: whether there is data
-        'A block of ground, north up; black where there is no data.'
-        picture, known = np.zeros((*shape, 3), np.uint8), np.zeros(shape, bool)
-        box = shapely.box(west, north - shape[0] * resolution, west + shape[1] * resolution, north)
-        for sheet in self.sheets:
-            if sheet.outline.intersects(box):
-                self._paint(sheet, west, north, resolution, picture, known)
-        if self.ground is not None:
-            grid = rasterio.Affine(resolution, 0, west, 0, -resolution, north)
-            beyond = geometry_mask([self.ground], shape, grid)
-            picture[beyond], known[beyond] = 0, False
-        return picture, known
+# %% ../../../nbs/inference/places/mosaic.ipynb #6634ae25
+@patch
+def read(
+    self: Mosaic,
+    west: float,  # metres in the frame
+    north: float,
+    resolution: float,  # metres a pixel
+    shape: tuple[int, int],  # rows, columns
+) -> tuple[np.ndarray, np.ndarray]:  # uint8 [rows, columns, 3], bool [rows, columns]: whether there is data
+    'A block of ground, north up; black where there is no data.'
+    picture, known = np.zeros((*shape, 3), np.uint8), np.zeros(shape, bool)
+    box = shapely.box(west, north - shape[0] * resolution, west + shape[1] * resolution, north)
+    for sheet in self.sheets:
+        if sheet.outline.intersects(box):
+            self._paint(sheet, west, north, resolution, picture, known)
+    if self.ground is not None:
+        grid = rasterio.Affine(resolution, 0, west, 0, -resolution, north)
+        beyond = geometry_mask([self.ground], shape, grid)
+        picture[beyond], known[beyond] = 0, False
+    return picture, known
 
-    def _paint(self, sheet, west, north, resolution, picture, known):
-        rows, columns = known.shape
-        x = west + resolution * np.linspace(0.5, columns - 0.5, LATTICE) + self.frame.origin[0]
-        y = north - resolution * np.linspace(0.5, rows - 0.5, LATTICE) + self.frame.origin[1]
-        there = np.stack(sheet.to_crs.transform(*np.meshgrid(x, y)))
-        inverse = ~sheet.transform
-        at = np.stack([inverse.a * there[0] + inverse.b * there[1] + inverse.c,
-                       inverse.d * there[0] + inverse.e * there[1] + inverse.f])  # column, row in the raster
-        if not np.isfinite(at).all():
-            return
-        low = np.maximum(np.floor(at.min((1, 2))) - 2, 0).astype(int)
-        high = np.minimum(np.ceil(at.max((1, 2))) + 3, sheet.shape[::-1]).astype(int)
-        if (high <= low).any():
-            return
-        (left, top), (width, height) = low, high - low
-        coarse = resolution / sheet.resolution
-        step = max(1, int(coarse + 1e-6))
-        small = max(1, round(height / step)), max(1, round(width / step))
-        with open_raster(sheet.file) as file:
-            pixels, valid = read_bands(file, sheet.bands, Window(left, top, width, height), small, Resampling.average)
-        if sheet.limits is not None:
-            lower, upper = sheet.limits.T
-            pixels = np.clip((np.nan_to_num(pixels.astype(np.float32)) - lower) / np.maximum(upper - lower, 1e-9), 0, 1)
-            pixels = (pixels * 255).astype(np.uint8)
-        if coarse / step > 1.1:
-            pixels = cv2.GaussianBlur(pixels, (0, 0), 0.4 * coarse / step)
-        scale = np.array([small[1] / width, small[0] / height])
-        x, y = (_hats(rows) @ ((part - start) * factor - 0.5) @ _hats(columns).T
-                for part, start, factor in zip(at, (left, top), scale, strict=True))
-        x, y = x.astype(np.float32), y.astype(np.float32)
-        valid = cv2.remap(valid.astype(np.uint8), x, y, cv2.INTER_NEAREST) > 0
-        pixels = cv2.remap(pixels, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        picture[valid], known[valid] = pixels[valid], True
+
+@patch
+def _paint(self: Mosaic, sheet, west, north, resolution, picture, known):
+    rows, columns = known.shape
+    x = west + resolution * np.linspace(0.5, columns - 0.5, LATTICE) + self.frame.origin[0]
+    y = north - resolution * np.linspace(0.5, rows - 0.5, LATTICE) + self.frame.origin[1]
+    there = np.stack(sheet.to_crs.transform(*np.meshgrid(x, y)))
+    inverse = ~sheet.transform
+    at = np.stack([inverse.a * there[0] + inverse.b * there[1] + inverse.c,
+                   inverse.d * there[0] + inverse.e * there[1] + inverse.f])  # column, row in the raster
+    if not np.isfinite(at).all():
+        return
+    low = np.maximum(np.floor(at.min((1, 2))) - 2, 0).astype(int)
+    high = np.minimum(np.ceil(at.max((1, 2))) + 3, sheet.shape[::-1]).astype(int)
+    if (high <= low).any():
+        return
+    (left, top), (width, height) = low, high - low
+    coarse = resolution / sheet.resolution
+    step = max(1, int(coarse + 1e-6))
+    small = max(1, round(height / step)), max(1, round(width / step))
+    with open_raster(sheet.file) as file:
+        pixels, valid = read_bands(file, sheet.bands, Window(left, top, width, height), small, Resampling.average)
+    if sheet.limits is not None:
+        lower, upper = sheet.limits.T
+        pixels = np.clip((np.nan_to_num(pixels.astype(np.float32)) - lower) / np.maximum(upper - lower, 1e-9), 0, 1)
+        pixels = (pixels * 255).astype(np.uint8)
+    if coarse / step > 1.1:
+        pixels = cv2.GaussianBlur(pixels, (0, 0), 0.4 * coarse / step)
+    scale = np.array([small[1] / width, small[0] / height])
+    x, y = (_hats(rows) @ ((part - start) * factor - 0.5) @ _hats(columns).T
+            for part, start, factor in zip(at, (left, top), scale, strict=True))
+    x, y = x.astype(np.float32), y.astype(np.float32)
+    valid = cv2.remap(valid.astype(np.uint8), x, y, cv2.INTER_NEAREST) > 0
+    pixels = cv2.remap(pixels, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    picture[valid], known[valid] = pixels[valid], True

@@ -147,7 +147,7 @@ def write_places(
     for name, table in (('places', places), ('gps', gps)):
         write_whole(Path(out) / f'{name}.csv', csv_text(table, index=False))
 
-
+# %% ../../../nbs/inference/places/place_files.ipynb #51c782df
 def flight_times(
     files: Mapping[str, Path],  # photos by name
 ) -> dict[str, float]:  # seconds, by name; of a clock that need not be that of UTC
@@ -158,7 +158,7 @@ def flight_times(
                           'leave out flight')
     return times
 
-
+# %% ../../../nbs/inference/places/place_files.ipynb #639fae85
 def place_on_map(
     files: Mapping[str, Path],  # photos by name
     gallery: str | Path,  # of `geoseg gallery`

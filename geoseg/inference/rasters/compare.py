@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from fastcore.basics import patch
 
 from ...core.errors import ConfigError
 from ...data.augment import IGNORE
@@ -95,45 +96,49 @@ class RasterArchive:
     def dates(self) -> list[str]:
         return [*self.masks]
 
-    def same(
-        self,
-        day: str,
-        other: str,  # an older one
-        window: tuple[slice, slice],
-    ) -> np.ndarray:  # bool [h, w]
-        'Where a picture equals an older one, and all around.'
-        wide, inner = with_halo(window, REACH, self.shape)
-        new, old = (self.images[d][:, *wide] for d in (day, other))
-        differs = ((new != old) & ~(np.isnan(new) & np.isnan(old))).any(0)
-        return np.isfinite(new[0])[inner] & (box_sum(differs, 2 * REACH + 1)[inner] == 0)
+# %% ../../../nbs/inference/rasters/compare.ipynb #1077fa88
+@patch
+def same(
+    self: RasterArchive,
+    day: str,
+    other: str,  # an older one
+    window: tuple[slice, slice],
+) -> np.ndarray:  # bool [h, w]
+    'Where a picture equals an older one, and all around.'
+    wide, inner = with_halo(window, REACH, self.shape)
+    new, old = (self.images[d][:, *wide] for d in (day, other))
+    differs = ((new != old) & ~(np.isnan(new) & np.isnan(old))).any(0)
+    return np.isfinite(new[0])[inner] & (box_sum(differs, 2 * REACH + 1)[inner] == 0)
 
-    def compare(
-        self,
-        window: tuple[slice, slice],
-        probabilities: np.ndarray,  # float32 [K, h, w]; NaN where there are no data
-        since: str | int,  # of `remembered`
-        day: str | None = None,  # of a past year, as if only the maps before it were known; None: the new raster
-    ) -> dict[str, np.ndarray]:  # layer -> [h, w]
-        'What was, what is likeliest beside it, and how surely.'
-        day, k = day or self.day, self.scheme.num_classes
-        known = [other for other in self.masks if other < day]
-        maps, probabilities = np.stack([self.masks[other][window] for other in known]), probabilities.copy()
-        answered = np.isfinite(probabilities[0])
-        for other, own in zip(known, maps, strict=True):
-            if other in self.images and (same := self.same(day, other, window) & (own < k) & answered).any():
-                probabilities[:, same] = np.arange(k)[:, None] == own[same]
-        then, shown = remembered(maps, k, since)
-        judged = answered & (then < k)
-        index = np.where(judged, then, 0)[None].astype(int)
-        likely = np.where(judged, probabilities, 0)
-        stays = np.take_along_axis(likely, index, 0)[0]
-        np.put_along_axis(likely, index, -1, 0)
-        now, other = likely.argmax(0), likely.max(0)
-        score = np.rint(SCORE * (other / np.maximum(other + stays, 1e-12)))
-        return {'then': np.where(judged, then, IGNORE), 'shown': shown,
-                'now': np.where(judged, now, IGNORE), 'score': np.where(judged, score, NOT_JUDGED),
-                'stays': np.rint(SCORE * stays), 'moves': np.rint(SCORE * other),
-                'before': times_before(maps, now, shown, k)}
+# %% ../../../nbs/inference/rasters/compare.ipynb #e3fce8d3
+@patch
+def compare(
+    self: RasterArchive,
+    window: tuple[slice, slice],
+    probabilities: np.ndarray,  # float32 [K, h, w]; NaN where there are no data
+    since: str | int,  # of `remembered`
+    day: str | None = None,  # of a past year, as if only the maps before it were known; None: the new raster
+) -> dict[str, np.ndarray]:  # layer -> [h, w]
+    'What was, what is likeliest beside it, and how surely.'
+    day, k = day or self.day, self.scheme.num_classes
+    known = [other for other in self.masks if other < day]
+    maps, probabilities = np.stack([self.masks[other][window] for other in known]), probabilities.copy()
+    answered = np.isfinite(probabilities[0])
+    for other, own in zip(known, maps, strict=True):
+        if other in self.images and (same := self.same(day, other, window) & (own < k) & answered).any():
+            probabilities[:, same] = np.arange(k)[:, None] == own[same]
+    then, shown = remembered(maps, k, since)
+    judged = answered & (then < k)
+    index = np.where(judged, then, 0)[None].astype(int)
+    likely = np.where(judged, probabilities, 0)
+    stays = np.take_along_axis(likely, index, 0)[0]
+    np.put_along_axis(likely, index, -1, 0)
+    now, other = likely.argmax(0), likely.max(0)
+    score = np.rint(SCORE * (other / np.maximum(other + stays, 1e-12)))
+    return {'then': np.where(judged, then, IGNORE), 'shown': shown,
+            'now': np.where(judged, now, IGNORE), 'score': np.where(judged, score, NOT_JUDGED),
+            'stays': np.rint(SCORE * stays), 'moves': np.rint(SCORE * other),
+            'before': times_before(maps, now, shown, k)}
 
 # %% ../../../nbs/inference/rasters/compare.ipynb #fabe6dbb-2
 LAYERS = {'then': 'uint8', 'now': 'uint8', 'shown': 'uint8', 'before': 'uint8', 'score': 'uint16', 'stays': 'uint16',

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import rasterio.shutil
+from fastcore.basics import patch
 
 from ...core.cluster import compute
 from ...core.errors import ConfigError
@@ -301,34 +302,6 @@ class RasterAnswer(Answer):
     def serves(cls, module) -> bool:
         return isinstance(module, RasterData)
 
-    def named(self):
-        for a in self.found:
-            for file in a.images:
-                yield from (file, file.with_suffix(''))  # scene.tif; scene.tif.aux.xml, scene.tfw
-            yield from [a.image.parent] if a.image.suffix.lower() == '.vrt' else []
-
-    def check(self):
-        super().check()
-        self.window, self.overlap = self.windows(self.trained.recorded().get('window') or 512)
-
-    def data_paths(self) -> list[Path]:
-        return super().data_paths() + [file for a in self.found or () for file in a.images]
-
-    def outputs(self) -> list[tuple[Path, Any]]:
-        wanted = [name for name in FILES if name in ('classes', *self.request.write)]
-        layers = [FILES[name] for name in wanted]
-        layers += [file.name for name in wanted if name in ('classes', 'uncertainty')
-                   for file in style_files(FILES[name], name == 'classes')]
-        outputs = [(self.folder / f'{a.stem}{end}', a.image) for a in self.found or ()
-                   for end in ('.json', *(f'_{layer}' for layer in layers))]
-        if outputs and 'qgis' in self.request.write:
-            outputs.append((self.folder / PROJECT, 'the project'))
-        return outputs + ([(self.folder / 'classes.txt', 'the classes')] if outputs else [])
-
-    def is_ours(self) -> bool:
-        begun = [name for a in self.found or () for name in (f'{a.stem}.json', f'.{a.stem}.draft')]
-        return super().is_ours() or any((self.folder / name).exists() for name in begun)  # it was cut short
-
     @cached_property
     def source(self) -> tuple[Predictor, list[Acquisition]]:
         'The network and the rasters.'
@@ -345,45 +318,90 @@ class RasterAnswer(Answer):
             predictor.remember(cli.datamodule.plain_loader('remember'))
         return predictor, rasters
 
-    def how(self) -> dict[str, Any]:
-        'Arguments of `plan_raster`, and what its reader needs.'
-        ask, settings = self.request, self.trained.settings(*OWN_SETTINGS, 'assets')
-        band, values, bits = (settings.get(name) for name in FLAGS)
-        ignore = None if band is None else IgnoreBand(band, tuple(values or ()), tuple(bits or ()))
-        bands = settings.get('bands') or asset_bands(settings.get('assets'))
-        return {'bands': bands, 'value_range': settings.get('value_range'), 'ignore': ignore,
-                'frame': self.trained.frame, 'steps': ask.postprocess, 'write': ask.write, 'window': self.window,
-                'overlap': self.overlap, 'tta': ask.tta, 'batch_size': settings.get('batch_size', 8)}
+# %% ../../../nbs/inference/rasters/rasters.ipynb #86a86c59
+@patch
+def named(self: RasterAnswer):
+    for a in self.found:
+        for file in a.images:
+            yield from (file, file.with_suffix(''))  # scene.tif; scene.tif.aux.xml, scene.tfw
+        yield from [a.image.parent] if a.image.suffix.lower() == '.vrt' else []
 
-    def answer(self) -> Path:
-        ask, named = self.request, self.found is not None
-        if named:
-            folders = [path for path in paths_of(ask.data) or () if path.is_dir()]
-            used = [file for a in self.found for file in a.images]
-            note_left_out(folders, {*EXTENSIONS, *DRIVERS}, used, 'pictures and rasters')
-        predictor, self.found = self.source
-        if not named:
-            self.check_outputs()
-            self.note_split()
-        by = None
-        if ask.where:
-            by = partial(self.share, predictor)
-        predict_rasters(predictor, self.found, self.folder, update=ask.update, by=by, **self.how())
-        self.write_classes()
-        self.write_memory(predictor)
-        return self.folder
 
-    def share(
-        self,
-        predictor: Predictor,  # counts what the workers have seen
-        todo: Sequence[tuple[str, Block]],
-    ):
-        'Let workers answer blocks.'
-        call = sent(self)
-        tasks = {at: (call, *at) for at in todo}
-        for _, (asked, recalled) in compute(work, tasks, self.request.where, self.request.threads, 'blocks'):
-            predictor.asked += asked
-            predictor.recalled += recalled
+@patch
+def check(self: RasterAnswer):
+    super(RasterAnswer, self).check()
+    self.window, self.overlap = self.windows(self.trained.recorded().get('window') or 512)
+
+
+@patch
+def data_paths(self: RasterAnswer) -> list[Path]:
+    return super(RasterAnswer, self).data_paths() + [file for a in self.found or () for file in a.images]
+
+
+@patch
+def outputs(self: RasterAnswer) -> list[tuple[Path, Any]]:
+    wanted = [name for name in FILES if name in ('classes', *self.request.write)]
+    layers = [FILES[name] for name in wanted]
+    layers += [file.name for name in wanted if name in ('classes', 'uncertainty')
+               for file in style_files(FILES[name], name == 'classes')]
+    outputs = [(self.folder / f'{a.stem}{end}', a.image) for a in self.found or ()
+               for end in ('.json', *(f'_{layer}' for layer in layers))]
+    if outputs and 'qgis' in self.request.write:
+        outputs.append((self.folder / PROJECT, 'the project'))
+    return outputs + ([(self.folder / 'classes.txt', 'the classes')] if outputs else [])
+
+
+@patch
+def is_ours(self: RasterAnswer) -> bool:
+    begun = [name for a in self.found or () for name in (f'{a.stem}.json', f'.{a.stem}.draft')]
+    cut_short = any((self.folder / name).exists() for name in begun)
+    return super(RasterAnswer, self).is_ours() or cut_short
+
+# %% ../../../nbs/inference/rasters/rasters.ipynb #89de9e9b
+@patch
+def how(self: RasterAnswer) -> dict[str, Any]:
+    'Arguments of `plan_raster`, and what its reader needs.'
+    ask, settings = self.request, self.trained.settings(*OWN_SETTINGS, 'assets')
+    band, values, bits = (settings.get(name) for name in FLAGS)
+    ignore = None if band is None else IgnoreBand(band, tuple(values or ()), tuple(bits or ()))
+    bands = settings.get('bands') or asset_bands(settings.get('assets'))
+    return {'bands': bands, 'value_range': settings.get('value_range'), 'ignore': ignore,
+            'frame': self.trained.frame, 'steps': ask.postprocess, 'write': ask.write, 'window': self.window,
+            'overlap': self.overlap, 'tta': ask.tta, 'batch_size': settings.get('batch_size', 8)}
+
+# %% ../../../nbs/inference/rasters/rasters.ipynb #3c38e89a
+@patch
+def answer(self: RasterAnswer) -> Path:
+    ask, named = self.request, self.found is not None
+    if named:
+        folders = [path for path in paths_of(ask.data) or () if path.is_dir()]
+        used = [file for a in self.found for file in a.images]
+        note_left_out(folders, {*EXTENSIONS, *DRIVERS}, used, 'pictures and rasters')
+    predictor, self.found = self.source
+    if not named:
+        self.check_outputs()
+        self.note_split()
+    by = None
+    if ask.where:
+        by = partial(self.share, predictor)
+    predict_rasters(predictor, self.found, self.folder, update=ask.update, by=by, **self.how())
+    self.write_classes()
+    self.write_memory(predictor)
+    return self.folder
+
+
+@patch
+def share(
+    self: RasterAnswer,
+    predictor: Predictor,  # counts what the workers have seen
+    todo: Sequence[tuple[str, Block]],
+):
+    'Let workers answer blocks.'
+    call = sent(self)
+    tasks = {at: (call, *at) for at in todo}
+    for _, (asked, recalled) in compute(work, tasks, self.request.where, self.request.threads, 'blocks'):
+        predictor.asked += asked
+        predictor.recalled += recalled
 
 # %% ../../../nbs/inference/rasters/rasters.ipynb #e9100663-2
 def work(
