@@ -167,7 +167,7 @@ def test_the_stop_button_of_a_training(lab, browser, tmp_path):
     assert len(geopandas.pd.read_csv(cut / 'metrics.csv')) < 40
     page.keyboard.insert_text(f'run = {code}\nprint("went on")')
     page.keyboard.press('Shift+Enter')
-    page.wait_for_selector('text="went on"')
+    page.wait_for_selector('text="went on"', timeout=4 * PATIENCE)
     page.close()
     whole = geoseg.train('unet', tiny.DATA, out=tmp_path, overrides=given | {'trainer.enable_progress_bar': False})
     tiny.same_state(whole.last, cut / 'checkpoints' / 'last.ckpt')
