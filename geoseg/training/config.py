@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['TRAINER_DEFAULTS', 'ALIASES', 'TOGETHER', 'FOLDERS_OF_DATA', 'LINKED', 'SECTIONS', 'RunConfig', 'RecipeCLI',
-           'limited', 'full_key', 'full_keys', 'data_section', 'parse', 'arranged', 'image_sizes', 'crop_that_follows',
-           'require_sections', 'allowed_imports', 'require_classes', 'parse_run', 'is_cache', 'check_run', 'read_run',
-           'settled', 'unfolded', 'require_effect', 'require_numbers', 'require_agreement', 'choose_method']
+           'limited', 'full_key', 'full_keys', 'data_section', 'read_sources', 'chosen_data', 'checked_arguments',
+           'parse', 'arranged', 'image_sizes', 'crop_that_follows', 'require_sections', 'allowed_imports',
+           'require_classes', 'parse_run', 'is_cache', 'check_run', 'read_run', 'settled', 'unfolded', 'require_effect',
+           'require_numbers', 'require_agreement', 'choose_method']
 
 # %% ../../nbs/training/config.ipynb #72935445
 import contextlib
@@ -284,11 +285,10 @@ def data_section(
     return {'class_path': f'{new.__module__}.{new.__qualname__}', 'init_args': arguments | {'root': root}}
 
 # %% ../../nbs/training/config.ipynb #42dccf6c
-def parse(
-    configs: Sequence[str | Path | Mapping[str, Any]],  # recipes, files (also other tools'), mappings; later ones win
-    overrides: Mapping[str, Any] | None = None,  # dotted keys or bare names; `data` may be a path
-) -> RecipeCLI:  # with `.config`; `.build()` makes the objects
-    'Read recipes and overrides; every key and type is checked, nothing is built.'
+def read_sources(
+    configs: Sequence[str | Path | Mapping[str, Any]],  # as of `parse`
+) -> tuple[list[dict], str, list[tuple[str, Mapping[str, Any]]], int]:  # ours, the recipe, others' by name, their place
+    'Read files and mappings; ours and those of another tool apart.'
     merged, recipe, others, place = [], '', [], 0
     for config in configs:
         path = None
@@ -307,6 +307,56 @@ def parse(
                               f'the sections are {", ".join(SECTIONS)}')
         require_sections(config)
         merged.append(update_paths(dict(config)))
+    return merged, recipe, others, place
+
+# %% ../../nbs/training/config.ipynb #33431671
+def chosen_data(
+    merged: Sequence[dict[str, Any]],  # the recipe first; `data` is taken out of each
+    overrides: dict[str, Any],  # `data` is taken out
+    foreign: Foreign | None,  # what another tool's file sets
+) -> dict[str, Any]:  # the section `data`
+    'The data module for a path, with the arguments that it shares with that of the recipe.'
+    current = {}
+    for data in (c.get('data') or {} for c in merged):
+        same = data.get('class_path', current.get('class_path')) == current.get('class_path')
+        old = current.get('init_args') or {} if same else {}
+        current = current | data | {'init_args': deep_merge(old, data.get('init_args') or {})}
+    if 'class_path' not in current:
+        raise ConfigError('data: the recipe names no data module to start from')
+    typed = overrides.pop('data.class_path', None)
+    current |= {'class_path': typed} if typed else {}
+    chosen = typed or any((config.get('data') or {}).get('class_path') for config in merged[1:])
+    given = arranged([*((c.get('data') or {}).get('init_args') or {} for c in merged[1:]), overrides])
+    overlaid = {key: value for c in merged[1:] for key, value in ((c.get('data') or {}).get('init_args')
+                                                                  or {}).items()}
+    for config in merged:  # arguments of another class must not linger
+        config.pop('data', None)
+    section = data_section(overrides.pop('data'), current, bool(chosen), given, overlaid)
+    return foreign.fit_data(section) if foreign else section
+
+# %% ../../nbs/training/config.ipynb #26878c70
+def checked_arguments(
+    pairs: Sequence[tuple[str, Any]],  # full keys and values
+) -> list[str]:  # of LightningCLI
+    'Overrides as arguments, classes first; an error for a key that is given twice or follows another.'
+    arguments = []
+    # a class must be known before its arguments
+    full = sorted(pairs, key=lambda pair: (not pair[0].endswith('class_path'), pair[0].count('.')))
+    for i, (key, value) in enumerate(full):
+        if twice := [other for k, other in full[:i] if k == key]:
+            raise ConfigError(f'{key} is given twice: {twice[0]!r} and {value!r}')
+        if key in LINKED:
+            raise ConfigError(f'{key} cannot be set: it follows {LINKED[key]}')
+        arguments.append(_argument(key, value))
+    return arguments
+
+# %% ../../nbs/training/config.ipynb #2a37032d
+def parse(
+    configs: Sequence[str | Path | Mapping[str, Any]],  # recipes, files (also other tools'), mappings; later ones win
+    overrides: Mapping[str, Any] | None = None,  # dotted keys or bare names; `data` may be a path
+) -> RecipeCLI:  # with `.config`; `.build()` makes the objects
+    'Read recipes and overrides; every key and type is checked, nothing is built.'
+    merged, recipe, others, place = read_sources(configs)
     overrides = update_paths(dict(overrides or {}))
     foreign = read_foreign(merged, others, overrides)
     if not merged:
@@ -317,23 +367,7 @@ def parse(
     merged = choose_method(merged, overrides)
     resized = image_sizes(merged)
     if overrides.get('data') is not None:
-        current = {}
-        for data in (c.get('data') or {} for c in merged):
-            same = data.get('class_path', current.get('class_path')) == current.get('class_path')
-            old = current.get('init_args') or {} if same else {}
-            current = current | data | {'init_args': deep_merge(old, data.get('init_args') or {})}
-        if 'class_path' not in current:
-            raise ConfigError('data: the recipe names no data module to start from')
-        typed = overrides.pop('data.class_path', None)
-        current |= {'class_path': typed} if typed else {}
-        chosen = typed or any((config.get('data') or {}).get('class_path') for config in merged[1:])
-        given = arranged([*((c.get('data') or {}).get('init_args') or {} for c in merged[1:]), overrides])
-        overlaid = {key: value for c in merged[1:] for key, value in ((c.get('data') or {}).get('init_args')
-                                                                      or {}).items()}
-        for config in merged:  # arguments of another class must not linger
-            config.pop('data', None)
-        section = data_section(overrides.pop('data'), current, bool(chosen), given, overlaid)
-        merged[0]['data'] = foreign.fit_data(section) if foreign else section
+        merged[0]['data'] = chosen_data(merged, overrides, foreign)
     for config in merged:
         check_classes(config)
     arguments = [f'--config={json.dumps(config, default=str)}' for config in merged]
@@ -348,14 +382,7 @@ def parse(
     check_classes(dict(pairs))
     arguments += _one_rate([*merged[1:], *({key: value} for key, value in pairs)], keys)
     pairs += crop_that_follows(resized, dict(pairs), values)
-    # a class must be known before its arguments
-    full = sorted(pairs, key=lambda pair: (not pair[0].endswith('class_path'), pair[0].count('.')))
-    for i, (key, value) in enumerate(full):
-        if twice := [other for k, other in full[:i] if k == key]:
-            raise ConfigError(f'{key} is given twice: {twice[0]!r} and {value!r}')
-        if key in LINKED:
-            raise ConfigError(f'{key} cannot be set: it follows {LINKED[key]}')
-        arguments.append(_argument(key, value))
+    arguments += checked_arguments(pairs)
     if len(arguments) > len(merged):
         with _clear_errors(lambda: keys), allowed_imports():
             cli = RecipeCLI(arguments)

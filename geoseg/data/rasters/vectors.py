@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import pyogrio
 import shapely
+from fastcore.basics import patch
 from rasterio import Affine
 from pyproj import CRS, Transformer
 from rasterio.features import rasterize
@@ -287,123 +288,143 @@ class VectorLabels(LabelSource):
         if self.settings.label_field is None and self.dated:
             object.__setattr__(self, 'settings', replace(self.settings, label_field='class'))
 
-    @property
-    def header(self) -> VectorHeader:
-        return read_header(self.file, self.settings.label_layer, stamp(self.file))
+# %% ../../../nbs/data/rasters/vectors.ipynb #15c82a1f
+@patch(as_prop=True)
+def header(self: VectorLabels) -> VectorHeader:
+    return read_header(self.file, self.settings.label_layer, stamp(self.file))
 
-    def extent(self):
-        return self.header.bounds, self.header.crs
 
-    @property
-    def dated(self) -> bool:  # a polygon is true of the image that it was drawn on
-        return DRAWN <= set(self.header.fields)
+@patch
+def extent(self: VectorLabels):
+    return self.header.bounds, self.header.crs
 
-    def covers(self, a: Acquisition) -> bool:
-        if not touches(a, *self.extent(), self.file):
-            return False
-        features = features_on(self, self.grid_of(a), stamp(self.file))
-        here = features.tree.query(shapely.box(0, 0, a.width, a.height), 'intersects')
-        return len(here) > 0 or self.ground >= 0 and not self.dated
 
-    def grid_of(self, a: Acquisition) -> Acquisition:
-        'What features are remembered by.'
-        return replace(on_own_grid(a), date=a.date if self.dated else '')
+@patch(as_prop=True)
+def dated(self: VectorLabels) -> bool:  # a polygon is true of the image that it was drawn on
+    return DRAWN <= set(self.header.fields)
 
-    def names(self) -> list[Any]:
-        'The classes of the column, ascending; of a file without one its name.'
-        settings, header = self.settings, self.header
+
+@patch
+def covers(self: VectorLabels, a: Acquisition) -> bool:
+    if not touches(a, *self.extent(), self.file):
+        return False
+    features = features_on(self, self.grid_of(a), stamp(self.file))
+    here = features.tree.query(shapely.box(0, 0, a.width, a.height), 'intersects')
+    return len(here) > 0 or self.ground >= 0 and not self.dated
+
+
+@patch
+def grid_of(self: VectorLabels, a: Acquisition) -> Acquisition:
+    'What features are remembered by.'
+    return replace(on_own_grid(a), date=a.date if self.dated else '')
+
+# %% ../../../nbs/data/rasters/vectors.ipynb #10cb175e
+@patch
+def names(self: VectorLabels) -> list[Any]:
+    'The classes of the column, ascending; of a file without one its name.'
+    settings, header = self.settings, self.header
+    if settings.label_field is None:
+        return [self.file.stem]
+    if settings.label_field not in header.fields:
+        raise ConfigError(f'label_field: {self.file} has no column {settings.label_field!r}'
+                          f'{nearest(settings.label_field, header.fields)}; it has {", ".join(header.fields)}')
+    column = read_features(self.file, settings.label_layer, [settings.label_field], shapes=False)
+    return sorted({plain(value) for value in column[settings.label_field] if not pd.isna(value)},
+                  key=lambda value: (isinstance(value, str), value))
+
+
+@patch
+def classes(self: VectorLabels) -> LabelScheme:
+    names, outside = self.names(), self.settings.outside
+    known = [str(name) for name in names]
+    if outside != 'ignore' and outside not in known:
+        names, known = ([outside, *names], [outside, *known])
+    if len(names) < 2:
+        raise ConfigError(f'{self.file}: one class ({", ".join(known) or "none"}), and ground outside of it is '
+                          f'ignored: set outside=background, or label_field to one of '
+                          f'{", ".join(self.header.fields) or "its columns (it has none)"}')
+    if len(names) > 254:
+        raise ConfigError(f'label_field: {self.settings.label_field} has {len(names)} values, expected at most '
+                          '254 classes')
+    whole = [name for name in names if isinstance(name, int) and 0 <= name < 255]
+    ids = {name: i for i, name in enumerate(names)} if len(whole) == len(names) else None
+    return LabelScheme(known, ids=ids, name=self.file.name)
+
+# %% ../../../nbs/data/rasters/vectors.ipynb #78103f69
+@patch
+def following(self: VectorLabels, scheme: LabelScheme, unknown: str = 'error') -> 'VectorLabels':
+    values = {}  # a mask file's value of each train id
+    for value, train_id in scheme.ids.items():
+        values.setdefault(train_id, value)
+    def value_of(name, what):
+        if name not in scheme.names:
+            raise ConfigError(f'{what}: {name!r} is no class of {scheme.name!r}{nearest(str(name), scheme.names)}; '
+                              f'it has {", ".join(scheme.names)}')
+        return values[scheme.names.index(name)]
+
+    settings = self.settings
+    if settings.label_extent not in ('labels', 'image'):
+        raise ConfigError(f'label_extent: {settings.label_extent!r}, expected labels or image')
+    if settings.label_width is not None and not 0 < settings.label_width < 1e7:
+        raise ConfigError(f'label_width: {settings.label_width}, expected metres, above 0')
+    ground = -1 if settings.outside == 'ignore' else value_of(settings.outside, 'outside')
+    table, found = [], self.names()
+    for name in found:
         if settings.label_field is None:
-            return [self.file.stem]
-        if settings.label_field not in header.fields:
-            raise ConfigError(f'label_field: {self.file} has no column {settings.label_field!r}'
-                              f'{nearest(settings.label_field, header.fields)}; it has {", ".join(header.fields)}')
-        column = read_features(self.file, settings.label_layer, [settings.label_field], shapes=False)
-        return sorted({plain(value) for value in column[settings.label_field] if not pd.isna(value)},
-                      key=lambda value: (isinstance(value, str), value))
+            rest = [n for n in scheme.names if n != settings.outside]
+            name_of = self.file.stem if self.file.stem in rest else rest[0] if len(rest) == 1 else None
+            if name_of is None:
+                raise ConfigError(f'{self.file}: which of {", ".join(rest)} are its features? Set label_field to '
+                                  f'one of {", ".join(self.header.fields) or "its columns (it has none)"}')
+            table.append((None, value_of(name_of, 'labels')))
+        elif str(name) in scheme.names:
+            table.append((name, value_of(str(name), settings.label_field)))
+        elif isinstance(name, int) and name in scheme.ids:
+            table.append((name, -1 if scheme.ids[name] == scheme.ignore_index else name))
+        elif unknown == 'ignore':
+            table.append((name, -1))
+        else:
+            raise ConfigError(f'{self.file}: {settings.label_field} {name!r} is no class of {scheme.name!r}'
+                              f'{nearest(str(name), scheme.names)}; add it to the class list, or set '
+                              'unknown=ignore to leave it out')
+    order = list(settings.label_order or ())
+    heights = tuple((value_of(name, 'label_order'), len(order) - i) for i, name in enumerate(order))
+    where = f'{settings.outside} within the {settings.label_extent}' if ground >= 0 else 'ignored'
+    note(f'{self.file}: {self.header.count} features, drawn on the grid of each image; ground in none of them is '
+         f'{where}')
+    return replace(self, table=tuple(table), ground=ground, heights=heights)
 
-    def classes(self) -> LabelScheme:
-        names, outside = self.names(), self.settings.outside
-        known = [str(name) for name in names]
-        if outside != 'ignore' and outside not in known:
-            names, known = ([outside, *names], [outside, *known])
-        if len(names) < 2:
-            raise ConfigError(f'{self.file}: one class ({", ".join(known) or "none"}), and ground outside of it is '
-                              f'ignored: set outside=background, or label_field to one of '
-                              f'{", ".join(self.header.fields) or "its columns (it has none)"}')
-        if len(names) > 254:
-            raise ConfigError(f'label_field: {self.settings.label_field} has {len(names)} values, expected at most '
-                              '254 classes')
-        whole = [name for name in names if isinstance(name, int) and 0 <= name < 255]
-        ids = {name: i for i, name in enumerate(names)} if len(whole) == len(names) else None
-        return LabelScheme(known, ids=ids, name=self.file.name)
+# %% ../../../nbs/data/rasters/vectors.ipynb #04758f9e
+@patch
+def values_of(self: VectorLabels, features: pd.DataFrame) -> np.ndarray:  # integers [n]
+    'What a mask file would hold in each feature; -1 where it has no class.'
+    known = dict(self.table)
+    if self.settings.label_field is None:
+        return np.full(len(features), known.get(None, 0), np.int64)
+    column = features[self.settings.label_field]
+    return np.array([-1 if pd.isna(value) else known[plain(value)] for value in column], np.int64)
 
-    def following(self, scheme: LabelScheme, unknown: str = 'error') -> 'VectorLabels':
-        values = {}  # a mask file's value of each train id
-        for value, train_id in scheme.ids.items():
-            values.setdefault(train_id, value)
-        def value_of(name, what):
-            if name not in scheme.names:
-                raise ConfigError(f'{what}: {name!r} is no class of {scheme.name!r}{nearest(str(name), scheme.names)}; '
-                                  f'it has {", ".join(scheme.names)}')
-            return values[scheme.names.index(name)]
 
-        settings = self.settings
-        if settings.label_extent not in ('labels', 'image'):
-            raise ConfigError(f'label_extent: {settings.label_extent!r}, expected labels or image')
-        if settings.label_width is not None and not 0 < settings.label_width < 1e7:
-            raise ConfigError(f'label_width: {settings.label_width}, expected metres, above 0')
-        ground = -1 if settings.outside == 'ignore' else value_of(settings.outside, 'outside')
-        table, found = [], self.names()
-        for name in found:
-            if settings.label_field is None:
-                rest = [n for n in scheme.names if n != settings.outside]
-                name_of = self.file.stem if self.file.stem in rest else rest[0] if len(rest) == 1 else None
-                if name_of is None:
-                    raise ConfigError(f'{self.file}: which of {", ".join(rest)} are its features? Set label_field to '
-                                      f'one of {", ".join(self.header.fields) or "its columns (it has none)"}')
-                table.append((None, value_of(name_of, 'labels')))
-            elif str(name) in scheme.names:
-                table.append((name, value_of(str(name), settings.label_field)))
-            elif isinstance(name, int) and name in scheme.ids:
-                table.append((name, -1 if scheme.ids[name] == scheme.ignore_index else name))
-            elif unknown == 'ignore':
-                table.append((name, -1))
-            else:
-                raise ConfigError(f'{self.file}: {settings.label_field} {name!r} is no class of {scheme.name!r}'
-                                  f'{nearest(str(name), scheme.names)}; add it to the class list, or set '
-                                  'unknown=ignore to leave it out')
-        order = list(settings.label_order or ())
-        heights = tuple((value_of(name, 'label_order'), len(order) - i) for i, name in enumerate(order))
-        where = f'{settings.outside} within the {settings.label_extent}' if ground >= 0 else 'ignored'
-        note(f'{self.file}: {self.header.count} features, drawn on the grid of each image; ground in none of them is '
-             f'{where}')
-        return replace(self, table=tuple(table), ground=ground, heights=heights)
+@patch
+def height_of(self: VectorLabels, value: int) -> int:
+    return dict(self.heights).get(int(value), 0)
 
-    def values_of(self, features: pd.DataFrame) -> np.ndarray:  # integers [n]
-        'What a mask file would hold in each feature; -1 where it has no class.'
-        known = dict(self.table)
-        if self.settings.label_field is None:
-            return np.full(len(features), known.get(None, 0), np.int64)
-        column = features[self.settings.label_field]
-        return np.array([-1 if pd.isna(value) else known[plain(value)] for value in column], np.int64)
 
-    def height_of(self, value: int) -> int:
-        return dict(self.heights).get(int(value), 0)
-
-    def read(self, a: Acquisition, window: Window, blocks) -> MaskPixels:
-        features, settings = features_on(self, self.grid_of(a), stamp(self.file)), self.settings
-        # a border may take pixels beside it
-        box = shapely.box(window.col_off - 1, window.row_off - 1, window.col_off + window.width + 1,
-                          window.row_off + window.height + 1)
-        here = np.sort(features.tree.query(box))
-        drawn = draw(features.shapes[here], features.values[here], window, settings.all_touched)
-        if self.ground >= 0:
-            free = drawn == -2
-            if settings.label_extent == 'labels' and free.any():
-                free &= draw(np.array([features.extent]), np.array([1]), window) == 1
-            drawn[free] = self.ground
-        hidden = drawn < 0
-        return MaskPixels(np.where(hidden, 0, drawn).astype(np.uint16), None, hidden)
+@patch
+def read(self: VectorLabels, a: Acquisition, window: Window, blocks) -> MaskPixels:
+    features, settings = features_on(self, self.grid_of(a), stamp(self.file)), self.settings
+    # a border may take pixels beside it
+    box = shapely.box(window.col_off - 1, window.row_off - 1, window.col_off + window.width + 1,
+                      window.row_off + window.height + 1)
+    here = np.sort(features.tree.query(box))
+    drawn = draw(features.shapes[here], features.values[here], window, settings.all_touched)
+    if self.ground >= 0:
+        free = drawn == -2
+        if settings.label_extent == 'labels' and free.any():
+            free &= draw(np.array([features.extent]), np.array([1]), window) == 1
+        drawn[free] = self.ground
+    hidden = drawn < 0
+    return MaskPixels(np.where(hidden, 0, drawn).astype(np.uint16), None, hidden)
 
 # %% ../../../nbs/data/rasters/vectors.ipynb #1ac0000b-3
 def plain(value: Any) -> Any:  # str or int
