@@ -320,6 +320,20 @@ def masks_among(
 
 # %% ../../nbs/data/loading.ipynb #b58b9174
 @patch
+def in_full_range(
+    self: LayoutData,
+    mean: Sequence[float],  # of the numbers that a file stores, a number a band
+    std: Sequence[float],  # likewise
+) -> tuple[list[float], list[float]]:  # of the full range
+    'Mean and deviation in the numbers that the pipeline normalises: bytes, unless the data have ranges of their own.'
+    channels = getattr(self, 'channels', 3)
+    mean, std = (np.array(band_values(None, tuple(v), channels, 'weights')) for v in (mean, std))
+    ranges = getattr(getattr(self, 'reader', None), 'value_range', None) or [(0., 255.)]
+    low, high = np.broadcast_to(np.array(ranges, float), (channels, 2)).T
+    return ((mean - low) / (high - low)).tolist(), (std / (high - low)).tolist()
+
+
+@patch
 def normalize_as(
     self: LayoutData,
     mean: Sequence[float],  # of the full range, a number a band; repeated for more

@@ -23,7 +23,8 @@ from transformers.core_model_loading import revert_weight_conversion
 from ..core.inputs import SETTINGS, DataFolder, read_json
 from ..geo.memory import STATE
 from .checkpoints import check_tensors, check_values, load_weights, network_weights, read_file, reason
-from .packages import MODULE, PACKAGES, is_package, package_file, timm_names
+from .packages import (MODULE, PACKAGES, TORCHGEO, is_package, package_file, timm_names,
+                                     torchgeo_input)
 
 # %% ../../nbs/models/weights.ipynb #e36efff2
 CONNECTION_ERRORS = (OSError, httpx.HTTPError)  # urllib's and requests' errors are OSErrors
@@ -67,11 +68,12 @@ SAVED_AROUND = ('module.', '_orig_mod.', 'network.')  # of DataParallel, torch.c
 
 
 def weight_files(
-    path: Path,  # a file, or a folder
+    path: str | Path,  # a file, a folder, or the name of a package's weights
 ) -> list[Path]:
     'The files that hold the weights of a path: several where a large network was saved in parts.'
     if is_package(path):
-        return [package_file(path)]
+        with loading(str(path)):
+            return [package_file(path)]
     if not path.is_dir():
         return [path]
     name = next((name for name in FOLDER_FILES if (path / name).is_file()), None)
@@ -257,7 +259,7 @@ def is_path(
     if isinstance(pretrained, bool):
         return False
     if is_package(pretrained):
-        return package_file(pretrained).is_file()
+        return weight_files(pretrained)[0].is_file()
     path = Path(pretrained).expanduser()
     if path.exists():
         return True
@@ -289,8 +291,10 @@ def weights_input(
 ) -> dict[str, Any]:  # where they are from, what they expect: mean, std (None: ImageNet's), range, padding
     'What pretrained weights expect of a picture; plain values for the card.'
     path, found = Path(str(pretrained)).expanduser(), {}
-    folder, card = path if path.is_dir() else None, None
-    if folder and (folder / 'preprocessor_config.json').is_file():
+    folder, card, numbers = path if path.is_dir() else None, None, [0, 1]
+    if str(pretrained).startswith(TORCHGEO):
+        found, numbers = torchgeo_input(pretrained), 'as stored'
+    elif folder and (folder / 'preprocessor_config.json').is_file():
         known = read_json(folder / 'preprocessor_config.json', 'settings', SETTINGS, dict)
         found = {'mean': known.get('image_mean'), 'std': known.get('image_std')}
     elif folder and (folder / 'config.json').is_file():
@@ -311,5 +315,5 @@ def weights_input(
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f'{path}: mean and std are not numbers ({error})') from error
     values = {'mean': None, 'std': None} | values
-    return {'from': str(pretrained), 'encoder': name, **values, 'range': [0, 1],
+    return {'from': str(pretrained), 'encoder': name, **values, 'range': numbers,
             'padding': 'same, as in TensorFlow' if (name or '').startswith('tf_') else "the network's own"}

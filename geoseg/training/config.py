@@ -169,6 +169,8 @@ def follow_weights(self: RecipeCLI) -> str | None:  # what is unlike the weights
     mean, std = known.get('mean'), known.get('std')
     if not mean or not std or not isinstance(self.datamodule, LayoutData):
         return None
+    if known.get('range') == 'as stored':
+        mean, std = self.datamodule.in_full_range(mean, std)
     augment = self.datamodule.augment
     own = augment.mean or IMAGENET_MEAN, augment.std or IMAGENET_STD
     if all(np.allclose(a, b, atol=1e-3) for a, b in zip(own, (mean, std), strict=True) if len(a) == len(b)):

@@ -1,14 +1,24 @@
-"""TorchGeo's own data sets as samples of geoseg: pixels, places and times. Skipped where torchgeo is not installed."""
+"""TorchGeo's data sets as samples of geoseg, skipped where it is not installed, and its weights by name."""
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from urllib.error import URLError
 
 import numpy as np
 import pytest
 import rasterio
+import timm
 import torch
 from rasterio.transform import from_origin
+from torchvision.transforms import v2
 
+from geoseg.core.errors import ConfigError
 from geoseg.data.labels import LabelScheme
+from geoseg.data.loading import LayoutData
+from geoseg.models.packages import torchgeo_input, torchgeo_weights
 from geoseg.models.torchgeo import TorchGeoSamples
+from geoseg.models.unet import UNet
 
 SCHEME = LabelScheme(['bare', 'field'])
 
@@ -55,3 +65,85 @@ def test_boxes_of_rasters_are_read_as_they_lie(tmp_path):
     assert len(seen) == 6
     distance = (samples[0]['xy'] - samples[1]['xy']).norm()
     assert abs(distance - 320) < 1  # metres
+
+
+@pytest.fixture
+def listed(monkeypatch, tmp_path):
+    "TorchGeo's list of weights, as it is installed or as a stand-in of the same form; a cache with one file of it."
+    name = 'ResNet18_Weights.SENTINEL2_ALL_MOCO'
+    try:
+        from torchgeo import models
+    except ImportError:
+        steps = torch.nn.Sequential(v2.Resize(256), v2.CenterCrop(224), v2.Normalize(mean=[0], std=[10000]))
+        url = 'https://nowhere.invalid/resolve/0/resnet18_sentinel2_all_moco-00000000.pth'
+        entry = SimpleNamespace(name='SENTINEL2_ALL_MOCO', url=url, transforms=steps,
+                                meta={'in_chans': 13, 'bands': [f'B{n}' for n in range(1, 14)]})
+        twice = torch.nn.Sequential(v2.Normalize(mean=[0], std=[255]),
+                                    v2.Normalize(mean=[.5, .4, .3], std=[.2, .2, .1]))
+        other = SimpleNamespace(name='FMOW_RGB_GASSL', url=url, transforms=twice, meta={'in_chans': 3})
+        plain = SimpleNamespace(name='AS_IT_IS', url=url, transforms=torch.nn.Identity(), meta={'in_chans': 2})
+        models = ModuleType('torchgeo.models')
+        models.ResNet18_Weights, models.ResNet50_Weights = [entry], [other, plain]
+        monkeypatch.setitem(sys.modules, 'torchgeo', ModuleType('torchgeo'))
+        monkeypatch.setitem(sys.modules, 'torchgeo.models', models)
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
+    monkeypatch.setattr(torch.hub, '_hub_dir', None)
+    theirs = timm.create_model('resnet18', in_chans=13, num_classes=0)
+    file = tmp_path / 'torch/hub/checkpoints' / Path(torchgeo_weights(f'torchgeo:{name}').url).name
+    file.parent.mkdir(parents=True)
+    torch.save(theirs.state_dict(), file)
+    return f'torchgeo:{name}', theirs.eval(), file
+
+
+def test_weights_by_name_fill_an_encoder_and_bring_their_normalisation(listed):
+    name, theirs, file = listed
+    image = torch.rand(1, 13, 64, 64)
+    for encoder in ('resnet18', 'tu-resnet18'):
+        ours = UNet(4, channels=13, encoder=encoder, pretrained=name).eval()
+        assert torch.equal(ours.net.encoder(image)[-1], theirs.forward_features(image))
+        assert '100 of 100 tensors of the encoder' in ours.weights_loaded
+        known = ours.weights_input
+        assert (known['mean'], known['std'], known['range']) == ([0.] * 13, [10000.] * 13, 'as stored')
+    with pytest.raises(ValueError, match=r'conv1.weight: \(64, 13, 7, 7\) in the file, \(64, 4, 7, 7\) in the network'):
+        UNet(4, channels=4, encoder='resnet18', pretrained=name)
+    rgb = torchgeo_input('torchgeo:ResNet50_Weights.FMOW_RGB_GASSL')  # two normalisations, one after the other
+    first = torchgeo_weights('torchgeo:ResNet50_Weights.FMOW_RGB_GASSL').transforms
+    steps = [step for step in first if hasattr(step, 'mean')]
+    colours = torch.randint(0, 256, (3, 5, 7)).float()
+    wanted = torch.nn.Sequential(*steps)(colours.clone())
+    mean, std = (torch.tensor(rgb[key])[:, None, None] for key in ('mean', 'std'))
+    assert torch.allclose((colours - mean) / std, wanted, atol=1e-4)
+
+
+def test_stored_numbers_become_those_of_the_data(listed):
+    name, _, _ = listed
+    known = torchgeo_input(name)
+    for value_range, scale in ((None, (0, 255)), ([[0., 5000.]], (0, 5000)), ([[-1000., 9000.]] * 13, (-1000, 9000))):
+        data = SimpleNamespace(channels=13, reader=SimpleNamespace(value_range=value_range))
+        mean, std = LayoutData.in_full_range(data, known['mean'], known['std'])
+        low, high = scale
+        assert np.allclose(mean, -low / (high - low)) and np.allclose(std, 10000 / (high - low))
+
+
+@pytest.mark.parametrize('change', ['name', 'absent', 'offline', 'cut'])
+def test_weights_that_cannot_be_had_are_one_line(listed, change, monkeypatch):
+    name, _, file = listed
+    if change == 'name':
+        error, said, name = ConfigError, 'nearest: ResNet18_Weights.SENTINEL2_ALL_MOCO', name + 'O'
+    elif change == 'absent':
+        monkeypatch.setitem(sys.modules, 'torchgeo.models', None)
+        error, said = ConfigError, r"pip install 'geoseg\[torchgeo\]'"
+    elif change == 'offline':
+        file.unlink()
+
+        def refused(*_, **__):
+            raise URLError('Name or service not known')
+
+        monkeypatch.setattr(torch.hub, 'download_url_to_file', refused)
+        error, said = ConnectionError, f'pretrained weights {name} are not on this machine'
+    else:
+        file.write_bytes(file.read_bytes()[:1000])
+        error, said = ValueError, f'{file.name}: not a readable checkpoint'
+    with pytest.raises(error, match=said) as raised:
+        UNet(4, channels=13, encoder='resnet18', pretrained=name)
+    assert '\n' not in str(raised.value)
