@@ -51,6 +51,8 @@ class DrawnLabels:
         self.shapes: tuple[Drawn, ...] = ()
         self.before: list[tuple[Drawn, ...]] = []
         self.stamp: tuple[int, int] | None = None  # of the file as it was last seen
+        if not isinstance(annotator, str):
+            raise ConfigError(f'annotator is {annotator!r}, expected a name, text in quotes')
         if self.path.suffix != '.gpkg':
             raise ConfigError(f'labels: {self.path}: expected a name that ends in .gpkg')
         if self.path.exists():

@@ -109,6 +109,10 @@ class View:
         'What samples are ordered by, larger is worse.'
         return {}
 
+    def sample_of(self, split: str, name: str, row: int, col: int) -> tuple[int, float, float, float, float] | None:
+        'The sample that shows a pixel of a labelled picture.'
+        return None
+
     def at(self, layers: Layers, row: int, col: int) -> dict[str, Any]:
         'What is known of a pixel.'
         return {}
@@ -203,6 +207,28 @@ class SegmentationView(View):
                     return number, top, left
                 best = best or (number, top, left)
         return best
+
+    def sample_of(
+        self,
+        split: str,
+        name: str,  # of a picture or raster, as `labelled` names it
+        row: int,
+        col: int,
+    ) -> tuple[int, float, float, float, float] | None:  # its number, the pixel in it, its height and width to theirs
+        'The sample that shows a pixel of a labelled picture; None: no sample does.'
+        if not self.size(split):
+            return None
+        dataset = self.dataset(split)
+        if hasattr(dataset, 'grid'):
+            areas = dict(zip(self.data.split_names()[split], self.data.datasets[split].areas, strict=True))
+            area = areas.get(name)
+            found = area and self.chip_at(area.acquisition, area.row + row, area.col + col)
+            return found and (found[0], area.row + row - found[1], area.col + col - found[2], 1., 1.)
+        if name not in dataset.names:
+            return None
+        index = dataset.names.index(name)
+        down, right = np.divide(dataset[index]['mask'].shape, dataset.mask(index).shape).tolist()
+        return self.samples.index((split, index)), down * row, right * col, down, right
 
     def whole_affine(self, a: Acquisition) -> np.ndarray | None:  # as `Layers.affine`; None: in another CRS
         'Where the pixels of a raster lie.'

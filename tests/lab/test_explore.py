@@ -101,6 +101,46 @@ def test_a_polygon_is_true_of_the_date_that_it_was_drawn_on(tmp_path):
     assert {counts[crop] for counts in found.values()} == {256} and found[first][water] == 256
 
 
+def test_drawn_polygons_correct_the_masks_of_the_folder(tmp_path):
+    "outside=masks: what is drawn counts on its date, all else is as the masks say; other dates are as they were."
+    root = geoseg.world_data('raster', size='tiny')
+    data = explore(root, overrides={'chip': 64, 'num_workers': 0}).view.data
+    first, second = sorted({a.date for part in data.acquisitions.values() for a in part})[:2]
+    labels = DrawnLabels(tmp_path / 'a.gpkg', str(data.frame.crs))
+    a = next(a for part in data.acquisitions.values() for a in part)
+    ta, _, tc, _, te, tf = a.transform
+    labels.add([(tc + ta * col, tf + te * row) for col, row in ((8, 8), (24, 8), (24, 24), (8, 24))], 'water', first)
+
+    def read(**more):
+        data = explore(root, overrides={'chip': 64, 'num_workers': 0} | more).view.data
+        assert not more or labels.path in data.inputs()
+        return {a.date: data.reader.window(a, 0, 0, 256, 256)[1] for part in data.acquisitions.values() for a in part}
+
+    before, after = read(), read(label_file=str(labels.path), outside='masks')
+    drawn = np.zeros((256, 256), bool)
+    drawn[8:24, 8:24] = True
+    assert (before[first][drawn] != 0).any() and (after[first][drawn] == 0).all()
+    assert len(after) == 6 and all((after[d] == before[d])[~drawn if d == first else ...].all() for d in before)
+
+
+def test_corrections_of_masks_in_colours_are_refused(tmp_path):
+    import rasterio
+    root = geoseg.world_data('raster', size='tiny')
+    for path in root.iterdir():
+        if 'mask' not in path.name:
+            (tmp_path / path.name).symlink_to(path)
+            continue
+        with rasterio.open(path) as old, rasterio.open(tmp_path / path.name, 'w', **old.profile) as new:
+            new.write(old.read())
+            new.write_colormap(1, {i: (i, 0, 0, 255) for i in range(256)})
+    labels = DrawnLabels(tmp_path / 'a.gpkg', CRS)
+    with rasterio.open(next(root.glob('*_image.tif'))) as file:
+        west, _, _, north = file.bounds
+    labels.add([(west, north), (west + 9, north), (west, north - 9)], 'water')
+    with pytest.raises(ConfigError, match=r'outside=masks: .*_mask.tif is a mask of colours, or with a colour table'):
+        explore(tmp_path, overrides={'chip': 64, 'label_file': str(labels.path), 'outside': 'masks'})
+
+
 def test_a_killed_kernel_loses_nothing(tmp_path):
     file = tmp_path / 'drawn.gpkg'
     code = ('import sys, time\nfrom geoseg.lab.labels import DrawnLabels\n'
@@ -228,6 +268,59 @@ def test_a_file_that_another_program_edited(tmp_path):
         saved(shapely.Point(1, 1))
     with pytest.raises(ConfigError, match='no coordinate system'):
         saved(shapely.box(0, 0, 1, 1), None)
+
+
+@pytest.mark.parametrize('layout', ['raster', 'folders'])
+def test_suspicious_places_are_shown_where_they_are(layout, tmp_path):
+    "The audit's table, worst first: the box on the sample holds the pixels that the audit means."
+    given = {'chip': 64, 'num_workers': 0} if layout == 'raster' else {'num_workers': 0}
+    data = explore(f'world:{layout}:tiny', overrides=given).view.data
+    pictures = {split: list(data.labelled(split)) for split in ('train', 'val')}
+    chosen = [(2, 'val', pictures['val'][0]), (1, 'train', pictures['train'][-1])]
+    rows = ['rank,split,name,row,column,height,width,label,answer,score']
+    rows += [f'{rank},{split},{p.name},20,{30 + rank},6,8,road,water,0.5' for rank, split, p in chosen]
+    (tmp_path / 'places.csv').write_text('\n'.join(rows))
+    widget, sent = explore(f'world:{layout}:tiny', overrides=given, places=tmp_path), []
+    widget.send = lambda content, buffers=None: sent.append(content)
+    widget._heard(widget, {'ask': 'order', 'by': 'suspicious'}, [])
+    assert widget.answer == 'place 1: labelled road, looks like water, score 0.5' and sent[-1]['count'] == 2
+    for rank, _, picture in sorted(chosen, key=lambda one: one[0]):
+        [[row, col, height, width]] = sent[-1]['marks']
+        shown, there = widget.layers.ids['mask'], picture.read(20, 30 + rank, 6, 8)[1]
+        assert picture.name.split('/')[-1].partition('_r0')[0] in widget.layers.sample['name']
+        down, right = height / 6, width / 8
+        at = [np.floor((np.arange(n) + 0.5) * size + first).astype(int) for n, size, first in (
+            (6, down, row), (8, right, col))]
+        assert (shown[np.ix_(*at)] == there).mean() > (0.99 if layout == 'raster' else 0.7)
+        widget._heard(widget, {'ask': 'step', 'by': 1}, [])
+    widget._heard(widget, {'ask': 'order', 'by': 'sample'}, [])
+    assert sent[-1]['marks'] == []
+
+
+@pytest.mark.parametrize(('given', 'says'), [
+    ({'places': 'absent.csv'}, 'places: absent.csv: not a readable table'),
+    ({'places': 'other.csv'}, "places: other.csv: no column 'rank'"),
+    ({'places': 'none.csv'}, 'places: none.csv: no place is suspicious'),
+    ({'most': 0}, 'most is 0'), ({'most': 'many'}, "most is 'many'"),
+    ({'labels': 'drawn.gpkg', 'annotator': 5}, 'annotator is 5, expected a name')])
+def test_what_explore_does_not_understand_is_one_line(given, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'other.csv').write_text('a,b\n1,2\n')
+    (tmp_path / 'none.csv').write_text('rank,split,name,row,column,height,width,label,answer,score\n')
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ConfigError, match=says) as error:
+        explore('world:raster:tiny', overrides={'chip': 64, 'num_workers': 0}, **given)
+    assert '\n' not in str(error.value) and sorted(tmp_path.iterdir()) == before
+
+
+def test_places_of_other_data_are_refused(tmp_path):
+    (tmp_path / 'places.csv').write_text('rank,split,name,row,column,height,width,label,answer,score\n'
+                                         '1,train,elsewhere,1,1,3,3,a,b,0.5\n')
+    widget = explore('world:raster:tiny', overrides={'chip': 64, 'num_workers': 0}, places=tmp_path)
+    with pytest.raises(ConfigError, match='places: none of 1 is in this data: elsewhere'):
+        widget.sort('suspicious')
+    with pytest.raises(ConfigError, match=r'explore\(…, places=FOLDER\)'):
+        explore('world:raster:tiny', overrides={'chip': 64, 'num_workers': 0}).sort('suspicious')
 
 
 def test_places_are_spread():

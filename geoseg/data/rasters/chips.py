@@ -32,8 +32,8 @@ from ..masks import settle
 from ..loading import CLASS_LISTS, Key, LabelledPicture, SegmentationData, key_of, mix
 from ..pictures.images import PARTS, plot_sample
 from .files import DRIVERS, Acquisition, find_acquisitions, holds_rasters
-from .labels import (STRIP, LabelSettings, LabelSource, is_label_file, label_acquisitions,
-                                        labels_of, open_labels)
+from .labels import (STRIP, LabelSettings, LabelSource, correct_masks, is_label_file,
+                                        label_acquisitions, labels_of, open_labels)
 from .legends import in_classes, in_our_classes, legend_classes, read_legend
 from .limits import deal_ground, keep_apart, limited
 from .reader import Blocks, IgnoreBand, Reader, overview, read_image
@@ -276,7 +276,7 @@ class RasterData(SegmentationData):
         label_width: float | None = None,  # of its lines and points, metres; None: one pixel
         label_order: list[str] | None = None,  # its classes from the top down, where they overlap
         all_touched: bool = False,  # its polygons take each pixel that they touch
-        outside: str = 'ignore',  # ground in none of its features: 'ignore', or a class
+        outside: str = 'ignore',  # ground in none of its features: 'ignore', a class, or 'masks': it corrects them
         label_extent: str = 'labels',  # where `outside` is that class: in the extent of 'labels', or of each 'image'
         grid_band: str | None = None,  # of {band}, the one whose grid counts; None: all have one grid
         extra_bands: dict[str, str] | None = None,  # name to a raster that is a band of each image, warped to it
@@ -360,9 +360,12 @@ def _find(self: RasterData) -> dict[str, list[Acquisition]]:
     for split, root in self.roots.items():
         if root not in by_root:
             source = self.label_source if split != 'predict' else None
-            masks = 'optional' if split == 'predict' or source is not None else self.masks
+            corrects = source is not None and source.settings.outside == 'masks'
+            masks = 'optional' if split == 'predict' or source is not None and not corrects else self.masks
             by_root[root] = limited(self.listed(root, masks), self.area)
-            if source is not None:
+            if corrects:
+                by_root[root] = correct_masks(by_root[root], source)
+            elif source is not None:
                 by_root[root] = label_acquisitions(by_root[root], source, self.masks)
             elif self.legend is not None:
                 by_root[root] = in_our_classes(by_root[root], self.scheme, self.legend, unknown=self.unknown)
@@ -390,7 +393,9 @@ def _find_labels(self: RasterData) -> LabelScheme:
     folder = next(iter(self.roots.values()))
     if self.legend is not None and not any((folder / name).is_file() for name in CLASS_LISTS):
         return legend_classes(read_legend(self.legend), Path(self.legend).name)
-    if self.label_source is not None and not any((folder / name).is_file() for name in CLASS_LISTS):
+    corrects = self.label_source is not None and self.label_source.settings.outside == 'masks'
+    listed = any((folder / name).is_file() for name in CLASS_LISTS)
+    if self.label_source is not None and not corrects and not listed:
         return self.label_source.classes()
     return super(RasterData, self)._find_labels()
 
@@ -500,7 +505,8 @@ def note_unread(self: RasterData):
 def inputs(self: RasterData) -> list[Path]:
     files = [file for part in self.acquisitions.values() for a in part for file in (*a.images, a.mask) if file]
     area = [Path(self.area).expanduser()] if isinstance(self.area, str) and self.area[:1] != '[' else []
-    return super(RasterData, self).inputs() + area + files
+    drawn = [] if self.label_source is None else [self.label_source.file]
+    return super(RasterData, self).inputs() + area + drawn + files
 
 
 @patch

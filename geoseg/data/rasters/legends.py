@@ -107,6 +107,9 @@ def with_legend(
         names, outside = source.names(), source.settings.outside
         if source.settings.label_field is None:
             raise ConfigError(f'{source.file}: a legend is of the values of a column: set label_field')
+        if outside == 'masks':
+            raise ConfigError(f'outside=masks: {source.file} is read by a legend, and corrects masks of other numbers; '
+                              'leave out one of the two')
         if outside != 'ignore' and outside not in scheme.names:
             raise ConfigError(f'outside: {outside!r} is no class of {scheme.name!r}{nearest(outside, scheme.names)}')
         ground = -1 if outside == 'ignore' else len(names)

@@ -281,6 +281,7 @@ class VectorLabels(LabelSource):
     table: tuple[tuple[Any, int], ...] = ()  # value of the column, and what a mask file would hold; -1: ignored
     ground: int = -1  # what it would hold in no feature; -1: it is ignored
     heights: tuple[tuple[int, int], ...] = ()  # what it would hold, and how high that lies; 0 for all others
+    colors: tuple[tuple[int, tuple[int, ...]], ...] = ()  # what it would hold, and the colour of that class
 
     suffixes: ClassVar[tuple[str, ...]] = tuple(VECTORS)
 
@@ -337,7 +338,7 @@ def names(self: VectorLabels) -> list[Any]:
 def classes(self: VectorLabels) -> LabelScheme:
     names, outside = self.names(), self.settings.outside
     known = [str(name) for name in names]
-    if outside != 'ignore' and outside not in known:
+    if outside not in ('ignore', 'masks') and outside not in known:
         names, known = ([outside, *names], [outside, *known])
     if len(names) < 2:
         raise ConfigError(f'{self.file}: one class ({", ".join(known) or "none"}), and ground outside of it is '
@@ -367,7 +368,7 @@ def following(self: VectorLabels, scheme: LabelScheme, unknown: str = 'error') -
         raise ConfigError(f'label_extent: {settings.label_extent!r}, expected labels or image')
     if settings.label_width is not None and not 0 < settings.label_width < 1e7:
         raise ConfigError(f'label_width: {settings.label_width}, expected metres, above 0')
-    ground = -1 if settings.outside == 'ignore' else value_of(settings.outside, 'outside')
+    ground = -1 if settings.outside in ('ignore', 'masks') else value_of(settings.outside, 'outside')
     table, found = [], self.names()
     for name in found:
         if settings.label_field is None:
@@ -389,10 +390,12 @@ def following(self: VectorLabels, scheme: LabelScheme, unknown: str = 'error') -
                               'unknown=ignore to leave it out')
     order = list(settings.label_order or ())
     heights = tuple((value_of(name, 'label_order'), len(order) - i) for i, name in enumerate(order))
-    where = f'{settings.outside} within the {settings.label_extent}' if ground >= 0 else 'ignored'
+    where = (f'{settings.outside} within the {settings.label_extent}' if ground >= 0 else
+             'as the masks say' if settings.outside == 'masks' else 'ignored')
+    colors = tuple((value, tuple(scheme.colors[i].tolist())) for i, value in values.items() if i < scheme.num_classes)
     note(f'{self.file}: {self.header.count} features, drawn on the grid of each image; ground in none of them is '
          f'{where}')
-    return replace(self, table=tuple(table), ground=ground, heights=heights)
+    return replace(self, table=tuple(table), ground=ground, heights=heights, colors=colors)
 
 # %% ../../../nbs/data/rasters/vectors.ipynb #04758f9e
 @patch

@@ -28,8 +28,8 @@ function render({ model, el }) {
   button('>', 'next sample (right arrow)', () => send('step', { by: 1 }));
   button('whole', 'the whole raster as its own map; again: the chip of the last click (w)', () => wholeOrChip());
   const order = element('select', bar, { title: 'order of the samples', class: 'geoseg-order' });
-  for (const name of ['sample', 'loss', 'disagreement', 'uncertainty', 'uncertain and spread'])
-    element('option', order, { value: name }, name === 'sample' ? 'in order' : 'worst: ' + name);
+  for (const name of ['sample', 'loss', 'disagreement', 'uncertainty', 'uncertain and spread', 'suspicious'])
+    element('option', order, { value: name }, name === 'sample' ? 'in order' : name === 'suspicious' ? 'suspicious labels' : 'worst: ' + name);
   order.onchange = () => send('order', { by: order.value });
   const date = element('input', bar, { type: 'range', min: 0, max: 0, value: 0, title: 'acquisition', class: 'geoseg-date' });
   const dateText = element('span', bar);
@@ -141,6 +141,8 @@ function render({ model, el }) {
     for (const shape of state.shapes)
       for (const ring of [shape.points, ...(shape.holes ?? [])])
         outline(ring, shape.number === chosen ? '#fff' : `rgb(${shape.color})`, true);
+    for (const [row, col, height, width] of state.marks ?? [])
+      outline([[col, row], [col + width, row], [col + width, row + height], [col, row + height]], '#f0f', true);
     if (points.length) outline(points, '#ff0', false);
     if (last) { const [x, y] = toScreen([last[1] + 0.5, last[0] + 0.5]); context.strokeStyle = '#fff'; context.strokeRect(x - 4, y - 4, 8, 8); }
   }
