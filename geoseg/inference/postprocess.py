@@ -232,6 +232,19 @@ def refine(
 
 
 @patch
+def least(
+    self: Postprocess,
+    area: float | None = None,  # of a pixel, m²; needed for `min_area`
+) -> int:  # 0: regions of any size
+    'Pixels of the smallest region that stays.'
+    if self.min_area is None:
+        return self.min_pixels or 0
+    if area is None:
+        raise ConfigError('postprocess: min_area needs georeferenced images; use min_pixels')
+    return int(np.ceil(self.min_area / area))
+
+
+@patch
 def clean(
     self: Postprocess,
     mask: np.ndarray,  # integer [H, W], IGNORE where unknown
@@ -240,11 +253,7 @@ def clean(
     'The steps on a class map.'
     for step, size in ((open_classes, self.open), (close_classes, self.close)):
         mask = step(mask, size) if size else mask
-    least = self.min_pixels
-    if self.min_area is not None:
-        if area is None:
-            raise ConfigError('postprocess: min_area needs georeferenced images; use min_pixels')
-        least = int(np.ceil(self.min_area / area))
+    least = self.least(area)
     return remove_small(mask, least) if least else mask
 
 # %% ../../nbs/inference/postprocess.ipynb #711ece0f-2

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import rasterio
 import shapely
+from rasterio.features import rasterize
 from rasterio.transform import from_origin
 from scipy.ndimage import shift
 
@@ -219,11 +220,21 @@ def test_classes_left_out_small_pieces_and_another_year(folder, written, told, t
     make(folder, tmp_path / 'b', postprocess={'min_area': 200}, since=2018, write=['polygons'], simplify=1)
     table = gpd.read_file(file_of(tmp_path / 'b', 'gpkg'))
     assert set(table.date_remembered) == {DATES[0]} and set(table.lasting) == {'unknown'}
-    moved = read(file_of(tmp_path / 'b'))[0]
-    moved = (moved != NOT_JUDGED) & (moved // K != moved % K)
-    from scipy.ndimage import label
-    pieces, count = label(moved, np.ones((3, 3)))
-    assert count and np.bincount(pieces.ravel())[1:].min() >= 50
+    assert len(table) and table.area_m2.min() >= 200
+
+
+@pytest.mark.parametrize('block', [1024, 16])
+def test_no_place_of_the_list_is_smaller_than_asked_and_no_larger_one_is_lost(folder, written, told, tmp_path,
+                                                                             monkeypatch, block):
+    monkeypatch.setattr(module, 'BLOCK', block)
+    rows = gpd.read_file(file_of(written[0], 'gpkg'))
+    make(folder, tmp_path, postprocess={'min_area': 40}, write=['polygons'])
+    kept, plain, code = gpd.read_file(file_of(tmp_path, 'gpkg')), *(read(file_of(o))[0] for o in (written[0], tmp_path))
+    small = rows.area_m2 < 40
+    assert 0 < small.sum() < len(rows) and len(kept) == (~small).sum()
+    assert sorted(kept.geometry.to_wkb()) == sorted(rows[~small].geometry.to_wkb())
+    lost = rasterize(rows[small].geometry, SIZE, transform=from_origin(500000, 5200000, 2, 2)) == 1
+    assert (code[~lost] == plain[~lost]).all() and (code[lost] == plain[lost] // K * (K + 1)).all()
 
 
 @pytest.mark.parametrize(('options', 'says'), [

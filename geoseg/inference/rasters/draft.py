@@ -153,7 +153,7 @@ def context_margin(
     'How far around a block is looked; `ConfigError` where that is too far, or a step needs the whole picture.'
     if steps.crf:
         raise ConfigError('postprocess: crf compares all pixels of a picture with each other: not for GeoTIFFs')
-    least = steps.min_pixels or (math.ceil(steps.min_area / area) if steps.min_area else 0)
+    least = steps.least(area)
     wide = max(2 * least, 8 * max(steps.open or 0, steps.close or 0))
     if wide > WIDEST_MARGIN:
         raise ConfigError(f'postprocess: regions of {least} pixels are too large to be removed block by block; '
