@@ -241,7 +241,8 @@ def test_no_place_of_the_list_is_smaller_than_asked_and_no_larger_one_is_lost(fo
     ({'since': 2030}, 'a map of the future'), ({'since': 1990}, 'expected newest, majority, or one of'),
     ({'known': [DATES[2], DATES[3]]}, 'has no map of'), ({'leave_out': ['clas 7']}, 'nearest: class 7'),
     ({'data': '{folder}/' + f'{DATES[0]}_image.tif'}, 'has no older map'), ({'threshold': 2}, 'from 0 to 1'),
-    ({'precision': 1.5}, 'below 1'), ({'false_alarms': 0}, 'above 0'), ({'ground': 2}, 'ground is 2'),
+    ({'precision': 1.5}, 'below 1'), ({'unlike': 0}, 'unlike is 0, expected'), ({'unlike': 2}, 'below 1'),
+    ({'reference': 'nowhere.tif'}, 'nowhere.tif'), ({'false_alarms': 0}, 'above 0'), ({'ground': 2}, 'ground is 2'),
     ({'write': ['polygon']}, 'nearest: polygons'), ({'simplify': -1}, 'from 0'), ({'maps': None}, 'maps is missing'),
     ({'data': '{folder}/' + f'{DATES[1]}_image.tif', 'known': [DATES[0], DATES[2]]}, 'a map of the future'),
     ({'unknown': 'error'}, 'values .* not declare: 99'), ({'labels': 'water'}, 'expected|not declare'),
@@ -465,6 +466,87 @@ def test_a_shift_is_taken_out(folder, tmp_path, monkeypatch, right, down):
     code = read(tmp_path / 'True' / 'new_changes.tif')[0]
     seen = np.argwhere(code[8:85, 8:72] == NOT_JUDGED) - 22 + (down, right)  # in the cloud of the file
     assert 100 <= len(seen) <= 144 and (seen > -1.5).all() and (seen < 10.5).all()
+
+
+def one_hot(pixels) -> np.ndarray:
+    'The class of the nearest colour of `draw`, for certain.'
+    colours = np.random.default_rng(0).integers(30, 220, (K, 3))
+    far = np.square(pixels[:3].astype(float)[None] - colours[..., None, None]).sum(1)
+    return np.where(pixels[0] == 0, np.nan, far.argmin(0) == np.arange(K)[:, None, None]).astype(np.float32)
+
+
+@pytest.fixture
+def network(folder, monkeypatch):
+    'In place of a checkpoint: the class of the nearest colour.'
+    def write(checkpoint, image, out, overrides, **more):
+        with rasterio.open(image) as file:
+            answer, profile = one_hot(file.read()), file.profile | {'count': K, 'dtype': 'float32', 'nodata': np.nan}
+        out.mkdir(parents=True)
+        with rasterio.open(out / f'{image.stem}_probabilities.tif', 'w', **profile) as file:
+            file.write(answer)
+    scheme = LabelScheme.load(folder / 'category.csv')
+    monkeypatch.setattr(module, 'Trained', lambda *_: SimpleNamespace(kind='segmentation', scheme=scheme,
+                                                                      fingerprint='', recipe='unet'))
+    monkeypatch.setattr(module, 'predict', write)
+
+
+@pytest.mark.parametrize('against', ['the newest old picture', 'another.tif', 'the borders of the newest map'])
+def test_a_shift_is_taken_out_of_the_answer_of_a_network(folder, network, tmp_path, against):
+    with rasterio.open(folder / f'{DATES[2]}_image.tif') as file:
+        profile, pixels = file.profile, file.read()
+    pixels[pixels == 0] = 100
+    bands = 4 if 'map' in against else 3  # of which the old pictures have three
+    moved = np.concatenate([np.roll(pixels, (1, 2), (1, 2)), pixels[:1]])[:bands]
+    for name, values in (('new.tif', moved), ('another.tif', pixels)):
+        with rasterio.open(tmp_path / name, 'w', **profile | {'count': len(values)}) as file:
+            file.write(values)
+    new = {'data': tmp_path / 'new.tif', 'date': '20210601', 'known': DATES[:3], 'write': [], 'max_shift': 4,
+           'checkpoint': 'stub', **({'reference': tmp_path / 'another.tif'} if against == 'another.tif' else {})}
+    changed = {}
+    for align in (False, True):
+        report = make(folder, tmp_path / str(align), align=align, **new)
+        changed[align] = report['changed']
+    found = report['shift']
+    assert found['against'] == against and np.hypot(found['right'] - 2, found['down'] - 1) < 0.5
+    assert found['taken out'] and changed[True] < changed[False] / 3
+    other = tmp_path / 'other.tif'
+    with rasterio.open(other, 'w', **profile | {'transform': from_origin(500001, 5200000, 2, 2)}) as file:
+        file.write(pixels)
+    with pytest.raises(ConfigError, match='other.tif: another grid than new.tif'):
+        make(folder, tmp_path / 'c', **new | {'reference': other})
+    with pytest.raises(ConfigError, match='unlike compares two older pictures or more'):
+        make(folder, tmp_path / 'c', **new | {'unlike': 0.02, 'known': [DATES[2]]})
+
+
+def test_a_cloud_that_no_mask_names_is_not_judged(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, 'OutdatedMaps', ByColour)
+    size, random, place = (352, 330), np.random.default_rng(1), tmp_path / 'place'
+    monkeypatch.setattr(Told, 'part', tuple(slice(0, n) for n in size))
+    place.mkdir()
+    shutil.copy(folder / 'category.csv', place)
+    colours = np.random.default_rng(0).integers(30, 220, (K, 3))
+    mask = random.integers(0, K, (44, 42)).repeat(8, 0).repeat(8, 1)[:size[0], :size[1]].astype(np.uint8)
+    grid = {'driver': 'GTiff', 'width': size[1], 'height': size[0], 'crs': 'EPSG:32633', 'dtype': 'uint8',
+            'transform': from_origin(500000, 5200000, 2, 2)}
+    for date in DATES:
+        light = random.normal(1, 0.03, (11, 11, 1)).repeat(32, 0).repeat(32, 1)[:size[0], :size[1]]  # of each year
+        pixels = np.clip(colours[mask] * light + random.normal(0, 4, (*size, 3)), 1, 255).astype(np.uint8)
+        if date == DATES[3]:
+            pixels[64:128, 96:192] = 252
+        with rasterio.open(place / f'{date}_image.tif', 'w', count=3, **grid) as file:
+            file.write(pixels.transpose(2, 0, 1))
+        with rasterio.open(place / f'{date}_mask.tif', 'w', count=1, **grid) as file:
+            file.write(mask[None])
+    cloud, reports = np.zeros(size, bool), {}
+    cloud[64:128, 96:192] = True
+    for unlike in (None, 0.02):
+        reports[unlike] = make(place, tmp_path / str(unlike), unlike=unlike, write=[])
+        code = read(file_of(tmp_path / str(unlike)))[0]
+        assert (code[cloud] == NOT_JUDGED).all() == (unlike is not None)
+    assert reports[None]['changed'] > 5000 and reports[0.02]['changed'] < 500
+    lost = reports[0.02]['unlike']
+    assert (code == NOT_JUDGED)[~cloud].mean() < 0.1 and set(lost['past years']) == {*DATES[:3]}
+    assert 0.05 < lost['flagged'] < 0.15 and max(lost['past years'].values()) < 0.1
 
 
 def test_areas_in_degrees_shrink_towards_the_pole(tmp_path):

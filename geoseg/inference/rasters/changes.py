@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['CHANGED', 'small_pieces', 'tidy_changes', 'decide', 'areas_of_rows', 'pixel_sums', 'change_polygons', 'move',
-           'change_cards', 'natural_colours', 'shift_between', 'read_since', 'class_numbers', 'category_names',
-           'open_place', 'changes', 'change_table', 'summarise', 'describe_changes', 'shift_lines', 'past_lines']
+           'change_cards', 'natural_colours', 'shift_between', 'read_reference', 'flag_unlike', 'flagged_window',
+           'read_since', 'class_numbers', 'category_names', 'open_place', 'changes', 'change_table', 'summarise',
+           'describe_changes', 'shift_lines', 'unlike_lines', 'past_lines']
 
 # %% ../../../nbs/inference/rasters/changes.ipynb #3109fe51
 import itertools
@@ -29,6 +30,7 @@ from rasterio.features import rasterize, shapes
 
 from ...core.errors import ConfigError, nearest
 from ...core.files import make_folder, write_whole
+from ...core.inputs import check_file
 from ...core.locks import lock_output, releases_locks
 from ...core.mappings import as_list
 from ...core.notebooks import text_paths
@@ -37,9 +39,10 @@ from ...core.pages import csv_text
 from ...core.trust import refuse_links, takes_trust
 from ...data.augment import IGNORE
 from ...data.labels import LabelScheme
-from ...data.rasters.files import Acquisition
+from ...data.rasters.files import Acquisition, read_acquisition
 from ...data.rasters.labels import LabelSettings
 from ...data.rasters.legends import in_our_classes
+from ...data.rasters.limits import Ground, cut
 from ...visualization.changes import CARDS, Card, largest_changes, write_change_page
 from ..answer import Trained
 from ..polygons import CHUNK, polygon_areas, polygons_of, write_layer
@@ -47,12 +50,14 @@ from ..postprocess import Postprocess
 from ..predict import predict
 from ..qgis import style_changes, style_files, style_package
 from .draft import BLOCK, Draft, context_margin, describe_raw, postprocess_blocks, write_cog
-from .outdated import check_numbers, class_list, day_of, file_store, find_maps, read_scheme
-from .windows import pixel_size
+from .outdated import (RasterImage, check_numbers, class_list, day_of, file_store, find_maps,
+                                               read_scheme, same_grid)
+from .windows import ValidReader, pixel_size
 from .change_points import areas_from_points
 from .compare import (LAYERS, NOT_JUDGED, SCORE, RasterArchive, count_past, judge_past,
                                               network_windows, past_days, promised_threshold)
-from .false_change import LEAST_SHIFT, block_shift, median_shift, read_moved, read_unusable
+from .false_change import (LEAST_SHIFT, LOOK, block_shift, block_statistics, median_shift,
+                                                   read_moved, read_unusable, unlike_blocks)
 from ...metrics.thresholds import calibrate_scores
 from ...models.outdated import Folds, OutdatedMaps, windows_of, with_halo
 from ...training.run import log
@@ -275,16 +280,57 @@ CHANGED = {'changes': 'changes.tif', 'table': 'changes.csv', 'polygons': 'change
 
 def shift_between(
     place: RasterArchive,
+    reference: RasterImage | None = None,  # an old picture; None: that of the newest map
     side: int = 128,  # of blocks, pixels
     most: int = 64,  # blocks
-) -> dict[str, float]:  # of `median_shift`
-    'How far the new picture is moved against the newest old one.'
+) -> dict[str, Any]:  # of `median_shift`, and against what
+    'How far the new picture is moved against an old one; of other bands, against the borders of the newest map.'
     windows = [*windows_of(place.shape, min(side, max(32, min(place.shape) // 2)))]
     chosen = [windows[i] for i in np.unique(np.linspace(0, len(windows) - 1, most).astype(int))]
-    pictures = [place.images[day] for day in (place.day, place.dates[-1])]
-    return median_shift([block_shift(*(picture[:, *window] for picture in pictures)) for window in chosen])
+    new, newest = place.pictures[place.day], place.dates[-1]
+    old = place.pictures.get(newest) if reference is None else reference
+    moved = median_shift([block_shift(new[:, *window], place.masks[newest][window] if old is None else old[:, *window])
+                          for window in chosen])
+    return moved | {'against': 'the borders of the newest map' if old is None else
+                    'the newest old picture' if reference is None else reference.a.image.name}
 
 
+def read_reference(
+    path: str | Path,
+    new: Acquisition,
+    bands: Sequence[int] | None = None,
+    value_range: Sequence[Any] | None = None,
+    area: Any = None,  # that `new` is the part of, as of `limited`
+) -> RasterImage:
+    'An old picture on the grid of the new one, read as that is; `ConfigError` where it lies on another.'
+    whole = read_acquisition(check_file(Path(path).expanduser(), 'old picture'), None)
+    part = whole if area is None else cut(whole, Ground.of(area)) or whole
+    same_grid(new, part)
+    reader = ValidReader(LabelScheme(['any', 'other']), bands, value_range)
+    reader.channels(part)
+    return RasterImage(part, reader)
+
+
+def flag_unlike(
+    place: RasterArchive,
+    rate: float,  # of `unlike_blocks`
+) -> tuple[np.ndarray, dict[str, Any]]:  # bool [H, W]; rate, share of the ground, shares of past years
+    'Ground that looks like nothing in the older pictures.'
+    flags, past = unlike_blocks(block_statistics(place.pictures[place.day]), {
+        day: block_statistics(place.pictures[day]) for day in place.dates if day in place.pictures}, rate)
+    return flags, {'rate': rate, 'flagged': round(float(flags.mean()), 6) if flags.size else 0.,
+                   'past years': {day: round(share, 6) for day, share in past.items()}}
+
+
+def flagged_window(
+    flags: np.ndarray,  # bool [R, C], of squares
+    window: tuple[slice, slice],  # pixels
+) -> np.ndarray:  # bool [h, w]
+    'Squares as pixels; the rest at the border as the square beside it.'
+    at = [np.minimum(np.arange(s.start, s.stop) // LOOK, n - 1) for s, n in zip(window, flags.shape, strict=True)]
+    return flags[np.ix_(*at)] if flags.size else np.zeros([s.stop - s.start for s in window], bool)
+
+# %% ../../../nbs/inference/rasters/changes.ipynb #e4f49644
 def read_since(
     since: Any,  # 'newest', 'majority', a year or a date
     dates: Sequence[str],  # of the maps
@@ -383,7 +429,9 @@ def changes(
     seed: int = 0,  # of blocks and pixels
     window: int = 512,  # side of what is read at once, pixels, a multiple of 8
     max_shift: float = 3,  # pixels between the new picture and the newest old one; more is refused
-    align: bool = True,  # a shift is taken out, from half a pixel; of trees alone, a checkpoint reads the file as it is
+    reference: str | Path | None = None,  # an old picture of the same grid to measure that by; None: of the newest map
+    align: bool = True,  # a shift is taken out, from half a pixel
+    unlike: float | None = None,  # ground unlike all older pictures is not judged, in so much of past years; None: is
     unusable: str | Path | None = None,  # ground that is not judged: a raster of the same grid, or polygons
     unusable_bits: Sequence[int] = (),  # of that raster, a quality band, from 0; []: all values but 0
     reference_points: str | Path | None = None,  # points of `geoseg sample`, filled in: areas with intervals
@@ -412,7 +460,8 @@ def changes(
                                         ('max_shift', max_shift, 0, np.inf)):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= largest:
             raise ConfigError(f'{name} is {value!r}, expected a number from {least} to {largest}')
-    for name, value, top in (('precision', precision, 1), ('false_alarms', false_alarms, np.inf), ('risk', risk, 1)):
+    for name, value, top in (('precision', precision, 1), ('false_alarms', false_alarms, np.inf), ('risk', risk, 1),
+                             ('unlike', unlike, 1)):
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if value is not None and not (number and 0 < value < top):
             raise ConfigError(f'{name} is {value!r}, expected a number above 0' + f' and below {top}' * (top == 1))
@@ -438,14 +487,19 @@ def changes(
         raise ConfigError(f'precision and false_alarms need two past years that can be forecast, each from two older '
                           f'maps; there are {len(days)} ({", ".join(map(day_of, old))}): set threshold')
     hidden = None if unusable is None else read_unusable(unusable, new, as_list(unusable_bits), area)
+    by = None if reference is None else read_reference(reference, new, bands, value_range, area)
+    if unlike is not None and len(old) < 2:
+        raise ConfigError(f'unlike compares two older pictures or more with each other; {maps} has one before '
+                          f'{new.date}: leave it out')
     refuse_links(out)
     stem, draft_folder, size = new.stem, out / f'.{new.stem}.draft', (new.height, new.width)
     report, targets = out / f'{stem}.json', {name: out / f'{stem}_{end}' for name, end in CHANGED.items()}
     beside = style, named = style_files(targets['changes'])
     layers = ['changes', 'table', *(name for name in ('polygons', 'page') if name in write),
               *(['areas'] if reference_points is not None else [])]
-    files = [new.image, *(path for a in old for path in (*(a.images if trained is None else ()), a.mask)),
-             *(Path(path).expanduser() for path in (unusable, legend, reference_points) if path is not None)]
+    files = [new.image, *(path for a in old for path in (*a.images, a.mask)),
+             *(Path(path).expanduser() for path in (unusable, legend, reference, reference_points)
+               if path is not None)]
     check_outputs(out, [maps, *files], [(path, new.image) for path in (report, *beside, *map(targets.get, layers))],
                   report.is_file() or draft_folder.exists())
     labels = class_list(maps, labels)
@@ -465,6 +519,8 @@ def changes(
     answer_job = {'files': stats, 'kept': [*LAYERS], 'unusable': [str(unusable), as_list(unusable_bits)],
                   'settings': how, 'since': since, 'align': align,
                   'dates': [*map(day_of, (*old, new))], 'classes': scheme.to_dict(), 'unknown': unknown,
+                  **{name: str(value) for name, value in (('reference', reference), ('unlike', unlike))
+                     if value is not None},
                   **({'drawn': [label_field, outside]} if label_field or outside != 'ignore' else {}),
                   'bands': bands, 'value_range': value_range,
                   'part': [*new.corner, *size, new.limit and new.limit.key] if area else None}
@@ -487,14 +543,15 @@ def changes(
     draft = Draft(draft_folder, answer_job, {name: (kind, 1, *size) for name, kind in LAYERS.items()}
                   | {'classes': ('uint8', 1, *size), 'tidied': ('uint8', 1, *size), 'code': ('uint16', 1, *size),
                      'changes': ('uint16', 3, *size)})
-    moved = shift_between(place) if trained is None else None
-    if moved and max(abs(moved['right']), abs(moved['down'])) > max_shift:
+    moved = shift_between(place, by)
+    if max(abs(moved['right']), abs(moved['down'])) > max_shift:
         raise ConfigError(f'{new.image}: moved by {moved["right"]} pixels right, {moved["down"]} down against '
-                          f'{old[-1].image.name} (median of {moved["blocks"]} blocks; max_shift is {max_shift:g}): '
+                          f'{moved["against"]} (median of {moved["blocks"]} blocks; max_shift is {max_shift:g}): '
                           'register it first')
-    aligned = bool(moved and align and np.hypot(moved['right'], moved['down']) >= LEAST_SHIFT)
+    aligned = align and bool(np.hypot(moved['right'], moved['down']) >= LEAST_SHIFT)
     if aligned:
         place.align(moved['right'], moved['down'])
+    flags, strange = (None, None) if unlike is None else flag_unlike(place, unlike)
     years, model = [], None
     if trained is None:
         model = OutdatedMaps(place.images, place.masks, scheme.num_classes, window=window,
@@ -509,12 +566,15 @@ def changes(
             own = {'bands': bands, 'value_range': value_range, 'area': area}
             own = dict(overrides or {}) | {name: value for name, value in own.items() if value is not None}
             predict(checkpoint, new.image, draft_folder / 'network', own, write=['probabilities'], trust=trust)
-            answers = network_windows(draft_folder / 'network' / f'{stem}_probabilities.tif', window, draft.done[1])
+            answers = network_windows(draft_folder / 'network' / f'{stem}_probabilities.tif', window, draft.done[1],
+                                      *((moved['right'], moved['down']) if aligned else ()))
         for (rows, cols), probabilities in answers:
             if hidden is not None:
                 unseen = read_moved(hidden, place.shape, (rows, cols), moved['right'], moved['down']) if aligned else (
                     hidden((rows, cols)))
                 probabilities[:, unseen != 0] = np.nan  # of a picture that is moved: what touches such a pixel
+            if flags is not None:
+                probabilities[:, flagged_window(flags, (rows, cols))] = np.nan
             for name, values in place.compare((rows, cols), probabilities, when).items():
                 draft.write(name, rows.start, cols.start, values[None])
             if cols.stop == new.width:
@@ -546,7 +606,8 @@ def changes(
             write_change_page(targets['page'], targets['changes'], target, scheme, cards=cards)
     if areas is not None:
         write_whole(targets['areas'], csv_text(areas, float_format='%.4f'))
-    summary |= {'shift': moved and moved | {'taken out': aligned}, 'threshold': threshold, 'calibrated': bool(years),
+    summary |= {'shift': moved | {'taken out': aligned}, 'unlike': strange, 'threshold': threshold,
+                'calibrated': bool(years),
                 'past years': judge_past(years, threshold, precision, false_alarms, risk)}
     summary |= {'job': job, 'since': str(since), 'date': place.day, 'maps': place.dates}
     write_whole(report, json.dumps(summary | {'seconds': round(time.perf_counter() - begun, 1)}, indent=1))
@@ -592,16 +653,26 @@ def describe_changes(
     return '\n'.join([f'changed until {summary["date"]} since {summary["since"]}: {area["changed"]:.2f} ha of '
                       f'{area["judged"]:.2f} ha judged ({summary["share changed"]:.1%}), pixel counts; not judged: '
                       f'{area["not judged"]:.2f} ha ({summary["share not judged"]:.1%})', *lines,
-                      *past_lines(summary), *shift_lines(summary['shift'])])
+                      *past_lines(summary), *shift_lines(summary['shift']), *unlike_lines(summary['unlike'])])
 
 
 def shift_lines(
-    moved: Mapping[str, float] | None,  # of `median_shift`
+    moved: Mapping[str, Any],  # of `shift_between`
 ) -> list[str]:
     'How far the new picture is moved, a line.'
-    return [] if moved is None else [
-        f'moved against the newest old picture by {moved["right"]:.1f} pixels right, {moved["down"]:.1f} down '
-        f'({moved["blocks"]} of {moved["of"]} blocks tell){", taken out" * moved["taken out"]}']
+    return [f'moved against {moved["against"]} by {moved["right"]:.1f} pixels right, {moved["down"]:.1f} down '
+            f'({moved["blocks"]} of {moved["of"]} blocks tell){", taken out" * moved["taken out"]}']
+
+
+def unlike_lines(
+    strange: Mapping[str, Any] | None,  # of `flag_unlike`
+) -> list[str]:
+    'How much ground is unlike all older pictures, a line.'
+    if strange is None:
+        return []
+    past = ', '.join(f'{day[:4]} {share:.1%}' for day, share in strange['past years'].items())
+    return [f'unlike all older pictures, and not judged: {strange["flagged"]:.1%} of the ground; of the older ones '
+            f'against each other: {past}']
 
 
 def past_lines(

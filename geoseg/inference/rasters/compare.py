@@ -21,7 +21,7 @@ from ...data.labels import LabelScheme
 from ...data.rasters.files import Acquisition
 from ...data.rasters.reader import Blocks, Reader
 from .draft import CACHE
-from .false_change import MovedImage
+from .false_change import MovedImage, read_moved
 from .outdated import RasterImage, RasterMask, day_of
 from .windows import ValidReader
 from ...metrics.thresholds import THRESHOLDS, PastYear, choose_threshold
@@ -149,12 +149,17 @@ def network_windows(
     path: Path,  # probabilities of a network, a GeoTIFF
     side: int,  # pixels
     done: int,  # rows that are finished already
-) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
-    'What a network answered, window by window.'
+    right: float = 0,  # pixels that the picture is moved
+    down: float = 0,
+) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:  # NaN: no data
+    'What a network answered, window by window, brought back to where the ground lies.'
     with rasterio.open(path) as file:
+        def read(window):
+            return file.read(window=tuple((s.start, s.stop) for s in window))
+
         for rows, cols in windows_of(file.shape, side):
             if rows.stop > done:
-                yield (rows, cols), file.read(window=((rows.start, rows.stop), (cols.start, cols.stop)))
+                yield (rows, cols), read_moved(read, file.shape, (rows, cols), right, down)
 
 # %% ../../../nbs/inference/rasters/compare.ipynb #05437669
 def past_days(
