@@ -11,14 +11,9 @@ import pytest
 NBS, MOST = Path(__file__).parent.parent / 'nbs', 60
 PACKAGE = NBS.parent / 'geoseg'
 LEFT = {  # notebook: how many of its cells are over 60 lines. Lower a number as soon as it can be; raise none
-    'benchmarks.ipynb': 8, 'data/rasters/chips.ipynb': 1, 'data/rasters/stac.ipynb': 1, 'data/rasters/vectors.ipynb': 1,
-    'evaluation/calibration.ipynb': 1, 'evaluation/export.ipynb': 1, 'inference/places/localize.ipynb': 1,
-    'inference/places/map_gallery.ipynb': 1, 'inference/rasters/changes.ipynb': 3,
-    'inference/rasters/outdated.ipynb': 1, 'inference/serve.ipynb': 1, 'lab/explore.ipynb': 2,
-    'lab/labels.ipynb': 1, 'lab/views.ipynb': 1, 'models/geosegformer.ipynb': 1,
-    'models/wrapped.ipynb': 1, 'training/config.ipynb': 1, 'training/foreign.ipynb': 1, 'training/train.ipynb': 2,
-    'tutorials/geo_memory.ipynb': 1, 'tutorials/localization.ipynb': 1, 'tutorials/refiner.ipynb': 1,
-    'world/meshes.ipynb': 1,
+    'data/rasters/chips.ipynb': 1,  # 43 settings, a line and a comment each: the table of the settings
+    'evaluation/export.ipynb': 1, 'inference/rasters/changes.ipynb': 3, 'lab/explore.ipynb': 2, 'lab/labels.ipynb': 1,
+    'lab/views.ipynb': 1, 'models/wrapped.ipynb': 1,
 }
 
 

@@ -8,7 +8,8 @@ __all__ = ['SCORES', 'TASK', 'DATA', 'NETWORK', 'OPTIMIZER', 'SCHEDULE', 'AUGMEN
            'flag', 'text', 'number', 'whole', 'numbers', 'size', 'optional', 'one_of', 'score', 'direction', 'Key',
            'System', 'precision', 'flip', 'kept', 'absent', 'watch_one_score', 'nothing', 'unfrozen', 'encoder_start',
            'head_and_layers', 'averaged', 'bounds', 'fit_texture', 'key_table', 'sections', 'is_ours', 'is_foreign',
-           'flat', 'foreign_overrides', 'as_yaml', 'Foreign', 'arguments_of', 'read_value', 'read_foreign']
+           'flat', 'foreign_overrides', 'as_yaml', 'Foreign', 'arguments_of', 'read_value', 'system_of', 'translate',
+           'with_lists', 'read_foreign']
 
 # %% ../../nbs/training/foreign.ipynb #e7680b99
 import inspect
@@ -561,6 +562,63 @@ def read_value(key: Key, value: Any) -> Any:
         raise ConfigError(f'{key.name}: {value!r} is not accepted, expected {error}') from None
 
 # %% ../../nbs/training/foreign.ipynb #fabdb2ab
+def system_of(
+    path: str | None,  # of the recipe's network, a class
+    others: Sequence[tuple[str, Mapping[str, Any]]],  # configurations of another tool, by file
+) -> System | None:
+    'Whose keys are read with a network; an error where a file needs another recipe.'
+    system = next((s for s in SYSTEMS if path and issubclass(find_class(path), tuple(map(find_class, s.networks)))),
+                  None)
+    if system is None:
+        if others:
+            known = ', '.join(f'{s.name}: {", ".join(n.rpartition(".")[2] for n in s.networks)}' for s in SYSTEMS)
+            named = f'not with one of {path.rpartition(".")[2]}' if path else 'but none is given: add --recipe'
+            raise ConfigError(f'{others[0][0]}: sections of another tool ({", ".join(others[0][1])}) are read with a '
+                              f'recipe of its network ({known}), {named}')
+    return system
+
+# %% ../../nbs/training/foreign.ipynb #20aa5d1d
+def translate(
+    system: System,
+    values: Mapping[str, Any],  # by their names
+    path: str,  # of the recipe's network, a class
+) -> tuple[type, dict[str, Any], dict[str, list[str]], dict[str, str]]:  # network, our values, who set them, losses
+    'Each key in our names; a key without a counterpart in this network is lost, with the reason.'
+    keys = {key.name: key for key in system.keys}
+    network = find_class(read_value(keys['model.name'], values['model.name']) if 'model.name' in values else path)
+    has, targets, lost = arguments_of(network), {}, {}
+    set_by = {}  # our key -> theirs
+    for key in system.keys:
+        if key.name not in values:
+            continue
+        value = read_value(key, values[key.name])
+        pairs = value if isinstance(value, dict) else dict.fromkeys(key.to, value)
+        arguments = f'{NETWORK}init_args.'
+        fit = {t: v for t, v in pairs.items() if not t.startswith(arguments) or t.removeprefix(arguments) in has}
+        if pairs and not fit:
+            lost[key.name] = f'{network.__name__} has no {next(iter(pairs)).rpartition(".")[2]}'
+        targets |= fit
+        set_by |= {target: [*set_by.get(target, []), key.name] for target in fit}
+    return network, targets, set_by, lost
+
+# %% ../../nbs/training/foreign.ipynb #7b0d7d50
+def with_lists(
+    system: System,
+    targets: Mapping[str, Any],  # our keys, as `name` or `name[0]`
+    base: Mapping[str, Any],  # the recipe: what no key sets stays
+) -> dict[str, Any]:  # by whole keys
+    'Entries of lists put together.'
+    merged, lists = {}, {}
+    for target, value in targets.items():
+        name, _, index = target.rstrip(']').partition('[')
+        if index:
+            width = sum(t.startswith(f'{name}[') for key in system.keys for t in key.to)
+            lists.setdefault(name, list(_within(base, name) or [0.] * width))[int(index)] = value
+            value = lists[name]
+        merged[name] = value
+    return merged
+
+# %% ../../nbs/training/foreign.ipynb #298ddceb
 def read_foreign(
     configs: Sequence[Mapping[str, Any]],  # ours, the recipe first
     others: Sequence[tuple[str, Mapping[str, Any]]],  # those of another tool, each with the name of its file
@@ -573,14 +631,8 @@ def read_foreign(
     for config in configs:
         base = deep_merge(base, config)
     path = _within(base, f'{NETWORK}class_path')
-    system = next((s for s in SYSTEMS if path and issubclass(find_class(path), tuple(map(find_class, s.networks)))),
-                  None)
+    system = system_of(path, others)
     if system is None:
-        if others:
-            known = ', '.join(f'{s.name}: {", ".join(n.rpartition(".")[2] for n in s.networks)}' for s in SYSTEMS)
-            named = f'not with one of {path.rpartition(".")[2]}' if path else 'but none is given: add --recipe'
-            raise ConfigError(f'{others[0][0]}: sections of another tool ({", ".join(others[0][1])}) are read with a '
-                              f'recipe of its network ({known}), {named}')
         return None
     typed = foreign_overrides(overrides, system)
     if not others and not typed:
@@ -597,30 +649,9 @@ def read_foreign(
             value = {part: as_yaml(value)}
         given |= flat(value, system)
     values = _without_opposites(file, given)
-    keys = {key.name: key for key in system.keys}
-    network = find_class(read_value(keys['model.name'], values['model.name']) if 'model.name' in values else path)
-    has, targets, lost = arguments_of(network), {}, {}
-    set_by = {}  # our key -> theirs
-    for key in system.keys:
-        if key.name not in values:
-            continue
-        value = read_value(key, values[key.name])
-        pairs = value if isinstance(value, dict) else dict.fromkeys(key.to, value)
-        arguments = f'{NETWORK}init_args.'
-        fit = {t: v for t, v in pairs.items() if not t.startswith(arguments) or t.removeprefix(arguments) in has}
-        if pairs and not fit:
-            lost[key.name] = f'{network.__name__} has no {next(iter(pairs)).rpartition(".")[2]}'
-        targets |= fit
-        set_by |= {target: [*set_by.get(target, []), key.name] for target in fit}
+    network, targets, set_by, lost = translate(system, values, path)
     system.check(values, (base.get('run') or {}).get('monitor', ''), network)
-    merged, lists = {}, {}
-    for target, value in targets.items():
-        name, _, index = target.rstrip(']').partition('[')
-        if index:
-            width = sum(t.startswith(f'{name}[') for key in system.keys for t in key.to)
-            lists.setdefault(name, list(_within(base, name) or [0.] * width))[int(index)] = value
-            value = lists[name]
-        merged[name] = value
+    merged = with_lists(system, targets, base)
     root = merged.pop('data', None)
     if root is not None and not {'data', 'root', 'data.init_args.root'} & set(ours):
         ours['data'] = root

@@ -77,6 +77,16 @@ def _crown(x, y, z, radius, height, rng):
     return points, np.concatenate([np.stack([i, j, 0 * i + 6], 1), np.stack([j, i, 0 * i + 7], 1)])
 
 # %% ../../nbs/world/meshes.ipynb #de11be8b-2
+def _houses(world, row, col, side, heights):
+    'Points, faces and texture of each wall and roof of a tile, and the corner of its texture on the page.'
+    here, year = world.buildings, int(world.dates[-1][:4])
+    here = here[(here.built <= year) & (here.razed > year) & (here.x // side == col) & (here.y // side == row)]
+    for i, b in enumerate(here.itertuples()):
+        corner = np.array([i % 8, 7 - i // 8 % 8]) / 8
+        for p, f, uv in _house(b, float(heights(np.array([b.x]), np.array([b.y]))[0])):
+            yield p, f, uv, corner
+
+# %% ../../nbs/world/meshes.ipynb #e0025c88
 def mesh_tile(
     world: World,
     row: int,  # of the tile
@@ -86,7 +96,7 @@ def mesh_tile(
 ) -> Mesh:
     'A tile of the last acquisition as a textured mesh with labels'
     n, step = len(world.terrain), MESH_STEP
-    rng, year = random_stream(world.seed, 'mesh', row, col), int(world.dates[-1][:4])
+    rng = random_stream(world.seed, 'mesh', row, col)
     rough = random_stream(world.seed, 'mesh noise').normal(0, 0.12, (n // step + 1, n // step + 1))
     cover = world.cover[-1]
     kind = np.array([2, 0, 0, 0, 0, 1, 4])  # of the ground below trees, too
@@ -115,12 +125,8 @@ def mesh_tile(
     cover_of_face = cover[np.clip(-middle[:, 1], 0, n - 1).astype(int), np.clip(middle[:, 0], 0, n - 1).astype(int)]
     put(flat, f[cover_of_face != BUILDING], kind[cover_of_face[cover_of_face != BUILDING]])
 
-    here = world.buildings
-    here = here[(here.built <= year) & (here.razed > year) & (here.x // side == col) & (here.y // side == row)]
-    for i, b in enumerate(here.itertuples()):
-        corner = np.array([i % 8, 7 - i // 8 % 8]) / 8
-        for p, f, uv in _house(b, float(heights(np.array([b.x]), np.array([b.y]))[0])):
-            put(p, f, 4, None if uv is None else corner + (0.02 + 0.96 * uv) / 8, 1)
+    for p, f, uv, corner in _houses(world, row, col, side, heights):
+        put(p, f, 4, None if uv is None else corner + (0.02 + 0.96 * uv) / 8, 1)
 
     spots = (np.stack(np.meshgrid(np.arange(4, side, 8), np.arange(4, side, 8)), -1).reshape(-1, 2)
              + rng.uniform(-3, 3, ((side // 8) ** 2, 2)) + np.array([col, row]) * side)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['INDEX', 'FORMAT', 'TABLES', 'TILE', 'BLOCK', 'DENSITY', 'SHARD', 'MapGallery', 'tile_name', 'default_sides',
-           'tile_blocks', 'point_blocks', 'build_gallery', 'check_encoder', 'open_encoder', 'gallery', 'report']
+           'tile_blocks', 'point_blocks', 'describe_tiles', 'build_gallery', 'check_encoder', 'open_encoder', 'gallery',
+           'report']
 
 # %% ../../../nbs/inference/places/map_gallery.ipynb #3749d572
 import json
@@ -239,6 +240,28 @@ def point_blocks(
                 yield found, box
 
 # %% ../../../nbs/inference/places/map_gallery.ipynb #537b5202
+def describe_tiles(
+    mosaic: Mosaic,
+    encoder: Any,  # as of `build_gallery`
+    sides: Sequence[float],  # of the tiles, metres
+) -> dict[str, np.ndarray]:  # features, xy, side and share of the tiles
+    'Features of the squares of a map; `ConfigError` where it shows nothing.'
+    parts = {name: [] for name in ('features', 'xy', 'side', 'share')}
+    spread = 0.
+    for side in sides:
+        for pictures, centres, shares in tile_blocks(mosaic, side):
+            spread = max([spread, *(tile[tile.any(-1)].std(0).max() for tile in pictures if tile.any())])
+            values = encoder.features(pictures, 'gallery').cpu().numpy().astype(np.float16)
+            for name, value in zip(parts, (values, centres, np.full(len(centres), side), shares), strict=True):
+                parts[name].append(value)
+    where = ', '.join(sheet.file.name for sheet in mosaic.sheets[:3])
+    if not parts['xy']:
+        raise ConfigError(f'{where}: no square of {min(sides):g} m has data')
+    if spread < 1:
+        raise ConfigError(f'{where}: shows one colour only; no photo can be found on it')
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+# %% ../../../nbs/inference/places/map_gallery.ipynb #a7276454
 def build_gallery(
     mosaic: Mosaic,
     folder: str | Path,
@@ -255,20 +278,7 @@ def build_gallery(
             raise ConfigError(f'sides: {folder} has tiles of {known.about["sides"]} m, not of {sides}; make another '
                               'gallery')
         old = known.outline
-    parts = {name: [] for name in ('features', 'xy', 'side', 'share')}
-    spread = 0.
-    for side in sides:
-        for pictures, centres, shares in tile_blocks(mosaic, side):
-            spread = max([spread, *(tile[tile.any(-1)].std(0).max() for tile in pictures if tile.any())])
-            values = encoder.features(pictures, 'gallery').cpu().numpy().astype(np.float16)
-            for name, value in zip(parts, (values, centres, np.full(len(centres), side), shares), strict=True):
-                parts[name].append(value)
-    where = ', '.join(sheet.file.name for sheet in mosaic.sheets[:3])
-    if not parts['xy']:
-        raise ConfigError(f'{where}: no square of {min(sides):g} m has data')
-    if spread < 1:
-        raise ConfigError(f'{where}: shows one colour only; no photo can be found on it')
-    tables = _merge(known, {name: np.concatenate(values) for name, values in parts.items()})
+    tables = _merge(known, describe_tiles(mosaic, encoder, sides))
     whitening = Whitening.fit(tables['features'])
     files = {name: size for name, size in (known.about['files'] if known else {}).items() if name.startswith('points')}
     resolution = known.about['resolution'] if known else max(mosaic.resolution, sides[0] / 256)

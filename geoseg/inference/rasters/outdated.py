@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['UPDATED', 'OPTIONS', 'RasterImage', 'RasterMask', 'file_store', 'day_of', 'same_grid', 'read_new', 'choose_maps',
-           'class_list', 'read_scheme', 'find_maps', 'check_numbers', 'update_map', 'predict_new', 'describe_update']
+           'class_list', 'read_scheme', 'find_maps', 'check_numbers', 'check_fit', 'UpdatedFiles', 'check_updated',
+           'update_job', 'finished_update', 'write_updated', 'map_anew', 'update_map', 'predict_new', 'describe_update']
 
 # %% ../../../nbs/inference/rasters/outdated.ipynb #0c83c334
 import json
@@ -12,7 +13,7 @@ import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -244,6 +245,143 @@ def check_numbers(
             raise ConfigError(f'{name} is {value!r}, expected a whole number, {least} or more')
 
 # %% ../../../nbs/inference/rasters/outdated.ipynb #a10f0002-2
+def check_fit(
+    how: Mapping[str, Any],  # settings of `OutdatedMaps`
+    window: int,
+    unknown: str,
+):
+    '`ConfigError` for settings that are none.'
+    if unknown not in ('error', 'ignore'):
+        raise ConfigError(f"unknown is {unknown!r}, expected 'error' or 'ignore'")
+    least = dict.fromkeys(how, 1) | {'margin': 0, 'seed': 0}
+    margin = Folds().margin if how['margin'] is None else how['margin']
+    check_numbers(**{name: (value, least[name]) for name, value in {**how, 'margin': margin}.items()},
+                  window=(window, 8))
+
+
+@dataclass(frozen=True)
+class UpdatedFiles:
+    'Where `update_map` writes.'
+
+    out: Path
+    stem: str  # of the new raster
+    layers: Sequence[str]  # that are written; the classes first
+
+    @property
+    def report(self) -> Path:
+        return self.out / f'{self.stem}.json'
+
+    @property
+    def draft(self) -> Path:
+        return self.out / f'.{self.stem}.draft'
+
+    @property
+    def targets(self) -> dict[str, Path]:  # also of layers that are not written
+        return {name: self.out / f'{self.stem}_{end}' for name, end in UPDATED.items()} | (
+            {'qgis': self.out / PROJECT} if 'qgis' in self.layers else {})
+
+    @property
+    def every(self) -> list[Path]:  # of this job or another: none may be older than the others
+        return [self.report, *style_files(self.targets['classes']), *self.targets.values()]
+
+# %% ../../../nbs/inference/rasters/outdated.ipynb #9b88aee5
+def check_updated(
+    files: UpdatedFiles,
+    maps: Path,  # folder that is read
+    read: Sequence[Path],  # files, too
+    image: Path,  # what the layers are made of
+):
+    '`ConfigError` where an input would be overwritten, or files that are not ours.'
+    outputs = (files.report, *style_files(files.targets['classes']), *(files.targets[name] for name in files.layers))
+    check_outputs(files.out, [maps, *read], [(path, image) for path in outputs],
+                  files.report.is_file() or files.draft.exists())
+
+
+def update_job(
+    read: Sequence[Path],
+    dates: Sequence[str],
+    scheme: LabelScheme,
+    new: Acquisition,
+    area: Any,  # these as of `update_map`
+    legend: Any,
+    label_field: str | None,
+    outside: str,
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:  # as JSON has it
+    'What a result depends on: files by size and time, dates, classes, ground, settings.'
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in read]
+    job = {'files': stats, 'dates': dates, 'classes': scheme.to_dict(),
+           **({'part': [*new.corner, new.height, new.width, new.limit and new.limit.key]} if area else {}),
+           **({'legend': [str(read_legend(legend))]} if legend else {}),
+           **({'drawn': [label_field, outside]} if label_field or outside != 'ignore' else {}), **settings}
+    return json.loads(json.dumps(job))
+
+
+def finished_update(
+    files: UpdatedFiles,
+    job: Mapping[str, Any],
+) -> dict[str, Any] | None:  # its report; None: there is something to do
+    'The report of the same job, where all its files are there.'
+    if files.report.is_file() and all(files.targets[name].is_file() for name in files.layers):
+        summary = json.loads(files.report.read_text())
+        return summary if summary.get('job') == job else None
+    return None
+
+# %% ../../../nbs/inference/rasters/outdated.ipynb #73608808
+def write_updated(
+    draft: Draft,
+    new: Acquisition,
+    scheme: LabelScheme,
+    files: UpdatedFiles,
+    counts: Sequence[int],  # pixels of each class
+) -> dict[str, int]:  # polygons of the layers that have them
+    'Write the layers of a finished draft.'
+    targets, polygons = files.targets, {}
+    if 'probabilities' in files.layers:
+        write_cog(draft.file('probabilities'), 'float32', new, targets['probabilities'], math.nan, scheme.names)
+    write_cog(draft.file('classes'), 'uint8', new, targets['classes'], IGNORE, ['classes'], scheme.colors,
+              {'classes': json.dumps(scheme.names)})
+    for name in ('polygons', 'geojson'):
+        if name in files.layers:
+            polygons[name] = write_polygons(targets['classes'], targets[name], scheme.names)
+    style_classes(targets['classes'], scheme.names, scheme.colors, counts)
+    if 'qgis' in files.layers:
+        made = {name: targets[name] for name in files.layers}
+        write_project(targets['qgis'], map_layers(new.image, made, scheme.names, scheme.colors))
+    return polygons
+
+# %% ../../../nbs/inference/rasters/outdated.ipynb #149fcdb5
+def map_anew(
+    new: Acquisition,
+    old: Sequence[Acquisition],  # with maps
+    scheme: LabelScheme,
+    files: UpdatedFiles,
+    job: Mapping[str, Any],  # what it is known by
+    how: Mapping[str, Any],  # settings of `OutdatedMaps`
+    window: int,
+    bands: Sequence[int] | None = None,  # these as of `update_map`
+    value_range: Sequence[Any] | None = None,
+    unknown: str = 'error',
+) -> dict[str, Any]:  # the report
+    'Learn from the old maps, map the new raster into a draft, and write what was asked for.'
+    blocks, size, begun = Blocks(CACHE << 20), (new.height, new.width), time.perf_counter()
+    images = {day_of(a): RasterImage(a, ValidReader(scheme, bands, value_range, blocks=blocks)) for a in (*old, new)}
+    masks = {day_of(a): RasterMask(a, Reader(scheme, bands, value_range, unknown=unknown, blocks=blocks)) for a in old}
+    model = OutdatedMaps(images, masks, scheme.num_classes, window=window, store=file_store(files.draft), **how)
+    make_folder(files.out)
+    for path in files.every:  # of another job
+        path.unlink(missing_ok=True)
+    draft = Draft(files.draft, job, {'classes': ('uint8', 1, *size)} | (
+        {'probabilities': ('float32', scheme.num_classes, *size)} if 'probabilities' in files.layers else {}))
+    model.fit([*masks])
+    summary = {'job': job} | predict_new(model, draft, day_of(new))
+    summary |= write_updated(draft, new, scheme, files, summary['classes'])
+    summary['classes'] = dict(zip(scheme.names, summary['classes'], strict=False))
+    write_whole(files.report, json.dumps(summary | {'seconds': round(time.perf_counter() - begun, 1)}, indent=1))
+    shutil.rmtree(files.draft, ignore_errors=True)
+    return json.loads(files.report.read_text())
+
+# %% ../../../nbs/inference/rasters/outdated.ipynb #2f09be16
 @releases_locks()
 @text_paths
 @takes_trust
@@ -280,68 +418,26 @@ def update_map(
     write, maps, out = as_list(write), Path(maps).expanduser(), Path(out).expanduser()
     if wrong := [name for name in write if name not in OPTIONS]:
         raise ConfigError(f'write is {wrong[0]!r}{nearest(str(wrong[0]), OPTIONS)}; there are {", ".join(OPTIONS)}')
-    if unknown not in ('error', 'ignore'):
-        raise ConfigError(f"unknown is {unknown!r}, expected 'error' or 'ignore'")
-    check_numbers(block=(block, 1), margin=(Folds().margin if margin is None else margin, 0), repeats=(repeats, 1),
-                  sample=(sample, 1), most=(most, 1), taught=(taught, 1), seed=(seed, 0), window=(window, 8))
+    how = {'block': block, 'margin': margin, 'repeats': repeats, 'sample': sample, 'most': most, 'taught': taught,
+           'seed': seed}
+    check_fit(how, window, unknown)
     new, old = find_maps(data, maps, date, as_list(known), pattern, mask_pattern, bands, value_range, area,
                          allow_outside)
-    blocks, size = Blocks(CACHE << 20), (new.height, new.width)
     refuse_links(out)
-    stem, draft_folder = new.stem, out / f'.{new.stem}.draft'
-    report, targets = out / f'{stem}.json', {name: out / f'{stem}_{end}' for name, end in UPDATED.items()}
-    layers = ['classes', *(name for name in UPDATED if name in write)]
-    targets |= {'qgis': out / PROJECT} if 'qgis' in write else {}
-    layers += [name for name in ('qgis',) if name in write]
-    styles = style_files(targets['classes'])
-    files = [new.image, *(path for a in old for path in (*a.images, a.mask)), *([Path(legend)] if legend else [])]
-    outputs = (report, *styles, *(targets[name] for name in layers))
-    check_outputs(out, [maps, *files], [(path, new.image) for path in outputs],
-                  report.is_file() or draft_folder.exists())
+    files = UpdatedFiles(out, new.stem, ['classes', *(name for name in OPTIONS if name in write)])
+    read = [new.image, *(path for a in old for path in (*a.images, a.mask)), *([Path(legend)] if legend else [])]
+    check_updated(files, maps, read, new.image)
     labels = class_list(maps, labels)
     old = in_our_classes(old, labels, legend, LabelSettings(label_field, outside=outside), unknown)
     scheme = read_scheme(maps, old, labels, unknown)
-    how = {'block': block, 'margin': margin, 'repeats': repeats, 'sample': sample, 'most': most, 'taught': taught,
-           'seed': seed}
-    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    job = json.loads(json.dumps({'files': stats, 'dates': [*map(day_of, (*old, new))], 'classes': scheme.to_dict(),
-                                 **({'part': [*new.corner, *size, new.limit and new.limit.key]} if area else {}),
-                                 **({'legend': [str(read_legend(legend))]} if legend else {}),
-                                 **({'drawn': [label_field, outside]} if label_field or outside != 'ignore' else {}),
-                                 'unknown': unknown, 'bands': bands, 'value_range': value_range, 'layers': layers,
-                                 'settings': how}))
+    job = update_job(read, [*map(day_of, (*old, new))], scheme, new, area, legend, label_field, outside,
+                     {'unknown': unknown, 'bands': bands, 'value_range': value_range, 'layers': files.layers,
+                      'settings': how})
     lock_output(out, force)
-    if report.is_file() and all(targets[name].is_file() for name in layers):
-        summary = json.loads(report.read_text())
-        if summary.get('job') == job:
-            log.info('%s: is finished already, by the same job', targets['classes'])
-            return summary
-    images = {day_of(a): RasterImage(a, ValidReader(scheme, bands, value_range, blocks=blocks)) for a in (*old, new)}
-    masks = {day_of(a): RasterMask(a, Reader(scheme, bands, value_range, unknown=unknown, blocks=blocks)) for a in old}
-    model = OutdatedMaps(images, masks, scheme.num_classes, window=window, store=file_store(draft_folder), **how)
-    make_folder(out)
-    for path in (report, *styles, *targets.values()):  # of another job
-        path.unlink(missing_ok=True)
-    begun = time.perf_counter()
-    draft = Draft(draft_folder, job, {'classes': ('uint8', 1, *size)} | (
-        {'probabilities': ('float32', scheme.num_classes, *size)} if 'probabilities' in write else {}))
-    model.fit([*masks])
-    summary = {'job': job} | predict_new(model, draft, day_of(new))
-    if 'probabilities' in write:
-        write_cog(draft.file('probabilities'), 'float32', new, targets['probabilities'], math.nan, scheme.names)
-    write_cog(draft.file('classes'), 'uint8', new, targets['classes'], IGNORE, ['classes'], scheme.colors,
-              {'classes': json.dumps(scheme.names)})
-    for name in ('polygons', 'geojson'):
-        if name in write:
-            summary[name] = write_polygons(targets['classes'], targets[name], scheme.names)
-    style_classes(targets['classes'], scheme.names, scheme.colors, summary['classes'])
-    if 'qgis' in write:
-        made = {name: targets[name] for name in layers}
-        write_project(targets['qgis'], map_layers(new.image, made, scheme.names, scheme.colors))
-    summary['classes'] = dict(zip(scheme.names, summary['classes'], strict=False))
-    write_whole(report, json.dumps(summary | {'seconds': round(time.perf_counter() - begun, 1)}, indent=1))
-    shutil.rmtree(draft_folder, ignore_errors=True)
-    return json.loads(report.read_text())
+    if (summary := finished_update(files, job)) is not None:
+        log.info('%s: is finished already, by the same job', files.targets['classes'])
+        return summary
+    return map_anew(new, old, scheme, files, job, how, window, bands, value_range, unknown)
 
 # %% ../../../nbs/inference/rasters/outdated.ipynb #a10f0002-3
 def predict_new(
