@@ -84,224 +84,262 @@ class Explorer(anywidget.AnyWidget):
             self.add_class(drawn.name)
         self.on_msg(self._heard)
 
-    def _heard(self, _, content: Mapping[str, Any], buffers: Sequence[bytes]):
-        'What the page asks for; a mistake is said in the widget.'
-        content = dict(content)
-        ask = content.pop('ask', '')
-        asks = {'ready': self.show, 'step': self.step, 'date': self.to_date, 'order': self.sort,
-                'click': self.click, 'draw': self.draw, 'accept': self.accept, 'move': self.move,
-                'rename': self.rename, 'remove': self.remove, 'undo': self.undo, 'class': self.new_class,
-                'whole': self.show_whole, 'window': self.show_window, 'chip': self.to_chip}
-        try:
-            if ask not in asks:
-                raise ConfigError(f'{ask!r}: the page asks what this kernel does not know; load the page again')
-            asks[ask](**content)
-        except (ConfigError, ValueError, OSError) as error:
-            self.answer = str(error)
-        except Exception as error:  # an error in a message of a widget is seen nowhere
-            self.answer = f'{type(error).__name__}: {error}'
-            log.exception('explore: %s', ask)
+# %% ../../nbs/lab/explore.ipynb #f8c73b31
+@patch
+def _heard(self: Explorer, _, content: Mapping[str, Any], buffers: Sequence[bytes]):
+    'What the page asks for; a mistake is said in the widget.'
+    content = dict(content)
+    ask = content.pop('ask', '')
+    asks = {'ready': self.show, 'step': self.step, 'date': self.to_date, 'order': self.sort,
+            'click': self.click, 'draw': self.draw, 'accept': self.accept, 'move': self.move,
+            'rename': self.rename, 'remove': self.remove, 'undo': self.undo, 'class': self.new_class,
+            'whole': self.show_whole, 'window': self.show_window, 'chip': self.to_chip}
+    try:
+        if ask not in asks:
+            raise ConfigError(f'{ask!r}: the page asks what this kernel does not know; load the page again')
+        asks[ask](**content)
+    except (ConfigError, ValueError, OSError) as error:
+        self.answer = str(error)
+    except Exception as error:  # an error in a message of a widget is seen nowhere
+        self.answer = f'{type(error).__name__}: {error}'
+        log.exception('explore: %s', ask)
 
-    # what is shown
+# %% ../../nbs/lab/explore.ipynb #1b0c2762
+@patch(as_prop=True)
+def number(self: Explorer) -> int:  # of the sample, in `view.samples`
+    return self.order[self.position]
 
-    @property
-    def number(self) -> int:  # of the sample, in `view.samples`
-        return self.order[self.position]
 
-    @property
-    def size(self) -> tuple[int, int]:  # height, width of what is shown, pixels
-        return self.layers.image.shape[:2] if self.whole is None else (self.whole.a.height, self.whole.a.width)
+@patch(as_prop=True)
+def size(self: Explorer) -> tuple[int, int]:  # height, width of what is shown, pixels
+    return self.layers.image.shape[:2] if self.whole is None else (self.whole.a.height, self.whole.a.width)
 
-    def show(self):
-        'Send the sample to the page.'
-        self.whole = None
-        self.layers = layers = self.view.layers(self.number)
-        dates = self.view.dates(self.number)
-        ids, grey = list(layers.ids), list(layers.grey)
-        at = [number for _, number in dates].index(self.number) if dates else 0
-        arrays = [layers.image, *layers.ids.values(), *layers.grey.values()]
-        if layers.triangles is not None:
-            low, high = layers.triangles.min((0, 1)), layers.triangles.max((0, 1))
-            arrays.append(((layers.triangles - (low + high) / 2) / (high - low).max() * 1.6).astype('<f4'))
-        marks = []
-        if self.suspects:
-            box, self.answer = self.suspects[self.position]
-            marks = [box]
-        self.send({'kind': 'sample', 'marks': marks, 'mesh': layers.triangles is not None, 'name': layers.name,
-                   'height': layers.image.shape[0], 'width': layers.image.shape[1], 'layers': ['image', *ids, *grey],
-                   'ids': ids, 'grey': grey,
-                   'dates': [date for date, _ in dates], 'date': at, 'position': self.position,
-                   'count': len(self.order), 'classes': self.classes, 'shapes': self._shapes()},
-                  [np.ascontiguousarray(array).tobytes() for array in arrays])
 
-    def step(self, by: int = 1):
-        'Go to another sample.'
-        self.position = (self.position + by) % len(self.order)
-        self.show()
+@patch
+def show(self: Explorer):
+    'Send the sample to the page.'
+    self.whole = None
+    self.layers = layers = self.view.layers(self.number)
+    dates = self.view.dates(self.number)
+    ids, grey = list(layers.ids), list(layers.grey)
+    at = [number for _, number in dates].index(self.number) if dates else 0
+    arrays = [layers.image, *layers.ids.values(), *layers.grey.values()]
+    if layers.triangles is not None:
+        low, high = layers.triangles.min((0, 1)), layers.triangles.max((0, 1))
+        arrays.append(((layers.triangles - (low + high) / 2) / (high - low).max() * 1.6).astype('<f4'))
+    marks = []
+    if self.suspects:
+        box, self.answer = self.suspects[self.position]
+        marks = [box]
+    self.send({'kind': 'sample', 'marks': marks, 'mesh': layers.triangles is not None, 'name': layers.name,
+               'height': layers.image.shape[0], 'width': layers.image.shape[1], 'layers': ['image', *ids, *grey],
+               'ids': ids, 'grey': grey,
+               'dates': [date for date, _ in dates], 'date': at, 'position': self.position,
+               'count': len(self.order), 'classes': self.classes, 'shapes': self._shapes()},
+              [np.ascontiguousarray(array).tobytes() for array in arrays])
 
-    def to_date(self, at: int):
-        'The same ground at another time.'
-        if self.whole is not None:
-            self.show_whole(at)
-            return
-        number = self.view.dates(self.number)[at][1]
-        if self.suspects:
-            self.suspects[self.position] = [], f'{self.suspects[self.position][1]}; at another time'
-        elif number in self.order:
-            self.position = self.order.index(number)
-        self.order[self.position] = number
-        self.show()
 
-    def sort(self, by: str = 'sample'):
-        'Worst samples first, of the first `most`; places that are uncertain and far from each other.'
-        if by not in ORDERS:
-            raise ConfigError(f'order is {by!r}; there are {", ".join(ORDERS)}')
-        self.suspects = []
-        if by == 'suspicious':
-            return self._suspicious()
-        count = len(self.view.samples)
-        numbers = np.unique(np.linspace(0, count - 1, min(self.most, count)).astype(int)).tolist()
-        if by == 'sample':
-            self.order = list(range(count))
+@patch
+def step(self: Explorer, by: int = 1):
+    'Go to another sample.'
+    self.position = (self.position + by) % len(self.order)
+    self.show()
+
+
+@patch
+def to_date(self: Explorer, at: int):
+    'The same ground at another time.'
+    if self.whole is not None:
+        self.show_whole(at)
+        return
+    number = self.view.dates(self.number)[at][1]
+    if self.suspects:
+        self.suspects[self.position] = [], f'{self.suspects[self.position][1]}; at another time'
+    elif number in self.order:
+        self.position = self.order.index(number)
+    self.order[self.position] = number
+    self.show()
+
+# %% ../../nbs/lab/explore.ipynb #794ee81d
+@patch
+def sort(self: Explorer, by: str = 'sample'):
+    'Worst samples first, of the first `most`; places that are uncertain and far from each other.'
+    if by not in ORDERS:
+        raise ConfigError(f'order is {by!r}; there are {", ".join(ORDERS)}')
+    self.suspects = []
+    if by == 'suspicious':
+        return self._suspicious()
+    count = len(self.view.samples)
+    numbers = np.unique(np.linspace(0, count - 1, min(self.most, count)).astype(int)).tolist()
+    if by == 'sample':
+        self.order = list(range(count))
+    else:
+        for i, number in enumerate(numbers):
+            if number not in self.scores:
+                self.answer = f'looking at sample {i + 1} of {len(numbers)}'
+                self.scores[number] = self.view.score(number)
+        if not self.scores[numbers[0]]:
+            raise ConfigError(f'order: {by} needs a network; explore(RUN)')
+        if by == 'uncertain and spread':
+            self.order = self._spread(numbers)
         else:
-            for i, number in enumerate(numbers):
-                if number not in self.scores:
-                    self.answer = f'looking at sample {i + 1} of {len(numbers)}'
-                    self.scores[number] = self.view.score(number)
-            if not self.scores[numbers[0]]:
-                raise ConfigError(f'order: {by} needs a network; explore(RUN)')
-            if by == 'uncertain and spread':
-                self.order = self._spread(numbers)
-            else:
-                self.order = sorted(numbers, key=lambda number: -self.scores[number][by])
-            self.answer = f'{len(self.order)} of {count} samples, the worst first'
-        self.position = 0
-        self.show()
+            self.order = sorted(numbers, key=lambda number: -self.scores[number][by])
+        self.answer = f'{len(self.order)} of {count} samples, the worst first'
+    self.position = 0
+    self.show()
 
-    def _spread(self, numbers: Sequence[int]) -> list[int]:
-        samples = [self.view.layers(number) for number in numbers]
-        if any(layers.affine is None for layers in samples):
-            raise ConfigError('order: these samples have no place to be spread over')
-        middle = np.array([a.affine @ (a.image.shape[1] / 2, a.image.shape[0] / 2, 1) for a in samples])
-        unsure = np.array([self.scores[number]['uncertainty'] for number in numbers])
-        return [numbers[i] for i in spread_places(unsure, middle, len(numbers))]
 
-    def click(self, row: int, col: int) -> dict[str, Any]:
-        'What is known of a pixel, and said in the widget.'
-        height, width = self.size
-        if not (0 <= row < height and 0 <= col < width):
-            raise ConfigError(f'row {row}, column {col}: outside of {height} x {width} pixels')
-        found = self.view.at(self.layers, row, col) if self.whole is None else self._at_whole(row, col)
-        lines = []
-        for key, value in found.items():
-            if isinstance(value, dict):
-                lines += [key, *(f'  {name:14} {number}' for name, number in value.items())]
-            elif isinstance(value, list):
-                lines += [f'{key}: {len(value)}', *(f'  {json.dumps(entry)[1:-1]}' for entry in value)]
-            else:
-                lines.append(f'{key}: {value}')
-        self.answer = '\n'.join(lines)
-        crops = self.view.crops(self.layers, row, col) if self.whole is None else []
-        self.send({'kind': 'crops', 'crops': [[words, *picture.shape[:2]] for words, picture in crops]},
-                  [picture.tobytes() for _, picture in crops])
-        return found
+@patch
+def _spread(self: Explorer, numbers: Sequence[int]) -> list[int]:
+    samples = [self.view.layers(number) for number in numbers]
+    if any(layers.affine is None for layers in samples):
+        raise ConfigError('order: these samples have no place to be spread over')
+    middle = np.array([a.affine @ (a.image.shape[1] / 2, a.image.shape[0] / 2, 1) for a in samples])
+    unsure = np.array([self.scores[number]['uncertainty'] for number in numbers])
+    return [numbers[i] for i in spread_places(unsure, middle, len(numbers))]
 
-    # what is drawn
+# %% ../../nbs/lab/explore.ipynb #903fa697
+@patch
+def click(self: Explorer, row: int, col: int) -> dict[str, Any]:
+    'What is known of a pixel, and said in the widget.'
+    height, width = self.size
+    if not (0 <= row < height and 0 <= col < width):
+        raise ConfigError(f'row {row}, column {col}: outside of {height} x {width} pixels')
+    found = self.view.at(self.layers, row, col) if self.whole is None else self._at_whole(row, col)
+    lines = []
+    for key, value in found.items():
+        if isinstance(value, dict):
+            lines += [key, *(f'  {name:14} {number}' for name, number in value.items())]
+        elif isinstance(value, list):
+            lines += [f'{key}: {len(value)}', *(f'  {json.dumps(entry)[1:-1]}' for entry in value)]
+        else:
+            lines.append(f'{key}: {value}')
+    self.answer = '\n'.join(lines)
+    crops = self.view.crops(self.layers, row, col) if self.whole is None else []
+    self.send({'kind': 'crops', 'crops': [[words, *picture.shape[:2]] for words, picture in crops]},
+              [picture.tobytes() for _, picture in crops])
+    return found
 
-    def add_class(self, name: str):
-        'A class for drawing; the list of the data is as it was.'
-        if name not in [known for known, _ in self.classes]:
-            color = MORE_COLORS[len(self.classes) % len(MORE_COLORS)]
-            self.classes.append((name, list(color)))
+# %% ../../nbs/lab/explore.ipynb #ef804b10
+@patch
+def add_class(self: Explorer, name: str):
+    'A class for drawing; the list of the data is as it was.'
+    if name not in [known for known, _ in self.classes]:
+        color = MORE_COLORS[len(self.classes) % len(MORE_COLORS)]
+        self.classes.append((name, list(color)))
 
-    def new_class(self, name: str):
-        'A class that the list does not have.'
-        if not re.fullmatch(r'[^\x00-\x1f,]{1,60}', name):
-            raise ConfigError(f'class {name!r}: a name has 1 to 60 characters, no comma')
-        self.add_class(name)
-        self._changed()
 
-    def _place(self) -> tuple[np.ndarray, np.ndarray]:  # [2, 2], [2]: pixels to the CRS
-        if self.labels is None:
-            raise ConfigError('nothing can be drawn: explore(…, labels=FILE.gpkg) says where labels are kept')
-        if self.layers is None or self.layers.affine is None:
-            raise ConfigError('this sample has no place on the ground: labels are drawn on rasters')
-        return self.layers.affine[:, :2], self.layers.affine[:, 2] + self.view.data.frame.origin
+@patch
+def new_class(self: Explorer, name: str):
+    'A class that the list does not have.'
+    if not re.fullmatch(r'[^\x00-\x1f,]{1,60}', name):
+        raise ConfigError(f'class {name!r}: a name has 1 to 60 characters, no comma')
+    self.add_class(name)
+    self._changed()
 
-    def _shapes(self) -> list[dict[str, Any]]:
-        'Polygons near the sample, in its pixels.'
-        if self.labels is None or self.layers.affine is None:
-            return []
-        matrix, shift = self._place()
-        height, width = self.size
-        inside, colors, found = shapely.box(0, 0, width, height), dict(map(tuple, self.classes)), []
-        for drawn in self.labels.shapes:
-            points, *holes = (np.linalg.solve(matrix, (shapely.get_coordinates(ring)[:-1] - shift).T).T.tolist()
-                              for ring in (drawn.polygon.exterior, *drawn.polygon.interiors))
-            if shapely.Polygon(points).intersects(inside):
-                found.append({'number': drawn.number, 'points': points, 'holes': holes, 'name': drawn.name,
-                              'color': list(colors.get(drawn.name, (255, 255, 255)))})
-        return found
 
-    def _changed(self):
-        self.send({'kind': 'shapes', 'shapes': self._shapes(), 'classes': self.classes})
+@patch
+def _place(self: Explorer) -> tuple[np.ndarray, np.ndarray]:  # [2, 2], [2]: pixels to the CRS
+    if self.labels is None:
+        raise ConfigError('nothing can be drawn: explore(…, labels=FILE.gpkg) says where labels are kept')
+    if self.layers is None or self.layers.affine is None:
+        raise ConfigError('this sample has no place on the ground: labels are drawn on rasters')
+    return self.layers.affine[:, :2], self.layers.affine[:, 2] + self.view.data.frame.origin
 
-    def _check_class(self, name: str):
-        known = [known for known, _ in self.classes]
-        if name not in known:
-            raise ConfigError(f'class {name!r}{nearest(name, known)}; there are {", ".join(known)}; new_class adds one')
 
-    def draw(self, points: Sequence[Sequence[float]], name: str, holes: Sequence[Sequence[Sequence[float]]] = ()):
-        'A polygon in pixels of the sample becomes a label.'
-        matrix, shift = self._place()
-        self._check_class(name)
-        date = str(getattr(self, 'date', '') or self._date())
-        ground = [np.asarray(ring, float).reshape(-1, 2) @ matrix.T + shift for ring in (points, *holes)]
-        drawn = self.labels.add(ground[0], name, date, ground[1:])
-        self.answer = f'{drawn.name}, {drawn.polygon.area:.0f} m², in {self.labels.path}'
-        self._changed()
+@patch
+def _shapes(self: Explorer) -> list[dict[str, Any]]:
+    'Polygons near the sample, in its pixels.'
+    if self.labels is None or self.layers.affine is None:
+        return []
+    matrix, shift = self._place()
+    height, width = self.size
+    inside, colors, found = shapely.box(0, 0, width, height), dict(map(tuple, self.classes)), []
+    for drawn in self.labels.shapes:
+        points, *holes = (np.linalg.solve(matrix, (shapely.get_coordinates(ring)[:-1] - shift).T).T.tolist()
+                          for ring in (drawn.polygon.exterior, *drawn.polygon.interiors))
+        if shapely.Polygon(points).intersects(inside):
+            found.append({'number': drawn.number, 'points': points, 'holes': holes, 'name': drawn.name,
+                          'color': list(colors.get(drawn.name, (255, 255, 255)))})
+    return found
 
-    def _date(self) -> str:
-        dates = self.view.dates(self.number)
-        return next((date for date, number in dates if number == self.number), '')
 
-    def accept(self, row: int, col: int):
-        'The predicted piece under a pixel becomes a label.'
-        if 'prediction' not in self.layers.ids:
-            raise ConfigError('accept: there is no prediction' + ('; explore(RUN)' if self.whole is None else
-                              ' of the whole raster: go to the chip of the last click'))
-        ids = self.layers.ids['prediction']
-        numbers, _ = ndimage.label(ids == ids[row, col])
-        own = (numbers == numbers[row, col]).astype(np.uint8)
-        piece = max((shape(s) for s, v in shapes(own, own > 0, transform=Affine.identity()) if v), key=lambda s: s.area)
-        piece = piece.simplify(0.7)  # its holes are of other classes
-        rings = [shapely.get_coordinates(ring)[:-1] for ring in (piece.exterior, *piece.interiors)]
-        self.draw(rings[0], self.classes[int(ids[row, col])][0], rings[1:])
+@patch
+def _changed(self: Explorer):
+    self.send({'kind': 'shapes', 'shapes': self._shapes(), 'classes': self.classes})
 
-    def move(self, number: int, points: Sequence[Sequence[float]]):
-        'Other points for a polygon.'
-        matrix, shift = self._place()
-        self.labels.move(number, np.asarray(points, float) @ matrix.T + shift)
-        self._changed()
 
-    def rename(self, number: int, name: str):
-        'Another class for a polygon.'
-        self._place()
-        self._check_class(name)
-        self.labels.rename(number, name)
-        self._changed()
+@patch
+def _check_class(self: Explorer, name: str):
+    known = [known for known, _ in self.classes]
+    if name not in known:
+        raise ConfigError(f'class {name!r}{nearest(name, known)}; there are {", ".join(known)}; new_class adds one')
 
-    def remove(self, number: int):
-        'Take a polygon away.'
-        self._place()
-        self.labels.remove(number)
-        self._changed()
+# %% ../../nbs/lab/explore.ipynb #c41d173a
+@patch
+def draw(self: Explorer, points: Sequence[Sequence[float]], name: str, holes: Sequence[Sequence[Sequence[float]]] = ()):
+    'A polygon in pixels of the sample becomes a label.'
+    matrix, shift = self._place()
+    self._check_class(name)
+    date = str(getattr(self, 'date', '') or self._date())
+    ground = [np.asarray(ring, float).reshape(-1, 2) @ matrix.T + shift for ring in (points, *holes)]
+    drawn = self.labels.add(ground[0], name, date, ground[1:])
+    self.answer = f'{drawn.name}, {drawn.polygon.area:.0f} m², in {self.labels.path}'
+    self._changed()
 
-    def undo(self):
-        'Take back the last change.'
-        self._place()
-        self.answer = 'taken back' if self.labels.undo() else 'nothing to take back'
-        self._changed()
+
+@patch
+def _date(self: Explorer) -> str:
+    dates = self.view.dates(self.number)
+    return next((date for date, number in dates if number == self.number), '')
+
+
+@patch
+def accept(self: Explorer, row: int, col: int):
+    'The predicted piece under a pixel becomes a label.'
+    if 'prediction' not in self.layers.ids:
+        raise ConfigError('accept: there is no prediction' + ('; explore(RUN)' if self.whole is None else
+                          ' of the whole raster: go to the chip of the last click'))
+    ids = self.layers.ids['prediction']
+    numbers, _ = ndimage.label(ids == ids[row, col])
+    own = (numbers == numbers[row, col]).astype(np.uint8)
+    piece = max((shape(s) for s, v in shapes(own, own > 0, transform=Affine.identity()) if v), key=lambda s: s.area)
+    piece = piece.simplify(0.7)  # its holes are of other classes
+    rings = [shapely.get_coordinates(ring)[:-1] for ring in (piece.exterior, *piece.interiors)]
+    self.draw(rings[0], self.classes[int(ids[row, col])][0], rings[1:])
+
+# %% ../../nbs/lab/explore.ipynb #4b11aebb
+@patch
+def move(self: Explorer, number: int, points: Sequence[Sequence[float]]):
+    'Other points for a polygon.'
+    matrix, shift = self._place()
+    self.labels.move(number, np.asarray(points, float) @ matrix.T + shift)
+    self._changed()
+
+
+@patch
+def rename(self: Explorer, number: int, name: str):
+    'Another class for a polygon.'
+    self._place()
+    self._check_class(name)
+    self.labels.rename(number, name)
+    self._changed()
+
+
+@patch
+def remove(self: Explorer, number: int):
+    'Take a polygon away.'
+    self._place()
+    self.labels.remove(number)
+    self._changed()
+
+
+@patch
+def undo(self: Explorer):
+    'Take back the last change.'
+    self._place()
+    self.answer = 'taken back' if self.labels.undo() else 'nothing to take back'
+    self._changed()
 
 # %% ../../nbs/lab/explore.ipynb #24010091
 @patch
@@ -338,7 +376,7 @@ def show_window(self: Explorer, row: float, col: float, height: float, width: fl
     if self.whole is not None:
         self._send_window('window', (row, col, height, width), {})
 
-
+# %% ../../nbs/lab/explore.ipynb #8228efbe
 @patch
 def _send_window(self: Explorer, kind: str, box: Sequence[float], more: Mapping[str, Any]):
     if not np.isfinite(box).all() or min(box[2:]) <= 0:
@@ -352,7 +390,7 @@ def _send_window(self: Explorer, kind: str, box: Sequence[float], more: Mapping[
                'classes': self.classes, 'shapes': self._shapes(), **more},
               [array.tobytes() for array in (picture, *ids.values())])
 
-
+# %% ../../nbs/lab/explore.ipynb #2f1a6aa0
 @patch
 def _at_whole(self: Explorer, row: int, col: int) -> dict[str, Any]:
     'What the chip of a pixel knows of it; its place, where no split has a chip there.'

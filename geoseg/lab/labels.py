@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyogrio
 import shapely
+from fastcore.basics import patch
 from geopandas import GeoDataFrame
 
 from ..core.errors import ConfigError
@@ -58,106 +59,124 @@ class DrawnLabels:
         if self.path.exists():
             self._read()
 
-    def _read(self):
-        try:
-            table = pyogrio.read_dataframe(self.path)
-        except Exception as error:  # the library has many ways to say that a file is damaged
-            raise ConfigError(f'labels: {self.path}: not a readable GeoPackage ({error})') from error
-        if lost := [name for name in COLUMNS if name not in table]:
-            raise ConfigError(f'labels: {self.path}: not drawn here, it has no column {lost[0]!r}; choose another file')
-        if table.crs is None:
-            raise ConfigError(f'labels: {self.path}: no coordinate system; choose another file')
-        if crs_name(table.crs) != self.crs:
-            table = table.to_crs(self.crs)
-        kinds = [None if shape is None else shape.geom_type for shape in table.geometry]
-        if wrong := [i for i, kind in enumerate(kinds) if kind not in ('Polygon', 'MultiPolygon')]:
-            raise ConfigError(f'labels: {self.path}: row {wrong[0]} is {kinds[wrong[0]] or "without a shape"}, '
-                              'expected a polygon: delete the row, or choose another file')
-        self.shapes = tuple(Drawn(i, row.geometry, *('' if pd.isna(row[name]) else str(row[name]) for name in COLUMNS))
-                            for i, (_, row) in enumerate(table.explode(ignore_index=True).iterrows()))
-        self.stamp = stamp(self.path)
+# %% ../../nbs/lab/labels.ipynb #a1a4e577
+@patch
+def _read(self: DrawnLabels):
+    try:
+        table = pyogrio.read_dataframe(self.path)
+    except Exception as error:  # the library has many ways to say that a file is damaged
+        raise ConfigError(f'labels: {self.path}: not a readable GeoPackage ({error})') from error
+    if lost := [name for name in COLUMNS if name not in table]:
+        raise ConfigError(f'labels: {self.path}: not drawn here, it has no column {lost[0]!r}; choose another file')
+    if table.crs is None:
+        raise ConfigError(f'labels: {self.path}: no coordinate system; choose another file')
+    if crs_name(table.crs) != self.crs:
+        table = table.to_crs(self.crs)
+    kinds = [None if shape is None else shape.geom_type for shape in table.geometry]
+    if wrong := [i for i, kind in enumerate(kinds) if kind not in ('Polygon', 'MultiPolygon')]:
+        raise ConfigError(f'labels: {self.path}: row {wrong[0]} is {kinds[wrong[0]] or "without a shape"}, '
+                          'expected a polygon: delete the row, or choose another file')
+    self.shapes = tuple(Drawn(i, row.geometry, *('' if pd.isna(row[name]) else str(row[name]) for name in COLUMNS))
+                        for i, (_, row) in enumerate(table.explode(ignore_index=True).iterrows()))
+    self.stamp = stamp(self.path)
 
-    def _change(self, shapes: Sequence[Drawn]):
-        before, self.shapes = self.shapes, tuple(shapes)
-        try:
-            self._write()
-        except BaseException:
-            self.shapes = before
-            raise
-        self.before = [*self.before, before][-UNDO:]
 
-    def _write(self):
-        if self.path.exists() and stamp(self.path) != self.stamp:
-            raise ConfigError(f'{self.path}: another window or program has changed it since it was read; run '
-                              'geoseg.explore again. This change is not kept')
-        rows = {'class': 'name', 'date': 'date', 'when': 'when', 'annotator': 'annotator'}
-        table = GeoDataFrame({column: np.array([getattr(s, name) for s in self.shapes], object)
-                              for column, name in rows.items()},
-                             geometry=[s.polygon for s in self.shapes], crs=self.crs)
-        write_layer(self.path, [table] if len(table) else [], table, 'labels')
-        self.stamp = stamp(self.path)
+@patch
+def _change(self: DrawnLabels, shapes: Sequence[Drawn]):
+    before, self.shapes = self.shapes, tuple(shapes)
+    try:
+        self._write()
+    except BaseException:
+        self.shapes = before
+        raise
+    self.before = [*self.before, before][-UNDO:]
 
-    def add(
-        self,
-        points: Sequence[Sequence[float]],  # x, y in the CRS
-        name: str,  # of the class
-        date: str = '',
-        holes: Sequence[Sequence[Sequence[float]]] = (),  # rings within, x, y
-    ) -> Drawn:
-        'Add a polygon; `ConfigError` where its points make none.'
-        number = max((s.number for s in self.shapes), default=-1) + 1
-        when = datetime.now(UTC).isoformat(timespec='seconds')
-        drawn = Drawn(number, polygon_of(points, holes), name, date, when, self.annotator)
-        self._change([*self.shapes, drawn])
-        return drawn
 
-    def get(self, number: int) -> Drawn:
-        'A polygon; `ConfigError` where there is none.'
-        for drawn in self.shapes:
-            if drawn.number == number:
-                return drawn
-        raise ConfigError(f'polygon {number}: there is none')
+@patch
+def _write(self: DrawnLabels):
+    if self.path.exists() and stamp(self.path) != self.stamp:
+        raise ConfigError(f'{self.path}: another window or program has changed it since it was read; run '
+                          'geoseg.explore again. This change is not kept')
+    rows = {'class': 'name', 'date': 'date', 'when': 'when', 'annotator': 'annotator'}
+    table = GeoDataFrame({column: np.array([getattr(s, name) for s in self.shapes], object)
+                          for column, name in rows.items()},
+                         geometry=[s.polygon for s in self.shapes], crs=self.crs)
+    write_layer(self.path, [table] if len(table) else [], table, 'labels')
+    self.stamp = stamp(self.path)
 
-    def move(
-        self,
-        number: int,
-        points: Sequence[Sequence[float]],
-    ):
-        'Give a polygon other points; its holes stay.'
-        old = self.get(number)
-        holes = [ring.coords for ring in old.polygon.interiors]
-        changed = replace(old, polygon=polygon_of(points, holes))
-        self._change([changed if s.number == number else s for s in self.shapes])
+# %% ../../nbs/lab/labels.ipynb #e1abec7c
+@patch
+def add(
+    self: DrawnLabels,
+    points: Sequence[Sequence[float]],  # x, y in the CRS
+    name: str,  # of the class
+    date: str = '',
+    holes: Sequence[Sequence[Sequence[float]]] = (),  # rings within, x, y
+) -> Drawn:
+    'Add a polygon; `ConfigError` where its points make none.'
+    number = max((s.number for s in self.shapes), default=-1) + 1
+    when = datetime.now(UTC).isoformat(timespec='seconds')
+    drawn = Drawn(number, polygon_of(points, holes), name, date, when, self.annotator)
+    self._change([*self.shapes, drawn])
+    return drawn
 
-    def rename(
-        self,
-        number: int,
-        name: str,
-    ):
-        'Give a polygon another class.'
-        changed = replace(self.get(number), name=name)
-        self._change([changed if s.number == number else s for s in self.shapes])
 
-    def remove(
-        self,
-        number: int,
-    ):
-        'Take a polygon away.'
-        self.get(number)
-        self._change([s for s in self.shapes if s.number != number])
+@patch
+def get(self: DrawnLabels, number: int) -> Drawn:
+    'A polygon; `ConfigError` where there is none.'
+    for drawn in self.shapes:
+        if drawn.number == number:
+            return drawn
+    raise ConfigError(f'polygon {number}: there is none')
 
-    def undo(self) -> bool:  # whether there was anything
-        'Take back the last change; that is on disk at once, too.'
-        if not self.before:
-            return False
-        now, self.shapes = self.shapes, self.before[-1]
-        try:
-            self._write()
-        except BaseException:
-            self.shapes = now
-            raise
-        self.before.pop()
-        return True
+
+@patch
+def move(
+    self: DrawnLabels,
+    number: int,
+    points: Sequence[Sequence[float]],
+):
+    'Give a polygon other points; its holes stay.'
+    old = self.get(number)
+    holes = [ring.coords for ring in old.polygon.interiors]
+    changed = replace(old, polygon=polygon_of(points, holes))
+    self._change([changed if s.number == number else s for s in self.shapes])
+
+# %% ../../nbs/lab/labels.ipynb #f7c64813
+@patch
+def rename(
+    self: DrawnLabels,
+    number: int,
+    name: str,
+):
+    'Give a polygon another class.'
+    changed = replace(self.get(number), name=name)
+    self._change([changed if s.number == number else s for s in self.shapes])
+
+
+@patch
+def remove(
+    self: DrawnLabels,
+    number: int,
+):
+    'Take a polygon away.'
+    self.get(number)
+    self._change([s for s in self.shapes if s.number != number])
+
+# %% ../../nbs/lab/labels.ipynb #aad8863b
+@patch
+def undo(self: DrawnLabels) -> bool:  # whether there was anything
+    'Take back the last change; that is on disk at once, too.'
+    if not self.before:
+        return False
+    now, self.shapes = self.shapes, self.before[-1]
+    try:
+        self._write()
+    except BaseException:
+        self.shapes = now
+        raise
+    self.before.pop()
+    return True
 
 # %% ../../nbs/lab/labels.ipynb #a55f091f-3
 def polygon_of(

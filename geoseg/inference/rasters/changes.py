@@ -187,7 +187,7 @@ def pixel_sums(
         total = np.stack(layers, -1) + (0 if total is None else total)
     return total
 
-
+# %% ../../../nbs/inference/rasters/changes.ipynb #5b7b271f
 def change_polygons(
     draft: Draft,  # with `code`, `changes`, `shown`, `stays` and `moves`
     a: Acquisition,  # the new raster
@@ -643,7 +643,7 @@ def summarise(
                          'changed': round(float(hectares[moved].sum()), 4)},
             'largest': [{'from': a, 'to': b, 'hectares': round(value, 4)} for value, a, b in largest[:10]]}
 
-
+# %% ../../../nbs/inference/rasters/changes.ipynb #9ea13994
 def describe_changes(
     summary: Mapping[str, Any],  # of `changes`
 ) -> str:
