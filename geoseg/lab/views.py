@@ -22,7 +22,6 @@ from matplotlib.figure import Figure
 from ..core.errors import ConfigError
 from ..core.plugins import Registry, register
 from ..data.rasters.files import Acquisition
-from ..data.splits import SPLITS
 from ..geo.memory import Recall
 from ..metrics.retrieval import Retrieval
 from .whole import WholeRaster
@@ -126,7 +125,7 @@ class SegmentationView(View):
     'Image, mask, prediction, uncertainty, what the memory alone says, and what differs from the mask.'
 
     kind = 'segmentation'
-    splits = ('val', 'test', 'train')
+    splits = ('val', 'test', 'train', 'predict')
 
     def size(self, split: str) -> int:
         return len(self.data.once(split)) if split in self.data.datasets else 0
@@ -180,7 +179,7 @@ class SegmentationView(View):
             return []
         area, *here = grid[index][:3]
         found, numbers = [], {at: n for n, at in enumerate(self.samples)}
-        for other in SPLITS:
+        for other in self.splits:
             for i, (there, *at, _, _) in enumerate(self.dataset(other).grid if self.size(other) else ()):
                 if at == here and there.acquisition.transform == area.acquisition.transform:
                     found.append((there.acquisition.date, numbers[other, i]))
@@ -198,15 +197,28 @@ class SegmentationView(View):
         col: int,
     ) -> tuple[int, int, int] | None:  # number of a sample, row and column of its first pixel; None: no sample
         'The sample that has the labels of a pixel of a raster.'
-        best = None
-        for number, (split, index) in enumerate(self.samples):
-            area, top, left, rows, cols = self.dataset(split).grid[index]
-            down, right, side = row - top, col - left, self.dataset(split).chip
-            if area.acquisition == a and 0 <= down < side and 0 <= right < side:
-                if rows.start <= down < rows.stop and cols.start <= right < cols.stop:
-                    return number, top, left
-                best = best or (number, top, left)
-        return best
+        chips = self._chips_of(a)
+        number, top, left, side, *kept = chips.T
+        down, right = row - top, col - left
+        inside = (down >= 0) & (down < side) & (right >= 0) & (right < side)
+        own = inside & (kept[0] <= down) & (down < kept[1]) & (kept[2] <= right) & (right < kept[3])
+        found = np.flatnonzero(own if own.any() else inside)
+        return tuple(chips[found[0], :3].tolist()) if len(found) else None
+
+    def _chips_of(self, a: Acquisition) -> np.ndarray:  # int [n, 8]: sample, first pixel, side, rows and columns kept
+        'The samples of a raster; looked for once.'
+        known = self.__dict__.setdefault('_chips', {})
+        if a not in known:
+            found, before = [], 0
+            for split in self.splits:
+                dataset = self.dataset(split) if split in self.data.datasets else None
+                for i, (area, top, left, rows, cols) in enumerate(getattr(dataset, 'grid', ())):
+                    if area.acquisition is a or area.acquisition == a:
+                        kept = rows.start, rows.stop, cols.start, cols.stop
+                        found.append((before + i, top, left, dataset.chip, *kept))
+                before += 0 if dataset is None else len(dataset)
+            known[a] = np.array(found, np.int64).reshape(-1, 8)
+        return known[a]
 
     def sample_of(
         self,

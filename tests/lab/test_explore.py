@@ -141,6 +141,32 @@ def test_corrections_of_masks_in_colours_are_refused(tmp_path):
         explore(tmp_path, overrides={'chip': 64, 'label_file': str(labels.path), 'outside': 'masks'})
 
 
+def test_one_polygon_trains(tmp_path, capsys):
+    "Weak signal first: no labels say what to do; one polygon on one date trains, all else is ignored."
+    import tiny
+    root = tmp_path / 'bare'
+    root.mkdir()
+    for path in geoseg.world_data('raster', size='tiny').iterdir():
+        if path.name.endswith('_image.tif') or path.name == 'category.csv':
+            (root / path.name).symlink_to(path)
+    given = dict(data=str(root), masks='optional', epochs=1, chip=64, crop=None, image_size=None,
+                 pattern='{date}_image.tif', **{'trainer.limit_train_batches': 2})
+    widget = explore(root, labels=tmp_path / 'zero.gpkg', overrides={'chip': 64, 'num_workers': 0})
+    widget.show()  # what is not labelled yet is looked at and drawn on
+    widget.draw([[5, 5], [60, 5], [60, 60]], 'water')
+    assert len(widget.view.samples) == 6 * 16 and widget.labels.shapes[0].date == '20170621'
+    assert len(widget.view.dates(0)) == 6
+    with pytest.raises((ConfigError, ValueError), match='no labels: draw some, geoseg.explore.*label_file=MAP.tif'):
+        tiny.train('unet', tmp_path / 'runs', **given)
+    labels = DrawnLabels(tmp_path / 'one.gpkg', CRS)
+    import rasterio
+    with rasterio.open(root / '20220712_image.tif') as file:
+        west, _, _, north = file.bounds
+    labels.add([(west, north), (west + 40, north), (west + 40, north - 40), (west, north - 40)], 'water', '20220712')
+    run = tiny.train('unet', tmp_path / 'runs', labels=str(labels.path), **given)
+    assert run.last.is_file() and 'nothing validates or tests' in (run.folder / 'log.txt').read_text()
+
+
 def test_a_killed_kernel_loses_nothing(tmp_path):
     file = tmp_path / 'drawn.gpkg'
     code = ('import sys, time\nfrom geoseg.lab.labels import DrawnLabels\n'

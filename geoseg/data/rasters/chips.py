@@ -24,7 +24,7 @@ from rasterio import Affine
 from rasterio.windows import Window
 from torch.utils.data import Dataset
 
-from ...core.listing import note_left_out
+from ...core.listing import note, note_left_out
 from ..augment import IGNORE, Augment, Pipeline, cell_centres, pixel_grid
 from ..grids import cover
 from ..labels import LabelScheme
@@ -458,6 +458,14 @@ def by_date(
                      if split in self.regions])
     else:
         chosen['train'] = [d for d in dates if d not in chosen['val'] + chosen['test']]
+    drawn = getattr(self.label_source, 'dated', False) and self.left_out == {'val': None, 'test': None}
+    if dates and drawn and not chosen['train']:
+        note(f'{self.label_source.file}: polygons of {len(dates)} dates, which train; nothing validates or tests, as '
+             'polygons of a third date would')
+        chosen = {'train': dates, 'val': [], 'test': []}
+    if not dates:
+        raise ValueError(f'{root}: no labels: draw some, geoseg.explore({str(root)!r}, labels="drawn.gpkg"), and '
+                         'set labels=drawn.gpkg; or let an older map teach, label_file=MAP.tif')
     if not chosen['train']:
         raise ValueError(f'{root}: {len(dates)} labelled acquisitions ({", ".join(dates)}), none is left to '
                          "train; name val_acquisitions and test_acquisitions, use split: block, or give train, val "

@@ -180,6 +180,8 @@ def in_our_classes(
     unknown: str = 'error',  # values that are no class, without a legend: 'error' or 'ignore'
 ) -> list[Acquisition]:  # those with a map, read in our classes
     'Acquisitions whose maps are of any kind, grid and legend.'
+    if settings.outside == 'masks':
+        raise ConfigError('outside=masks: polygons correct the masks that a training reads; maps are read as they are')
     tables, found = None if legend is None else read_legend(legend), []
     for a in acquisitions:
         if a.mask is None:
