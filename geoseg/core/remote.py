@@ -43,7 +43,7 @@ from .trust import is_trusted
 
 # %% ../../nbs/core/remote.ipynb #17c35807
 class RemoteError(OSError):
-    'A server that does not give what it is asked for; the message names the address without secrets.'
+    'A server that does not deliver; the message names the address without secrets.'
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def s3_address(
     key: str,
     env: Mapping[str, str] = os.environ,
 ) -> str:
-    'Where an object of S3, or of a store like it, is asked for.'
+    'The http address of an object of S3, or of a store like it.'
     key = quote(key, safe='/~')
     if endpoint := env.get('AWS_ENDPOINT_URL_S3') or env.get('AWS_ENDPOINT_URL'):
         return f'{endpoint.rstrip("/")}/{bucket}/{key}'
@@ -179,7 +179,7 @@ def sign_s3(
 def http_address(
     address: str,  # https://, s3://, /vsicurl/…, /vsis3/…
 ) -> str:
-    'An address as it is asked for; `ConfigError` for a kind that is not read.'
+    'The address of a request; `ConfigError` for a kind that is not read.'
     address = address.removeprefix('/vsicurl/')
     if address.startswith(('http://', 'https://')):
         return address

@@ -25,7 +25,7 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 138}  # 1
 
 
 class Stopped(SystemExit):
-    'The end of a process that a signal asked for; its message says how to go on.'
+    'A signal ends the process; the message says how to resume.'
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ def _remember(number: int):
 
 
 class StopButton(KeyboardInterrupt):
-    'The end of a cell that a person asked for; Jupyter shows the message alone, not where the code was.'
+    'A person ends a cell; Jupyter shows the message alone, without a traceback.'
 
     def _render_traceback_(self) -> list[str]:
         return [str(self)]

@@ -46,7 +46,7 @@ WHERE = ('workers', 'address', 'devices')  # options that the answer does not de
 
 @dataclass(frozen=True)
 class Request:
-    'What a prediction is asked for.'
+    'The request of a prediction: data, options and where to write.'
 
     data: Any = None  # files, a folder, a data set; None: the run's own
     out: str | Path | None = None  # folder of the answers; None: RUN/predictions
@@ -196,7 +196,7 @@ def predictor(
     request: Request,
     settings: Mapping[str, Any],  # of `settings`
 ) -> Predictor:
-    'The network, with the memory that it is asked to use.'
+    'The network with the chosen memory.'
     return self.prepared(Predictor.load(self.path, settings=settings['network']), request)
 
 
@@ -206,7 +206,7 @@ def prepared(
     predictor: Predictor,
     request: Request,
 ) -> Predictor:
-    'A predictor with the memory that it is asked to use.'
+    'A predictor with the chosen memory.'
     use_memory(predictor.network, request.memory)
     if request.update and predictor.memory is None:
         raise ConfigError(f'{self.path}: update: this network has no memory')
@@ -363,7 +363,7 @@ def windows(
     self: Answer,
     default: int | None = None,  # side where none is asked for
 ) -> tuple[int | None, int | None]:  # side and overlap, pixels; None: the whole at once
-    'The windows that are asked for; with a stride alone they are as large as the patches of training.'
+    'The windows to use; with a stride alone they are as large as the patches of training.'
     ask, side = self.request, self.request.window
     if side is None and ask.stride is not None:
         side = self.trained.recorded().get('patch')

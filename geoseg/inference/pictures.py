@@ -158,7 +158,7 @@ class PictureFiles(GeotaggedData):
         return table.assign(lat=np.nan, long=np.nan, time=np.nan, drive='')
 
     def note_unread(self, table: pd.DataFrame):
-        'What is asked for is what was named.'
+        'The files are those that were named.'
 
 # %% ../../nbs/inference/pictures.ipynb #c288a9e1
 class PictureAnswer(Answer):

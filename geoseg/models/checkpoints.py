@@ -93,7 +93,7 @@ PICKLES, PICKLED = 5, 1 << 26  # at the head of a file of before torch 1.6, and 
 
 
 class Head:
-    'The first bytes of a file, for `pickletools`; `ValueError` where more are asked for.'
+    'The first bytes of a file, for `pickletools`; `ValueError` beyond them.'
 
     def __init__(self, file: BinaryIO, left: int = PICKLED):
         self.file, self.left = file, left

@@ -65,7 +65,7 @@ class Graph(nn.Module):
                      for name in OUTPUTS if name in output)
 
     def finish(self, logits: Tensor) -> Tensor:
-        'Calibrated, and as probabilities where these are asked for.'
+        'Calibrated logits, or probabilities.'
         logits = logits.float() / self.temperature
         return logits.softmax(self.class_axis) if self.answer == 'probabilities' else logits
 

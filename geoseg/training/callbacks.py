@@ -152,7 +152,7 @@ class ChannelsLast(L.Callback):
 
 # %% ../../nbs/training/callbacks.ipynb #57080ec7
 class StopBetweenSteps(L.Callback):
-    'Ends the training between two steps, where a signal asked for it; in a validation after the batch in hand.'
+    'Ends the training after a signal: between two steps, or after the current batch of a validation.'
 
     def __init__(self):
         self.agreed = False  # all processes know that the step that has just been made is the last
@@ -192,7 +192,7 @@ def saves_now(
     trainer: L.Trainer,
     batch_idx: int,
 ) -> bool:
-    'Whether the training ends after this batch, because a signal asked for it.'
+    'Whether a signal ends the training after this batch.'
     stop = [callback for callback in trainer.callbacks if isinstance(callback, StopBetweenSteps)]
     return any(callback.agreed and callback.between(trainer, batch_idx + 1) for callback in stop)
 

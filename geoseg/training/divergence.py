@@ -134,7 +134,7 @@ def look_at_validation(self: StopAtDivergence, trainer, pl_module, place: str = 
 
 # %% ../../nbs/training/divergence.ipynb #9f8b89f8-3
 def finite_weights(module: torch.nn.Module) -> bool:
-    'Whether all weights that are trained are finite; a device is asked once.'
+    'Whether all trainable weights are finite; one transfer from the device.'
     trained = [p.detach() for p in module.parameters() if p.requires_grad]
     return not trained or bool(torch.stack([n.float() for n in torch._foreach_norm(trained)]).isfinite().all())
 

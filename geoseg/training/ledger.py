@@ -307,6 +307,6 @@ def key(
 
 @patch
 def older_rows(self: Ledger) -> pd.DataFrame:  # key, recipe, made_with; now: the key by the recipe as it is
-    'The rows by older recipes that were asked for.'
+    'Rows that were made with older recipes and are used here.'
     rows = [{'key': key, **row} for key, row in self.older.items()]
     return pd.DataFrame(rows, columns=['key', 'recipe', 'made_with', 'now'])

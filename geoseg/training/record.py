@@ -124,7 +124,7 @@ def write_tables(self: RunRecord):
 # %% ../../nbs/training/record.ipynb #9eb14a7e
 @patch
 def on_sanity_check_end(self: RunRecord, trainer, pl_module):
-    'What the network can do before it learns: a row of epoch -1, where the whole validation was asked for.'
+    'Scores before training: a row of epoch -1, where the sanity check runs the whole validation.'
     if trainer.num_sanity_val_steps == math.inf and not self.rows:
         scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.endswith('/val')}
         self.rows.append({'epoch': -1, 'step': 0} | scores)

@@ -31,7 +31,7 @@ def choose_small(
     given: Mapping[str, Any],  # other parameters of `train`, and `overrides`
     small: bool | None = None,  # None: where there is no GPU and no size is given
 ) -> dict[str, Any]:  # overrides to add; empty: the recipe as it is
-    'The small configuration, where it is asked for or needed.'
+    'The small configuration, if it was chosen or is needed.'
     if small not in (None, True, False):
         raise ConfigError(f'small is {small!r}, expected true, false or null')
     settings = small_settings(str(recipe))

@@ -231,7 +231,7 @@ def _page_size(mesh, number, settings) -> tuple[int, int] | None:
 
 # %% ../../../nbs/data/meshes/prepared.ipynb #ec4167d4
 class _ToPrepare(Dataset):
-    'Prepares a mesh when it is asked for.'
+    'Prepares meshes on demand.'
 
     def __init__(self, *arguments):
         self.arguments = arguments

@@ -392,7 +392,7 @@ def reference(
 def sample_weights(
     self: ImageData,
 ) -> np.ndarray | None:  # float64 [N]
-    'Repeat factors of the training pictures, where `oversample` asks for them.'
+    'Repeat factors of the training pictures, if `oversample` is set.'
     return None if self.oversample is None else repeat_factors(self.class_counts('train'), self.oversample)
 
 # %% ../../../nbs/data/pictures/images.ipynb #ed9b0f4f-2

@@ -99,7 +99,7 @@ def search(
 # %% ../../../nbs/inference/places/gallery.ipynb #2ad21d38
 @dataclass
 class MapTiles:
-    'The tiles of a map; their pictures are read when they are asked for.'
+    'The tiles of a map; their pictures are read on demand.'
 
     names: list[str]
     xy: np.ndarray  # float64 [N, 2]: centres, metres in the frame

@@ -146,7 +146,7 @@ def choose_maps(
     least: int = 2,  # maps
     later: bool = True,  # maps after the new one are taken, too, where `known` names them
 ) -> list[Acquisition]:  # by time
-    'The maps to learn from; `ConfigError` where there are too few, or one is asked for that is not there.'
+    'The maps to learn from; `ConfigError` where there are too few, or a known date has none.'
     mapped, folder = {}, acquisitions[0].image.parent
     for a in acquisitions:
         if a.mask is not None and day_of(a) != day_of(new):
@@ -363,7 +363,7 @@ def map_anew(
     value_range: Sequence[Any] | None = None,
     unknown: str = 'error',
 ) -> dict[str, Any]:  # the report
-    'Learn from the old maps, map the new raster into a draft, and write what was asked for.'
+    'Learn from the old maps, map the new raster into a draft, and write the chosen layers.'
     blocks, size, begun = Blocks(CACHE << 20), (new.height, new.width), time.perf_counter()
     images = {day_of(a): RasterImage(a, ValidReader(scheme, bands, value_range, blocks=blocks)) for a in (*old, new)}
     masks = {day_of(a): RasterMask(a, Reader(scheme, bands, value_range, unknown=unknown, blocks=blocks)) for a in old}
