@@ -117,18 +117,6 @@ class Desk:
         self.lock, self.count = threading.Lock(), 0  # requests that are here
         self.in_thread = need('starlette.concurrency', 'serve').run_in_threadpool
 
-    async def read(
-        self,
-        stream: Any,  # of a request
-    ) -> bytes:
-        'The content; `Refused` where it is too large.'
-        content = bytearray()
-        async for part in stream:
-            content += part
-            if len(content) > 1e6 * self.limits.megabytes:
-                raise Refused(413, f'more than {self.limits.megabytes:g} MB')
-        return bytes(content)
-
     def compute(
         self,
         content: bytes,
@@ -141,6 +129,20 @@ class Desk:
         self.count -= 1
 
 # %% ../../nbs/inference/serve.ipynb #d4e20244
+@patch
+async def read(
+    self: Desk,
+    stream: Any,  # of a request
+) -> bytes:
+    'The content; `Refused` where it is too large.'
+    content = bytearray()
+    async for part in stream:
+        content += part
+        if len(content) > 1e6 * self.limits.megabytes:
+            raise Refused(413, f'more than {self.limits.megabytes:g} MB')
+    return bytes(content)
+
+
 @patch
 async def handle(
     self: Desk,

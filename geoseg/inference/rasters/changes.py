@@ -5,16 +5,15 @@
 # %% auto #0
 __all__ = ['CHANGED', 'small_pieces', 'tidy_changes', 'decide', 'areas_of_rows', 'pixel_sums', 'change_polygons', 'move',
            'change_cards', 'natural_colours', 'shift_between', 'read_reference', 'flag_unlike', 'flagged_window',
-           'read_since', 'class_numbers', 'category_names', 'open_place', 'check_wishes', 'compare_windows',
-           'write_change_files', 'write_change_places', 'changes', 'change_table', 'summarise', 'describe_changes',
-           'shift_lines', 'unlike_lines', 'past_lines']
+           'read_since', 'class_numbers', 'category_names', 'open_place', 'changes', 'change_table', 'summarise',
+           'describe_changes', 'shift_lines', 'unlike_lines', 'past_lines']
 
 # %% ../../../nbs/inference/rasters/changes.ipynb #3109fe51
 import itertools
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -395,96 +394,6 @@ def open_place(
     return RasterArchive(new, old, read_scheme(maps, old, labels, unknown), bands, value_range, unknown, False)
 
 # %% ../../../nbs/inference/rasters/changes.ipynb #f32ba05e-2
-def check_wishes(
-    write: Sequence[str],  # these as of `changes`
-    align: Any,
-    unknown: Any,
-    within: Mapping[str, tuple[Any, float, float]],  # numbers with the least and the largest value
-    above: Mapping[str, tuple[Any, float]],  # numbers above 0 and below another one; None: not wished for
-):
-    '`ConfigError` for a setting that is none.'
-    if wrong := [name for name in write if name not in ('polygons', 'page')]:
-        raise ConfigError(f'write is {wrong[0]!r}{nearest(str(wrong[0]), CHANGED)}; there are polygons, page')
-    if not isinstance(align, bool):
-        raise ConfigError(f'align is true or false, not {align!r}')
-    if unknown not in ('error', 'ignore'):
-        raise ConfigError(f"unknown is {unknown!r}, expected 'error' or 'ignore'")
-    for name, (value, least, largest) in within.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= largest:
-            raise ConfigError(f'{name} is {value!r}, expected a number from {least} to {largest}')
-    for name, (value, top) in above.items():
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if value is not None and not (number and 0 < value < top):
-            raise ConfigError(f'{name} is {value!r}, expected a number above 0' + f' and below {top}' * (top == 1))
-
-# %% ../../../nbs/inference/rasters/changes.ipynb #e4db1f38
-def compare_windows(
-    draft: Draft,
-    answers: Iterable[tuple[tuple[slice, slice], np.ndarray]],  # probabilities of windows, strip by strip
-    place: RasterArchive,
-    when: Any,  # what is compared with, of `read_since`
-    hidden: Any = None,  # (rows, cols) -> pixels that are not judged
-    flags: Any = None,  # squares that are unlike all known, of `flag_unlike`
-    shift: tuple[float, float] | None = None,  # of the new picture that was taken out: pixels right, down
-):
-    'Compare each window with what is remembered of it, and keep scores in the draft; strips that are done are marked.'
-    for (rows, cols), probabilities in answers:
-        if hidden is not None:
-            unseen = hidden((rows, cols)) if shift is None else read_moved(hidden, place.shape, (rows, cols), *shift)
-            probabilities[:, unseen != 0] = np.nan  # of a picture that is moved: what touches such a pixel
-        if flags is not None:
-            probabilities[:, flagged_window(flags, (rows, cols))] = np.nan
-        for name, values in place.compare((rows, cols), probabilities, when).items():
-            draft.write(name, rows.start, cols.start, values[None])
-        if cols.stop == place.shape[1]:
-            draft.mark(0, rows.stop)
-
-# %% ../../../nbs/inference/rasters/changes.ipynb #3f64a6f8
-def write_change_files(
-    draft: Draft,  # with `changes`
-    new: Acquisition,
-    scheme: LabelScheme,
-    targets: Mapping[str, Path],  # by layer
-    named: Path,  # names of the raster's values, for GDAL
-    counted: Mapping[str, np.ndarray],  # of `decide`
-    corrected: bool,  # past years correct the areas
-):
-    'Write the raster of changes with its styles, and the table of areas.'
-    write_cog(draft.file('changes'), 'uint16', new, targets['changes'], NOT_JUDGED,
-              ['from_to', 'confidence', 'times_before'], None, {'classes': json.dumps(scheme.names)},
-              [1, 1 / SCORE, 1])
-    style_changes(targets['changes'], scheme.names, scheme.colors, np.flatnonzero(counted['pixels']))
-    names = category_names(scheme)
-    write_whole(named, '<PAMDataset>\n<PAMRasterBand band="1">\n<CategoryNames>\n' + ''.join(
-        f'<Category>{escape(name)}</Category>\n' for name in names.values())
-        + '</CategoryNames>\n</PAMRasterBand>\n</PAMDataset>\n')
-    table = change_table(counted['hectares'], scheme, counted['corrected'] if corrected else None)
-    write_whole(targets['table'], csv_text(table, index=False, float_format='%.4f'))
-
-# %% ../../../nbs/inference/rasters/changes.ipynb #edfc1a4a
-def write_change_places(
-    draft: Draft,
-    draft_folder: Path,
-    place: RasterArchive,
-    new: Acquisition,
-    scheme: LabelScheme,
-    targets: Mapping[str, Path],  # by layer
-    write: Sequence[str],  # polygons, page or both
-    simplify: float,  # pixels that an outline may move
-) -> int:  # polygons
-    'Write the polygons, and the page that needs them.'
-    target = targets['polygons'] if 'polygons' in write else draft_folder / 'changes.gpkg'
-    empty = {name: [] for name in ('from', 'to', 'area_m2', 'confidence', 'p_from', 'p_to', 'date_remembered',
-                                   'date_seen', 'lasting')}
-    count = write_layer(target, change_polygons(draft, new, scheme.names, place.dates, simplify),
-                        GeoDataFrame(empty, geometry=[], crs=new.crs), 'changes',
-                        style=lambda draft: style_package(draft, scheme.names, scheme.colors, 'changes', 'to'))
-    if 'page' in write:
-        cards = change_cards(place, largest_changes(target, CARDS))
-        write_change_page(targets['page'], targets['changes'], target, scheme, cards=cards)
-    return count
-
-# %% ../../../nbs/inference/rasters/changes.ipynb #295d18d0
 @releases_locks()
 @text_paths
 @takes_trust
@@ -541,10 +450,21 @@ def changes(
         raise ConfigError(f'{"data" if data is None else "maps"} is missing: give the new GeoTIFF, data=FILE, and a '
                           'folder of old maps, maps=FOLDER')
     maps = Path(maps).expanduser()
-    check_wishes(write, align, unknown, {'threshold': (threshold, 0, 1), 'simplify': (simplify, 0, np.inf),
-                                         'max_shift': (max_shift, 0, np.inf)},
-                 {'precision': (precision, 1), 'false_alarms': (false_alarms, np.inf), 'risk': (risk, 1),
-                  'unlike': (unlike, 1)})
+    if wrong := [name for name in write if name not in ('polygons', 'page')]:
+        raise ConfigError(f'write is {wrong[0]!r}{nearest(str(wrong[0]), CHANGED)}; there are polygons, page')
+    if not isinstance(align, bool):
+        raise ConfigError(f'align is true or false, not {align!r}')
+    if unknown not in ('error', 'ignore'):
+        raise ConfigError(f"unknown is {unknown!r}, expected 'error' or 'ignore'")
+    for name, value, least, largest in (('threshold', threshold, 0, 1), ('simplify', simplify, 0, np.inf),
+                                        ('max_shift', max_shift, 0, np.inf)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= largest:
+            raise ConfigError(f'{name} is {value!r}, expected a number from {least} to {largest}')
+    for name, value, top in (('precision', precision, 1), ('false_alarms', false_alarms, np.inf), ('risk', risk, 1),
+                             ('unlike', unlike, 1)):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not (number and 0 < value < top):
+            raise ConfigError(f'{name} is {value!r}, expected a number above 0' + f' and below {top}' * (top == 1))
     check_numbers(ground=(ground, 8), block=(block, 1), margin=(Folds().margin if margin is None else margin, 0),
                   repeats=(repeats, 1), sample=(sample, 1), most=(most, 1), taught=(taught, 1), seed=(seed, 0),
                   window=(window, 8))
@@ -648,15 +568,42 @@ def changes(
             predict(checkpoint, new.image, draft_folder / 'network', own, write=['probabilities'], trust=trust)
             answers = network_windows(draft_folder / 'network' / f'{stem}_probabilities.tif', window, draft.done[1],
                                       *((moved['right'], moved['down']) if aligned else ()))
-        compare_windows(draft, answers, place, when, hidden, flags,
-                        (moved['right'], moved['down']) if aligned else None)
+        for (rows, cols), probabilities in answers:
+            if hidden is not None:
+                unseen = read_moved(hidden, place.shape, (rows, cols), moved['right'], moved['down']) if aligned else (
+                    hidden((rows, cols)))
+                probabilities[:, unseen != 0] = np.nan  # of a picture that is moved: what touches such a pixel
+            if flags is not None:
+                probabilities[:, flagged_window(flags, (rows, cols))] = np.nan
+            for name, values in place.compare((rows, cols), probabilities, when).items():
+                draft.write(name, rows.start, cols.start, values[None])
+            if cols.stop == new.width:
+                draft.mark(0, rows.stop)
     confidence = calibrate_scores(years, SCORE) if years else np.arange(SCORE + 1) / SCORE
     counted = decide(draft, scheme.num_classes, int(np.ceil(SCORE * threshold)), confidence, left_out, steps,
                      pixel_size(new), areas_of_rows(new), window)
-    write_change_files(draft, new, scheme, targets, named, counted, bool(years))
+    write_cog(draft.file('changes'), 'uint16', new, targets['changes'], NOT_JUDGED,
+              ['from_to', 'confidence', 'times_before'], None, {'classes': json.dumps(scheme.names)},
+              [1, 1 / SCORE, 1])
+    style_changes(targets['changes'], scheme.names, scheme.colors, np.flatnonzero(counted['pixels']))
+    names = category_names(scheme)
+    write_whole(named, '<PAMDataset>\n<PAMRasterBand band="1">\n<CategoryNames>\n' + ''.join(
+        f'<Category>{escape(name)}</Category>\n' for name in names.values())
+        + '</CategoryNames>\n</PAMRasterBand>\n</PAMDataset>\n')
+    table = change_table(counted['hectares'], scheme, counted['corrected'] if years else None)
+    write_whole(targets['table'], csv_text(table, index=False, float_format='%.4f'))
     summary = summarise(counted, scheme)
     if 'polygons' in write or 'page' in write:
-        summary['polygons'] = write_change_places(draft, draft_folder, place, new, scheme, targets, write, simplify)
+        target = targets['polygons'] if 'polygons' in write else draft_folder / 'changes.gpkg'
+        empty = {name: [] for name in ('from', 'to', 'area_m2', 'confidence', 'p_from', 'p_to', 'date_remembered',
+                                       'date_seen', 'lasting')}
+        summary['polygons'] = write_layer(target, change_polygons(draft, new, scheme.names, place.dates, simplify),
+                                          GeoDataFrame(empty, geometry=[], crs=new.crs), 'changes',
+                                          style=lambda draft: style_package(
+                                              draft, scheme.names, scheme.colors, 'changes', 'to'))
+        if 'page' in write:
+            cards = change_cards(place, largest_changes(target, CARDS))
+            write_change_page(targets['page'], targets['changes'], target, scheme, cards=cards)
     if areas is not None:
         write_whole(targets['areas'], csv_text(areas, float_format='%.4f'))
     summary |= {'shift': moved | {'taken out': aligned}, 'unlike': strange, 'threshold': threshold,
