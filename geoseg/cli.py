@@ -545,7 +545,8 @@ def neighbour(
 # %% ../nbs/command_line.ipynb #a20c0006
 def usage() -> str:
     'What `geoseg --help` shows.'
-    lines = [f'  {name:12}{(verb.run.__doc__ or "").strip()}' for name, verb in VERBS.items()]
+    width = max(map(len, VERBS)) + 2
+    lines = [f'  {name:{width}}{(verb.run.__doc__ or "").strip()}' for name, verb in VERBS.items()]
     return '\n'.join([
         'usage: geoseg VERB [--recipe NAME] [--config FILE] [--checkpoint RUN] [--plugins FILE] [--trust]',
         '                   [name=value ...]', '', *lines, '',

@@ -62,6 +62,17 @@ def world():
     return copy
 
 
+@pytest.mark.parametrize('data', ['2020', 2020])
+def test_a_folder_that_is_not_there_is_named_as_data_and_from_where(here, data):
+    from geoseg.training.train import train
+    with pytest.raises(FileNotFoundError) as error:  # as a notebook calls it, without the checks of the command line
+        train('unet', data)
+    assert str(error.value) == f'data: 2020: no such file or folder (as seen from {Path.cwd()})'
+    with pytest.raises(FileNotFoundError) as error:
+        train('unet', here / 'photos')
+    assert str(error.value) == f'data: {here / "photos"}: no such file or folder'
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
 

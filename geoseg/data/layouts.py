@@ -58,7 +58,8 @@ def recognise(
         raise ValueError(f'{root}: a file; data is a folder, such as {root.absolute().parent}, a table '
                          f'({", ".join(TABLE_FILES)}), or an item, a collection or a catalog of STAC (.json)')
     if not root.is_dir():
-        raise FileNotFoundError(f'{root}: no such folder')
+        place = '' if root.is_absolute() else f' (as seen from {Path.cwd()})'
+        raise FileNotFoundError(f'data: {root}: no such file or folder{place}')
     found = [module for module in LAYOUTS.values() if module.recognises(root) and takes(module, given)]
     found = found or [module for module in LAYOUTS.values() if takes(module, given) and module.described(root, given)]
     if len(found) > 1 and not all((root / name).is_dir() for name in ('images', 'masks')):

@@ -6,6 +6,7 @@
 __all__ = ['WGS84', 'UNPLACED', 'crs_name', 'Frame', 'pixel_xy', 'near_longitude', 'exif_place']
 
 # %% ../../nbs/geo/coords.ipynb #e0b34fe1
+import logging
 import math
 import os
 import re
@@ -183,8 +184,8 @@ def local(cls: Frame,
     lon0 = round(math.degrees(math.atan2(y, x)), 5)
     spread = _geod.inv(gps[:, 1], gps[:, 0], np.full(len(gps), lon0), np.full(len(gps), lat0))[2].max()
     if spread > 1e6:
-        warnings.warn(f'gps: points lie up to {spread / 1e3:,.0f} km from their middle; '
-                                   'distances between far ones are long by 0.4 % and more', stacklevel=2)
+        logging.getLogger('geoseg').warning('gps: points lie up to %s km from their middle; distances between far ones '
+                                            'are long by 0.4 %% and more', f'{spread / 1e3:,.0f}')
     return cls(f'+proj=aeqd +lat_0={lat0} +lon_0={lon0} +datum=WGS84 +units=m +no_defs +type=crs', (0., 0.))
 
 @patch(cls_method=True)

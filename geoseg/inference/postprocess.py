@@ -7,7 +7,7 @@ __all__ = ['PAIRS', 'MANY', 'fill_nearest', 'disc', 'open_classes', 'close_class
            'dense_crf', 'Postprocess']
 
 # %% ../../nbs/inference/postprocess.ipynb #ed65940c
-import warnings
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -140,8 +140,9 @@ def dense_crf(
     if picture.shape[:2] != (height, width):
         raise ValueError(f'picture of {picture.shape[:2]} for probabilities of {(height, width)}')
     if height * width > MANY:
-        warnings.warn(f'crf: {height} x {width} pixels are {(height * width) ** 2:.0e} pairs, seen {s.iterations + 1} '
-                      'times; a CPU takes minutes for 1e10. Half the image_size is a sixteenth of them', stacklevel=2)
+        logging.getLogger('geoseg').warning(
+            'crf: %d x %d pixels are %.0e pairs, seen %d times; a CPU takes minutes for 1e10. Half the image_size is a '
+            'sixteenth of them', height, width, (height * width) ** 2, s.iterations + 1)
     y, x = (torch.arange(n, dtype=torch.float32, device=device) for n in (height, width))
     place = torch.stack(torch.meshgrid(y, x, indexing='ij'), -1) / s.alpha
     color = torch.as_tensor(picture, dtype=torch.float32, device=device) * (255 / s.beta)

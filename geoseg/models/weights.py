@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['CONNECTION_ERRORS', 'FOLDER_FILES', 'NESTED', 'SAVED_AROUND', 'WRAPPERS', 'loading', 'for_bands', 'weight_files',
-           'read_weights', 'names_without', 'saved_names', 'match_names', 'encoder_names', 'load_pretrained',
-           'check_architecture', 'start_from', 'is_path', 'require_path', 'published_weights', 'weights_input']
+           'read_weights', 'names_without', 'saved_names', 'match_names', 'encoder_names', 'deeper_names',
+           'load_pretrained', 'check_architecture', 'start_from', 'is_path', 'require_path', 'published_weights',
+           'weights_input']
 
 # %% ../../nbs/models/weights.ipynb #1b354fcb
 from collections.abc import Iterable, Iterator, Mapping
@@ -143,12 +144,12 @@ def saved_names(
 def match_names(
     network: nn.Module,  # may have `foreign_names()`, `own_names(weights)` and `encoder_parts`
     weights: Mapping[str, Tensor],
-) -> tuple[dict[str, Tensor], list[str]]:  # weights by the network's names, and the names that it lacks
+) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:  # by the network's names; name there -> here; what it lacks
     'Choose the naming under which most tensors of the encoder, then of the network, are found.'
     if hasattr(network, 'own_names'):
         weights = network.own_names(weights)
     own = network.state_dict()
-    encoder, best, best_score = {*encoder_names(network)}, ({}, [*weights]), (0, 0)
+    encoder, best, best_score = {*encoder_names(network)}, ({}, {}, [*weights]), (0, 0)
     for form in [{name: name for name in own}, *getattr(network, 'foreign_names', list)()]:
         for wrapper in WRAPPERS:
             short = {name: name.removeprefix(wrapper) for name in weights}
@@ -156,7 +157,7 @@ def match_names(
             score = (len(encoder & {*names.values()}), len(names))
             if score > best_score:
                 best_score = score
-                best = {names[n]: weights[n] for n in names}, [n for n in weights if n not in names]
+                best = {names[n]: weights[n] for n in names}, names, [n for n in weights if n not in names]
     return best
 
 
@@ -173,6 +174,20 @@ def _optional(name):  # a counter that old files of torchvision lack, and a memo
     return last == 'num_batches_tracked' or last.startswith(STATE)
 
 
+def deeper_names(
+    unused: Iterable[str],  # names of a file
+    used: Iterable[str],  # those of the encoder
+) -> list[str]:
+    'Names of further blocks where others of their row are used: of an encoder that is deeper than the network.'
+    def place(name):
+        parts = name.split('.')
+        at = max((i for i, part in enumerate(parts) if part.isdigit()), default=None)
+        return None if at is None else (*parts[:at], None, *parts[at + 1:])
+
+    rows = {place(name) for name in used} - {None}
+    return [name for name in unused if place(name) in rows]
+
+
 def _first(names):
     return f'{len(names)} (first: {names[0]})' if names else '0'
 
@@ -187,7 +202,7 @@ def load_pretrained(
     name = getattr(network, 'encoder_name', None)  # of timm
     check_architecture(path, name)
     try:
-        found, extra = match_names(network, read_weights(path))
+        found, names, extra = match_names(network, read_weights(path))
     except ValueError as error:
         raise ValueError(str(error) if str(path) in str(error) else f'{path}: {error}') from error
     own, fits, shapes, bands = network.state_dict(), {}, {}, ''
@@ -203,11 +218,14 @@ def load_pretrained(
     encoder = encoder_names(network)
     missing = [name for name in encoder if name not in found]
     wrong = [shapes[name] for name in encoder if name in shapes]
-    loaded = len(encoder) - len(missing) - len(wrong)
+    loaded, inside = len(encoder) - len(missing) - len(wrong), {*encoder}
+    deeper = deeper_names(extra, [name for name, ours in names.items() if ours in inside])
     counts = (f'{loaded} of {len(encoder)} tensors of the encoder of {type(network).__name__} are in the file; '
               f'of another shape: {_first(wrong)}; missing: {_first(missing)}; '
               f'in the file and not in the network: {_first(extra)}')
-    if loaded < len(encoder) and not (partial and loaded):
+    if deeper:
+        counts += f'; blocks of a deeper encoder: {_first(deeper)}'
+    if (loaded < len(encoder) or deeper) and not (partial and loaded):
         size = ' (a position embedding is for one image_size)' if any('pos' in line for line in wrong) else ''
         remedy = 'choose the encoder and its sizes as in the file'
         remedy += ', or load what fits with partial=true' if loaded else ': nothing in it fits'
@@ -218,6 +236,8 @@ def load_pretrained(
     network.load_state_dict(fits, strict=False)
     rest = [name for name in own if name not in fits and name not in encoder and not _optional(name)]
     text = f'weights of {path}: {loaded} of {len(encoder)} tensors of the encoder, {len(fits)} of {len(own)} in all'
+    if deeper:
+        text += f'; the encoder in the file is deeper: {_first(deeper)} not used'
     if wrong or missing:
         text += f'; encoder of another shape: {_first(wrong)}, missing: {_first(missing)}'
     text += f'; begin at random: {_first(rest)}; not used: {_first([*extra, *(n for n in shapes if n in rest)])}{bands}'

@@ -8,8 +8,8 @@ __all__ = ['SCORES', 'TASK', 'DATA', 'NETWORK', 'OPTIMIZER', 'SCHEDULE', 'AUGMEN
            'flag', 'text', 'number', 'whole', 'numbers', 'size', 'optional', 'one_of', 'score', 'direction', 'Key',
            'System', 'precision', 'flip', 'kept', 'absent', 'watch_one_score', 'nothing', 'unfrozen', 'encoder_start',
            'head_and_layers', 'averaged', 'bounds', 'fit_texture', 'key_table', 'sections', 'is_ours', 'is_foreign',
-           'flat', 'foreign_overrides', 'as_yaml', 'Foreign', 'arguments_of', 'read_value', 'system_of', 'translate',
-           'with_lists', 'read_foreign']
+           'other_reader', 'flat', 'foreign_overrides', 'as_yaml', 'Foreign', 'arguments_of', 'read_value', 'system_of',
+           'translate', 'with_lists', 'read_foreign']
 
 # %% ../../nbs/training/foreign.ipynb #e7680b99
 import inspect
@@ -384,6 +384,18 @@ def is_foreign(
     return bool(other)
 
 
+def other_reader(
+    name: str,  # dotted key that a system lacks
+    system: System,
+) -> str:  # ' (...)'; empty: no other has it
+    'Which other tool has a key, and what its recipes train.'
+    for other in SYSTEMS:
+        if other is not system and any(f'{key.name}.'.startswith(f'{name}.') for key in other.keys):
+            networks = ', '.join(path.rpartition('.')[2] for path in other.networks)
+            return f' (a key of the {other.name}, which recipes of {networks} read)'
+    return ''
+
+
 def flat(
     values: Mapping[str, Any],
     system: System,
@@ -401,7 +413,8 @@ def flat(
         elif inside and value is not None:
             raise ConfigError(f'{name}: {value!r} is not accepted, expected a section of keys')
         elif not inside:  # a section without keys says nothing
-            raise ConfigError(f'unknown key {name!r} of the {system.name}{nearest(name, sorted(known))}')
+            raise ConfigError(f'unknown key {name!r} of the {system.name}{other_reader(name, system)}'
+                              f'{nearest(name, sorted(known))}')
     return found
 
 # %% ../../nbs/training/foreign.ipynb #e52d7cfd

@@ -376,11 +376,12 @@ def find_resume(
         return folder, run.best if run.best.is_file() and run.config['run'].get('keep_only_best') else None
     whole, weights = whole_epochs(folder), weights_of_epochs(folder)
     if epoch not in whole:
-        there = ', '.join(map(str, sorted(whole))) or 'none'
+        there = ', '.join(map(str, sorted(whole)))
+        there = f'resume goes on from epoch{"s" * (len(whole) > 1)} {there}' if whole else 'no epoch is kept whole'
         alone = (f'its weights alone are there, checkpoint_start={weights[epoch]} starts a new run from them; '
                  if epoch in weights else '')
         raise FileNotFoundError(f'{folder}: no whole checkpoint of epoch {epoch}; {alone}'
-                                f'resume goes on from epochs {there}; every_n_epochs=1 in the next run keeps each')
+                                f'{there}; every_n_epochs=1 in the next run keeps each')
     return folder, whole[epoch]
 
 # %% ../../nbs/training/run.ipynb #9a8133a5-4

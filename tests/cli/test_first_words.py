@@ -1,4 +1,5 @@
 """What the command line says before it imports anything heavy, and what it shows for help."""
+import re
 import subprocess
 import sys
 
@@ -54,7 +55,7 @@ def test_each_setting_of_each_verb_has_a_line_that_says_what_it_is(capsys):
     for name, verb in cli.VERBS.items():
         assert cli.main([name, '--help']) == 0
         shown = capsys.readouterr().out
-        assert verb.run.__doc__ and verb.run.__doc__ in cli.usage()
+        assert verb.run.__doc__ and re.search(rf'^  {name} +{re.escape(verb.run.__doc__)}$', cli.usage(), re.M)
         for parameter in verb.signature.parameters:
             [line] = [line for line in shown.splitlines() if line.startswith(f'  {parameter.name}=')]
             assert parameter.comment, f'{name}: {parameter.name} has no comment'

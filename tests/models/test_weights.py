@@ -30,7 +30,14 @@ from geoseg.models.nomeformer import NoMeFormer
 from geoseg.models.packages import package_file
 from geoseg.models.refiner import TRMSeg
 from geoseg.models.unet import UNet
-from geoseg.models.weights import encoder_names, load_pretrained, published_weights, read_weights, start_from
+from geoseg.models.weights import (
+    deeper_names,
+    encoder_names,
+    load_pretrained,
+    published_weights,
+    read_weights,
+    start_from,
+)
 from geoseg.training.config import parse
 from geoseg.training.run import Run
 
@@ -241,6 +248,22 @@ def test_what_does_not_fit_is_counted():
         with pytest.raises(ValueError):
             load_pretrained(wide, path)
     assert all(torch.equal(value, before[name]) for name, value in wide.state_dict().items())
+
+
+def test_a_deeper_encoder_is_another_one():
+    torch.save(torchvision.models.resnet101().state_dict(), 'resnet101.pth')
+    said = r'resnet101.pth: (\d+) of \1 tensors .*; blocks of a deeper encoder: \d+ \(first: layer3.6.conv1.weight\)'
+    for make in (lambda **more: FCN(4, pretrained='resnet101.pth', **more),
+                 lambda **more: UNet(4, encoder='resnet50', pretrained='resnet101.pth', **more)):
+        with pytest.raises(ValueError, match=said + r'\. Remedy: choose the encoder .*partial=true$'):
+            make()
+        assert 'the encoder in the file is deeper: ' in make(partial=True).weights_loaded
+    whole(FCN(4, backbone='resnet101', pretrained='resnet101.pth'))
+    torch.save(timm.create_model('vit_tiny_patch16_224', **VIT['options'] | {'img_size': 32, 'depth': 3},
+                                 num_classes=0).state_dict(), 'deep.pth')
+    with pytest.raises(ValueError, match=r'blocks of a deeper encoder: \d+ \(first: encoder.blocks.2.norm1.weight\)'):
+        CrossView(**VIT, pretrained='deep.pth')
+    assert deeper_names(['layer4.0.conv1.weight', 'fc.weight'], ['layer3.0.conv1.weight']) == []  # a stage less
 
 
 def test_a_position_embedding_of_another_size_is_an_error():

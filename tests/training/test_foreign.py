@@ -234,6 +234,8 @@ def test_an_unknown_key_of_a_file():
         ({'training': {'epochs': 3, 'bach_size': 4}}, "config: unknown key 'training.bach_size' .*: training.batch"),
         ({'training': {'epochs': 3}, 'modle': {'name': 'unet'}}, "'modle'"),
         ({'model': {'name': 'unet', 'droput': 0}}, "'model.droput'.*; nearest: model.dropout"),
+        ({'model': {'name': 'unet', 'halting_beta': 0}},
+         r"'model.halting_beta' of the configurable trainer \(a key of the refiner, which recipes of TRMSeg read\)"),
     ]:
         with pytest.raises(ConfigError, match=message):
             parse(['unet', config], {'data': 'world:tiny'})

@@ -201,6 +201,7 @@ def test_deterministic_fixes_cudnn_and_says_so(tmp_path, monkeypatch):
         assert about == {'algorithms': expected, 'cudnn_deterministic': expected, 'cudnn_benchmark': False,
                          'PYTHONHASHSEED': '7'} == determinism()
         assert ('deterministic: ' in (run.folder / 'log.txt').read_text()) == expected
+        assert f'| deterministic algorithms | {expected} |' in (run.folder / 'summary.md').read_text()
 
 
 def test_metadata_says_why_there_is_no_commit(tmp_path):

@@ -1,5 +1,6 @@
 "A run that is killed and resumed ends exactly like one that never was."
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tiny import same_state
 import geoseg
 from geoseg.core.errors import ConfigError
 from geoseg.models.checkpoints import network_weights, read_checkpoint
+from geoseg.tasks.optim import CurveLR, WarmupPoly
 from geoseg.training.run import weights_of_epochs, whole_epochs
 
 KILLS = 10
@@ -63,8 +65,8 @@ def test_a_run_goes_on_from_whole_epochs_alone(kept, tmp_path):
     alone = rf'epoch {missing}; its weights alone are there, checkpoint_start=.*\d{missing}.ckpt.*every_n_epochs=1'
     with pytest.raises(FileNotFoundError, match=alone):
         geoseg.train('unet', resume=missing, out=tmp_path)
-    listed = ', '.join(map(str, sorted(whole)))
-    with pytest.raises(FileNotFoundError, match=f'epoch 7; resume goes on from epochs {listed}; every_n_epochs=1'):
+    listed = f'epoch{"s" * (len(whole) > 1)} ' + ', '.join(map(str, sorted(whole)))
+    with pytest.raises(FileNotFoundError, match=f'epoch 7; resume goes on from {listed}; every_n_epochs=1'):
         geoseg.train('unet', resume=7, out=tmp_path)
     with pytest.raises(ConfigError, match='weights alone.*checkpoint_start=.*every_n_epochs=1'):
         geoseg.train('unet', resume=files[1], out=tmp_path)
@@ -79,3 +81,17 @@ def test_a_run_goes_on_from_whole_epochs_alone(kept, tmp_path):
     for epoch, path in weights_of_epochs(folder).items():  # written anew, the same
         one, two = (network_weights(read_checkpoint(p)) for p in (path, weights_of_epochs(kept.folder)[epoch]))
         assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_a_longer_run_says_what_its_schedule_was(caplog):
+    def scheduled(epochs, power=1.):
+        optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.)
+        return CurveLR(optimizer, WarmupPoly(1, power=power), steps_per_epoch=5, epochs=epochs)
+
+    before = scheduled(3).state_dict()
+    with caplog.at_level(logging.INFO, 'geoseg'):
+        scheduled(3).load_state_dict(before)
+        assert not caplog.messages
+        scheduled(4, .9).load_state_dict(before)
+    assert caplog.messages == ['the learning rate goes on with another schedule: '
+                               'power 0.9 (before: 1.0), epochs 4 (before: 3)']
