@@ -173,7 +173,7 @@ def _optional(name):  # a counter that old files of torchvision lack, and a memo
     last = name.rpartition('.')[2]
     return last == 'num_batches_tracked' or last.startswith(STATE)
 
-
+# %% ../../nbs/models/weights.ipynb #2fb82793
 def deeper_names(
     unused: Iterable[str],  # names of a file
     used: Iterable[str],  # those of the encoder
@@ -245,7 +245,7 @@ def load_pretrained(
     network.weights_input = weights_input(path, getattr(network, 'encoder_name', None))
     return text
 
-
+# %% ../../nbs/models/weights.ipynb #98532723
 def check_architecture(
     path: str | Path,  # as `read_weights` takes it
     name: str | None,  # of the encoder, in timm

@@ -172,7 +172,10 @@ def run_folder(
     checkpoint: str | Path,  # RUN/checkpoints/NAME.ckpt
 ) -> Path:
     'The folder of the run that a checkpoint belongs to.'
-    return Path(checkpoint).parent.parent
+    path = Path(checkpoint)
+    if len(path.parts) < 3 or '..' in path.parts:  # named from within the run
+        path = Path(os.path.abspath(path))
+    return path.parent.parent
 
 # %% ../../nbs/training/run.ipynb #9a8133a5-2
 @dataclass

@@ -65,7 +65,7 @@ def open_to_resume(
     'The run to go on with; an error where it is of another recipe, or elsewhere.'
     name = Path(recipe or '').stem
     folder, checkpoint = find_resume(resume, given.get('out') or 'runs', name)
-    out = Path(given.pop('out', None) or folder.parent.parent).expanduser()
+    out = Path(given.pop('out', None) or folder.resolve().parent.parent).expanduser()
     if out.resolve() != folder.resolve().parent.parent:
         raise ConfigError(f'out: {out} is another place than that of the run, {folder}, which stays there')
     refuse_links(folder)

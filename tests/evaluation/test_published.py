@@ -1,5 +1,6 @@
 """Every published parameter against what the recipes build; and what no value of a configuration shows."""
 import copy
+import html
 import inspect
 import re
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import albumentations as A
 import cv2
 import lightning as L
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -62,6 +64,28 @@ def test_every_row_is_equal_or_has_its_reason_or_its_test(built):
     assert len(table) == len(published())
     print(table.status.value_counts().to_dict())  # how many are compared, different, tested
     assert table.status.value_counts()['compared'] > table.status.value_counts()['different']
+
+
+def shown_rows(page) -> list[list[str]]:
+    "The rows of the tables that a page stores for `show(...)`, cell by cell."
+    outputs = [output for cell in page.cells if cell.source.startswith('show(') for output in cell.outputs]
+    rows = [row for output in outputs for row in re.findall('<tr>(.*?)</tr>', output.data['text/html'], re.S)]
+    cells = [[html.unescape(cell) for cell in re.findall('<t[hd]>(.*?)</t[hd]>', row, re.S)] for row in rows]
+    return sorted(row for row in cells if row[0] != 'published')
+
+
+def test_the_page_shows_the_table_of_today(built):
+    table = compare(built)
+    said = {'compared': '=', 'different': 'differs: ', 'tested': ''}
+    today = sorted([row.parameter, row.published, row.here, row.ours,
+                    said[row.status] + row.why.rpartition('::')[2].replace('_', ' '), row.note]
+                   for row in table.itertuples())
+    page = nbformat.read(TOP / 'nbs/published.ipynb', as_version=4)
+    assert shown_rows(page) == today
+    stale = copy.deepcopy(page)
+    cell = next(cell for cell in stale.cells if cell.source.startswith('show('))
+    cell.outputs[0].data['text/html'] = cell.outputs[0].data['text/html'].replace('<td>512</td>', '<td>256</td>', 1)
+    assert shown_rows(stale) != today
 
 
 def test_kinds_of_rows():

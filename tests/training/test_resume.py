@@ -14,7 +14,8 @@ import geoseg
 from geoseg.core.errors import ConfigError
 from geoseg.models.checkpoints import network_weights, read_checkpoint
 from geoseg.tasks.optim import CurveLR, WarmupPoly
-from geoseg.training.run import weights_of_epochs, whole_epochs
+from geoseg.training.run import run_folder, weights_of_epochs, whole_epochs
+from geoseg.training.train import open_to_resume
 
 KILLS = 10
 
@@ -95,3 +96,19 @@ def test_a_longer_run_says_what_its_schedule_was(caplog):
         scheduled(4, .9).load_state_dict(before)
     assert caplog.messages == ['the learning rate goes on with another schedule: '
                                'power 0.9 (before: 1.0), epochs 4 (before: 3)']
+
+
+def test_a_run_is_named_from_within(kept, tmp_path, monkeypatch):
+    folder = shutil.copytree(kept.folder, tmp_path / 'unet' / kept.folder.name)
+    places = {folder.parent: [Path(folder.name), Path(folder.name) / 'checkpoints/last.ckpt'],
+              folder: [Path('.'), Path('checkpoints/last.ckpt')],
+              folder / 'checkpoints': [Path('last.ckpt'), Path('..')],
+              folder / 'tensorboard': [Path('../checkpoints/last.ckpt')]}
+    for place, paths in places.items():
+        monkeypatch.chdir(place)
+        for path in paths:
+            if path.suffix:
+                assert run_folder(path).resolve() == folder
+            cli, found, _ = open_to_resume(str(path), {}, None, ())
+            assert found.resolve() == folder and cli.config.run.recipe == 'unet'
+    assert run_folder(Path('runs/unet/one/checkpoints/last.ckpt')) == Path('runs/unet/one')
