@@ -383,7 +383,7 @@ def is_foreign(
                           'one file: give each its own')
     return bool(other)
 
-
+# %% ../../nbs/training/foreign.ipynb #413f6539
 def other_reader(
     name: str,  # dotted key that a system lacks
     system: System,
