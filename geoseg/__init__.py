@@ -33,7 +33,7 @@ _NAMES = {
     'predict': 'inference.predict',
     'explore': 'lab.explore',
     'Run': 'training.run',
-    'Predictor': 'models.predictor',
+    'Predictor': 'models.wrapped',
     'load_plugins': 'core.plugins',
     'recipes': 'training.recipes',
     'LabelScheme': 'data.labels',

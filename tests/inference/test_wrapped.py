@@ -1,6 +1,7 @@
 "Anyone's model answers as it does elsewhere; what it does not say is asked for, and what cannot be opened is one line."
 import json
 import os
+import re
 import shutil
 import zipfile
 
@@ -11,9 +12,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 
-from geoseg import cli
+from geoseg import Predictor, cli
 from geoseg.core.trust import trusted
-from geoseg.models.predictor import Predictor
+from geoseg.data.labels import LabelScheme
 
 FACTS = ['classes=[dark,bright]', 'mean=[0,0,0]', 'std=[1,1,1]', 'answer=logits']
 DEEPNESS = {'model_type': 'Segmentor', 'class_names': {'0': 'dark', '1': 'bright'}, 'standardization_mean': [0] * 3,
@@ -145,6 +146,46 @@ def test_a_bad_file_is_one_line(how, says, scene, tmp_path, capsys):
     assert not list(out.glob('*.tif'))
 
 
+@pytest.mark.parametrize('facts, says', [
+    ({'bands': 'red'}, "bands of its metadata is 'red', expected a list"), ({'bands': 5}, 'bands of its metadata'),
+    ({'bands': [[1], 2, 3]}, 'bands of its metadata'), ({'halting': 'x'}, 'halting of its metadata is'),
+    ({'frame': {'crs': 'nonsense', 'origin': [0, 0]}}, 'frame of its metadata is none'),
+    ({'frame': [1, 2]}, 'frame of its metadata'), ({'normalization': [1]}, 'normalization of its metadata'),
+    ({'temperature': {'inside': False, 'value': 0}}, 'temperature of its metadata'),
+    ({'temperature': 'hot'}, "temperature of its metadata is 'hot'"), ({'value_range': [255, 0]}, 'value_range of'),
+    ({'value_range': 5}, 'value_range of its metadata'), ({'kind': [1]}, 'kind of its metadata'),
+    ({'classes': {'names': [1, 2]}}, 'its classes are none'), ({'classes': 7}, "classes is '7', expected names"),
+    ({'window': 'big'}, "window is 'big', expected a whole number"), ({'kind': 'parts'}, "a network of kind 'parts'"),
+    ({'channels': 'x'}, 'channels of its metadata'),
+])
+def test_metadata_in_our_name_are_read_as_a_stranger_s(facts, says, tmp_path):
+    known = {'kind': 'segmentation', 'classes': LabelScheme(['dark', 'bright'], [[0, 0, 0], [9, 9, 9]]).to_dict(),
+             'normalization': {'inside': True, 'mean': [0] * 3, 'std': [1] * 3}, 'answer': 'logits'}
+    file = write_onnx(tmp_path / 'a.onnx', metadata={'geoseg': known | facts})
+    with pytest.raises(ValueError, match=re.escape(says)) as raised:
+        Predictor.wrap(file)
+    assert str(file) in str(raised.value) and len(str(raised.value).splitlines()) == 1
+    wrapped = Predictor.wrap(write_onnx(tmp_path / 'b.onnx', metadata={'geoseg': known}))
+    assert wrapped.scheme.names == ['dark', 'bright']
+
+
+@pytest.mark.parametrize('inputs, outputs, node, says', [
+    (['a', 'c'], ('m', TensorProto.FLOAT, 4), ('Add', {}), 'takes a, c: expected one picture'),
+    (['a'], ('m', TensorProto.INT64, 4), ('Cast', {'to': TensorProto.INT64}), 'set output to one of them'),
+    (['a'], ('m', TensorProto.FLOAT, 0), ('ReduceMean', {'keepdims': 0}), 'set output to one of them'),
+    (['a'], ('m', TensorProto.FLOAT, 4), ('Acosh', {}), 'numbers that are none (NaN)')])
+def test_a_graph_that_is_no_segmentation(inputs, outputs, node, says, tmp_path):
+    name, kind, axes = outputs
+    sides, file = ['b', 3, 'h', 'w'], tmp_path / 'g.onnx'
+    graph = helper.make_graph([helper.make_node(node[0], inputs, [name], **node[1])], 'g', [
+        helper.make_tensor_value_info(one, TensorProto.FLOAT, sides) for one in inputs], [
+        helper.make_tensor_value_info(name, kind, sides[:axes])])
+    file.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)],
+                                       ir_version=9).SerializeToString())
+    with pytest.raises(ValueError, match=re.escape(says)):
+        Predictor.wrap(file, classes=['a', 'b', 'c'], mean=[0.] * 3, std=[1.] * 3, answer='logits')
+
+
 def test_a_stranger_s_pt2_needs_trust(tmp_path, capsys):
     (tmp_path / 'a.pt2').write_bytes(b'PK')
     words = ['predict', '--model', str(tmp_path / 'a.pt2'), f'data={tmp_path / "a.pt2"}', *FACTS, f'out={tmp_path}/o']
@@ -218,6 +259,83 @@ def test_a_folder_of_segmentation_models_pytorch(tmp_path, capsys):
         config.write_text(json.dumps(known | change))
         with pytest.raises(ValueError, match=says):
             Predictor.wrap(tmp_path / 'smp', **facts)
+
+
+class Mark:
+    "Writes a file when it is unpickled."
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.path}',)
+
+
+def torchgeo_checkpoint(path, **changes):
+    "A file as Lightning writes it of a SemanticSegmentationTask of TorchGeo 0.8.1; the network in it."
+    import segmentation_models_pytorch as smp
+    torch.manual_seed(0)
+    network = smp.Unet('tu-resnet10t', encoder_weights=None, in_channels=4, classes=3).eval()
+    settings = {'model': 'unet', 'backbone': 'tu-resnet10t', 'in_channels': 4, 'task': 'multiclass', 'num_classes': 3,
+                'num_labels': None, 'num_filters': 3, 'loss': 'ce', 'class_weights': torch.ones(3),
+                'ignore_index': None, 'lr': 1e-3, 'patience': 10, 'freeze_backbone': False, 'freeze_decoder': False}
+    weights = {f'model.{name}': value for name, value in network.state_dict().items()}
+    settings = {key: value for key, value in (settings | changes).items() if value != 'gone'}
+    torch.save({'epoch': 1, 'global_step': 2, 'pytorch-lightning_version': '2.6.0', 'loops': {}, 'lr_schedulers': [],
+                'state_dict': changes.get('state_dict', weights | {'criterion.weight': torch.ones(3)}),
+                'hparams_name': 'kwargs', 'hyper_parameters': changes.get('all', settings)}, path)
+    return network
+
+
+def test_a_checkpoint_of_a_torchgeo_task(tmp_path, scene, capsys):
+    file = tmp_path / 'task.ckpt'
+    network = torchgeo_checkpoint(file)
+    facts = {'classes': ['a', 'b', 'c'], 'mean': [0.] * 4, 'std': [1.] * 4}
+    with pytest.raises(ValueError, match=r'says nothing of mean, std; give mean'):
+        Predictor.wrap(file, classes=['a', 'b', 'c'])
+    predictor, picture = Predictor.wrap(file, **facts), torch.randn(2, 4, 64, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(predictor.logits(picture).cpu(), network(picture))
+    assert predictor.logits(torch.randn(1, 4, 50, 70)).shape == (1, 3, 50, 70)
+    before = file.read_bytes()
+    for changes, says in (({'model': 'fcn'}, "model is 'fcn', expected one of unet, deeplabv3"),
+                          ({'backbone': 'gone'}, 'expected a checkpoint of a SemanticSegmentationTask of TorchGeo'),
+                          ({'task': 'multilabel'}, "task is 'multilabel', expected multiclass or binary"),
+                          ({'in_channels': 0}, "in_channels is '0', expected a whole number"),
+                          ({'num_classes': 5}, 'of another shape'),
+                          ({'backbone': 'tu-hf-hub:someone/x'}, 'is an address'),
+                          ({'in_channels': 1 << 30}, 'not a saved network'), ({'model': ['unet']}, "model is .*unet"),
+                          ({'backbone': ['resnet18']}, 'not a saved network'),
+                          ({'all': [1, 2]}, 'expected a checkpoint of a SemanticSegmentationTask of TorchGeo'),
+                          ({'state_dict': [torch.ones(3)]}, 'task.ckpt: .*tensors'),
+                          ({'lr': Mark(tmp_path / 'run')}, 'not a readable checkpoint')):
+        torchgeo_checkpoint(file, **changes)
+        with pytest.raises(ValueError, match=says):
+            Predictor.wrap(file, **facts)
+        assert not (tmp_path / 'run').exists()
+    file.write_bytes(before[:len(before) // 2])
+    with pytest.raises(ValueError, match='not a readable checkpoint'):
+        Predictor.wrap(file, **facts)
+    torchgeo_checkpoint(file)
+    words = ['classes=[a,b,c]', 'mean=[0,0,0,0]', 'std=[1,1,1,1]', f'data={scene}']
+    assert cli.main(['predict', '--model', str(file), *words, f'out={tmp_path / "maps"}']) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith('geoseg ')]
+    assert len(said) == 1 and 'bands' in said[0]  # the scene has three
+
+
+def test_a_torchgeo_task_of_two_classes(tmp_path, scene, capsys):
+    import segmentation_models_pytorch as smp
+    file = tmp_path / 'task.ckpt'
+    torch.manual_seed(0)
+    network = smp.Unet('tu-resnet10t', encoder_weights=None, in_channels=3, classes=1).eval()
+    torchgeo_checkpoint(file, in_channels=3, num_classes=None, task='binary', state_dict={
+        f'model.{name}': value for name, value in network.state_dict().items()})
+    picture = torch.randn(1, 3, 64, 96)
+    predictor = Predictor.wrap(file, classes=['other', 'water'], mean=[0.] * 3, std=[1.] * 3)
+    with torch.no_grad():
+        torch.testing.assert_close(predictor.logits(picture).softmax(1)[:, 1:].cpu(), network(picture).sigmoid())
+    words = ['--model', str(file), 'classes=[other,water]', 'mean=[0,0,0]', 'std=[1,1,1]', 'window=64', f'data={scene}']
+    assert set(np.unique(answer(words, tmp_path / 'maps', capsys))) <= {0, 1, 255}
 
 
 def test_a_folder_of_hugging_face(tmp_path):
