@@ -11,7 +11,6 @@ WITHOUT = {  # verb -> why it reads no raster
     'halt-cal': 'a network with classes alone does not halt',
     'efficiency': 'times inputs of its own',
     'serve': 'answers what is sent',
-    'export': 'chips only check it; its `area` says what memory=frozen keeps, and is refused without that',
 }
 
 

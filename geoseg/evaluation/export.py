@@ -4,22 +4,27 @@
 
 # %% auto #0
 __all__ = ['CHOICES', 'READER', 'FORMATS', 'check_choices', 'check_area', 'graph_inputs', 'ground_resolution', 'describe',
-           'Exported', 'ours', 'forget_memory', 'memory_facts', 'compare_outputs', 'chips_of', 'cut', 'check_numbers',
-           'check_int8', 'measure_int8', 'export', 'run_made', 'write_model']
+           'Exported', 'ours', 'forget_memory', 'memory_facts', 'compare_outputs', 'made_here', 'check_targets',
+           'check_length', 'frozen_memory', 'chips_of', 'cut', 'check_numbers', 'check_int8', 'measure_int8',
+           'check_parts', 'part_files', 'export_parts', 'check_differences', 'export', 'run_made', 'write_model']
 
 # %% ../../nbs/evaluation/export.ipynb #a26c0004
 import json
-from collections.abc import Callable, Mapping
+import os
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from .. import __version__
 from ..core.errors import ConfigError
 from ..core.files import make_folder, write_whole, writing
+from ..core.inputs import SETTINGS, read_json, read_text
 from ..core.locks import lock_output, releases_locks
 from ..core.notebooks import text_paths
 from ..core.outputs import check_outputs
@@ -28,7 +33,7 @@ from ..data.augment import IMAGENET_MEAN, IMAGENET_STD, band_values
 from ..data.batches import network_inputs, network_reads
 from ..geo import reader
 from ..geo.coords import Frame
-from ..geo.frozen import freeze_memory
+from ..geo.frozen import TABLES, FrozenMemory, recall_inside
 from .evaluate import SegmentationKind, split_loader  # noqa: F401  imported to be known
 from .evaluate_places import LocalizationKind  # noqa: F401  imported to be known
 from .kinds import Kind, kind_of
@@ -36,9 +41,11 @@ from ..inference.answer import Trained
 from ..inference.tiling import check_views
 from ..models.graphs import ANSWERS, PICTURES, Graph, Traced, recalled_inputs, trace
 from ..metrics.segmentation import image_confusions, metrics_from_confusion
-from ..models.onnx import OPSET, OURS, deepness, described, int8_bytes, need, onnx_bytes, open_session, run_session
+from ..models.onnx import (LARGEST, OPSET, OURS, deepness, described, int8_bytes, need, onnx_bytes, open_session,
+                                read_about, run_session)
 from ..models.predictor import Predictor
 from ..models.stac import stac_item
+from ..models.steps import PARTS, run_parts, trace_parts
 
 # %% ../../nbs/evaluation/export.ipynb #a26c0006
 CHOICES = {'place': ('inputs', 'without'), 'memory': ('without', 'recalled', 'frozen')}
@@ -75,11 +82,11 @@ def check_area(
     if area is None:
         return None
     if memory != 'frozen':
-        raise ConfigError('area says what memory=frozen keeps; leave it out')
+        raise ConfigError('memory_area says what memory=frozen keeps; leave it out')
     numbers = isinstance(area, (list, tuple)) and len(area) == 4 and all(
         isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float('inf') for value in area)
     if not numbers or area[0] >= area[2] or area[1] >= area[3]:
-        raise ConfigError(f'area is {str(area)[:60]}, expected [west,south,east,north] in metres of '
+        raise ConfigError(f'memory_area is {str(area)[:60]}, expected [west,south,east,north] in metres of '
                           f'{frame.crs if frame else "the memory"}')
     x, y = frame.origin if frame else (0., 0.)
     return [area[0] - x, area[1] - y, area[2] - x, area[3] - y]
@@ -165,6 +172,7 @@ class Exported:
     classes: float | None  # share of the places whose class differs; None: there are none
     chips: str  # what went through both
     int8: dict[str, Any] | None = None  # what 8 bits cost, see `measure_int8`
+    also: Sequence[Path] = ()  # step and answer, where `file` is the encoder
 
     def report(self) -> str:
         'What a terminal shows.'
@@ -177,7 +185,8 @@ class Exported:
             large, small = (self.int8['bytes'][name] / 1e6 for name in ('float', 'int8'))
             lines += [f'int8: mIoU {now:.4f} on the val split, {was:.4f} in floats ({now - was:+.4f}); '
                       f'{small:.2f} MB, {large:.2f} MB in floats']
-        return '\n'.join([*lines, f'checked on {self.chips}; any number of samples{sizes}', str(self.file)])
+        lines.append(f'checked on {self.chips}; any number of samples{sizes}')
+        return '\n'.join([*lines, str(self.file), *map(str, self.also)])
 
 
 def ours(
@@ -212,17 +221,15 @@ def memory_facts(
     network: torch.nn.Module,
     file: Path,  # that will be written
     memory: str | None,
-    ground: list[float] | None,  # of `check_area`
+    kept: FrozenMemory | None,  # of `frozen_memory`
     area: list[float] | None,  # as it was named
 ) -> dict[str, Any]:  # for the metadata
     'What a file says of the memory; one that stays inside is put there.'
     if memory == 'recalled':
-        if (own := file.with_name(READER)).is_file() and reader.__doc__ not in own.read_text(errors='replace'):
-            raise ConfigError(f'{own}: is there already, and not written by geoseg; choose another folder')
         return {'memory_file': {'name': file.with_suffix('.memory.safetensors').name, 'reader': READER,
                                 'count': network.recalled}}
-    if memory == 'frozen':
-        kept = freeze_memory(network, ground)
+    if kept is not None:
+        recall_inside(network, kept)
         return {'frozen': {'entries': kept.entries, 'area': area and list(map(float, area))}}
     return {}
 
@@ -246,6 +253,75 @@ def compare_outputs(
         if name in ANSWERS:
             classes = float((mine.argmax(class_axis) != value.argmax(class_axis)).float().mean())
     return differences, classes
+
+# %% ../../nbs/evaluation/export.ipynb #99512d14
+def made_here(
+    file: Path,
+) -> bool:
+    'Whether geoseg wrote a file, by what stands in it.'
+    try:
+        if file.suffix == '.onnx':
+            return OURS in read_about(need('onnx').load(file, load_external_data=False), file)
+        if file.suffix == '.pt2':
+            with zipfile.ZipFile(file) as archive:
+                return any(name.endswith(f'/extra/{OURS}') for name in archive.namelist())
+        if file.suffix == '.safetensors':
+            with safe_open(file, 'pt') as tensors:
+                return {'keys', 'rows', 'about'} <= {*tensors.keys()}
+        if file.suffix == '.py':
+            return reader.__doc__ in read_text(file)
+        known = read_json(file, most=SETTINGS, kind=dict)
+    except Exception:  # a file of another program may be anything
+        return False
+    described = known.get('properties') if isinstance(known.get('properties'), dict) else {}
+    return OURS in known or {'dim', 'slots', 'radius'} <= {*known} or (
+        ' trained with geoseg ' in str(described.get('description')))
+
+
+def check_targets(
+    file: Path,  # that will be written
+    memory: str | None,
+    parts: bool = False,  # a refiner's graphs
+):
+    '`ConfigError` where a file of somebody else lies at a name that an export writes.'
+    for folder in [*file.parents][::-1]:
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise ConfigError(f'out: {folder} is a file, not a folder; choose another folder')
+    item, kept = file.with_suffix('.stac.json'), file.with_suffix('.memory')
+    targets = [*part_files(file).values(), file.with_suffix('.json')] if parts else [
+        file, file.with_suffix('.json'), item]
+    for path in targets + (memory == 'recalled') * [
+            Path(f'{kept}.safetensors'), Path(f'{kept}.json'), file.with_name(READER)]:
+        if path.is_dir():
+            raise ConfigError(f'out: {path} is a folder; choose another name')
+        if os.path.lexists(path) and not made_here(path):
+            raise ConfigError(f'{path}: is there already, and not written by geoseg; choose another folder or name '
+                              'with out=')
+    for other in (file.with_suffix(suffix) for suffix in FORMATS if suffix != file.suffix):
+        if other.is_file() and item.is_file() and made_here(other):
+            raise ConfigError(f'{item}: describes {other.name}; choose another name than {file.name}, with out=')
+
+# %% ../../nbs/evaluation/export.ipynb #05c1d696
+def check_length(
+    file: Path,  # that will be written
+    network: torch.nn.Module,
+):
+    '`ConfigError` for a network that no ONNX file can hold.'
+    count = sum(value.numel() * value.element_size() for value in network.parameters())
+    if file.suffix == '.onnx' and count > LARGEST:
+        raise ConfigError(f'{file}: the weights take {count / 1e9:.1f} GB, and an ONNX file ends at '
+                          f'{LARGEST / 1e9:.1f} GB; write a .pt2 (out={file.stem}.pt2)')
+
+
+def frozen_memory(
+    file: Path,  # that will be written
+    predictor: Predictor,
+    ground: list[float] | None,  # of `check_area`
+) -> FrozenMemory:
+    'The memory as a part of the graph; `ConfigError` where the file cannot hold it.'
+    weights = sum(value.numel() * value.element_size() for value in predictor.network.parameters())
+    most = LARGEST - weights if file.suffix == '.onnx' else TABLES
+    return FrozenMemory(predictor.memory, predictor.network.recalled, ground, most)
 
 # %% ../../nbs/evaluation/export.ipynb #a26c0012
 def chips_of(
@@ -355,6 +431,79 @@ def measure_int8(
     return described(model, dict(about) | {'int8': found}), found
 
 
+# %% ../../nbs/evaluation/export.ipynb #46f09f42
+def check_parts(
+    file: Path,  # that will be named
+    predictor: Predictor,
+    answer: str,
+    **others: Any,  # that do not go with parts, such as int8
+):
+    '`ConfigError` where there are no parts to be had.'
+    if not hasattr(predictor.network, 'unroll'):
+        raise ConfigError('parts is for a network that refines in steps, and this one does not; leave it out')
+    if file.suffix != '.onnx':
+        raise ConfigError(f'parts is for ONNX files, and out is {file.name}')
+    if answer != 'probabilities':
+        raise ConfigError(f'parts: the step gives probabilities, and answer is {answer!r}')
+    if given := [name for name, value in others.items() if value]:
+        raise ConfigError(f'parts does not go with {given[0]}; leave one of them out')
+
+
+def part_files(
+    file: Path,
+) -> dict[str, Path]:
+    'The names of the graphs.'
+    return {part: file.with_suffix(f'.{part}.onnx') for part in PARTS}
+
+# %% ../../nbs/evaluation/export.ipynb #c05aa252
+def export_parts(
+    file: Path,
+    predictor: Predictor,
+    about: Mapping[str, Any],  # of `describe`
+    own: Mapping[str, Tensor],  # of `ours`
+    image: Tensor,  # as the encoder takes it
+    tolerance: float,
+    what: str,  # the chips are
+) -> Exported:
+    'Write encoder, step and answer, once their loop gives what the network gives.'
+    inside, mean, std = (about['normalization'][name] for name in ('inside', 'mean', 'std'))
+    temperature = predictor.temperature if about['temperature']['inside'] else 1.
+    traced = trace_parts(predictor.network, image, mean if inside else None, std if inside else None, temperature)
+    channels = predictor.network.num_classes + predictor.network.latent
+    about = dict(about) | {'kind': 'parts', 'place': None, 'size': 'any', 'why_fixed': None, 'opset': OPSET,
+                           'state': channels, 'parts': {part: path.name for part, path in part_files(file).items()}}
+    facts = {part: about | {'part': part, 'outputs': graph.outputs, 'inputs': {
+        name: [str(value.dtype).removeprefix('torch.'), *value.shape[1:]]
+        for name, value in zip(graph.inputs, graph.program.example_inputs[0], strict=True)}}
+        for part, graph in traced.items()}
+    made = {part: onnx_bytes(graph, facts[part]) for part, graph in traced.items()}
+    sessions = {part: open_session(content) for part, content in made.items()}
+    probabilities, steps = run_parts(sessions, image.numpy(), channels, about['halting'])
+    found = {'probabilities': torch.from_numpy(probabilities),
+             'steps': torch.from_numpy(steps).reshape(own['steps'].shape)}
+    differences, classes = compare_outputs(own, found, 1)
+    check_differences(file, differences, tolerance)
+    make_folder(file.parent)
+    for part, path in part_files(file).items():
+        write_whole(path, made[part])
+    about |= {'inputs': {part: facts[part]['inputs'] for part in facts},
+              'outputs': {part: facts[part]['outputs'] for part in facts}}
+    checked = {'differences': differences, 'classes that differ': classes, 'chips': what}
+    write_whole(file.with_suffix('.json'), json.dumps({OURS: about, 'check': checked}, indent=1) + '\n')
+    first, *others = part_files(file).values()
+    return Exported(first, about, differences, classes, what, also=others)
+
+
+def check_differences(
+    file: Path,
+    differences: Mapping[str, float],  # of each output
+    tolerance: float,
+):
+    '`ValueError` where an export is not what was trained.'
+    if worst := [name for name, value in differences.items() if not value <= tolerance]:
+        raise ValueError(f'{file}: {worst[0]} differs from the network by {differences[worst[0]]:.2g}, more than '
+                         f'tolerance={tolerance:g}; nothing is written')
+
 # %% ../../nbs/evaluation/export.ipynb #a26c0012-2
 @releases_locks()
 @text_paths
@@ -369,12 +518,13 @@ def export(
     calibrated: bool = True,  # the temperature is inside; false: beside, in the metadata
     place: str = 'inputs',  # of a network that reads positions: or without
     memory: str | None = None,  # of a network that has one: without; recalled, as inputs; frozen, inside
-    area: list[float] | None = None,  # that memory=frozen keeps: west, south, east, north in the frame's CRS; None: all
+    memory_area: list[float] | None = None,  # memory=frozen keeps: west, south, east, north in its CRS; None: all
     size: int | None = None,  # side of the pictures, fixed, pixels; None: any, where the network allows
     window: int | None = None,  # that readers tile with, pixels; None: size, the patches of the training, or 512
     overlap: int | None = None,  # of windows, pixels; None: a quarter
     resolution: float | None = None,  # metres a pixel; None: that of the chips, where it is known
     int8: bool = False,  # in 8 bits, ranges from chips of the training; its loss in mIoU is measured (ONNX alone)
+    parts: bool = False,  # of a refiner: encoder, one step and answer apart
     license: str | None = None,  # of the weights, such as CC-BY-4.0
     tolerance: float = 1e-3,  # largest difference, in shares of the largest value
     chips: int = 4,  # that check the export
@@ -384,9 +534,14 @@ def export(
 ) -> Exported:
     'Write a network as ONNX or .pt2, once it gives what the original gives.'
     check_numbers(size=size, window=window, resolution=resolution, tolerance=tolerance, chips=chips)
-    for name, value in (('normalize', normalize), ('calibrated', calibrated), ('int8', int8)):
+    if license is not None and not isinstance(license, str):
+        raise ConfigError(f'license is {license!r}, expected a name such as CC-BY-4.0')
+    for name, value in (('normalize', normalize), ('calibrated', calibrated), ('int8', int8), ('parts', parts)):
         if not isinstance(value, bool):
             raise ConfigError(f'{name} is {value!r}, expected true or false')
+    if 'area' in (overrides or {}) and memory == 'frozen':
+        raise ConfigError('area limits the data; the ground that memory=frozen keeps is memory_area=[west,south,east,'
+                          'north]')
     trained = Trained(checkpoint, overrides)
     settings = trained.settings()
     if out is None and trained.run is None:
@@ -401,7 +556,12 @@ def export(
         file = target / 'model.onnx'
     predictor, kind = Predictor.load(trained.path, 'cpu', settings['network']), kind_of(trained.kind)
     check_choices(predictor, place, memory, trained.path)
-    ground = check_area(area, memory, predictor.memory and predictor.memory.frame)
+    ground = check_area(memory_area, memory, predictor.memory and predictor.memory.frame)
+    if parts:
+        check_parts(file, predictor, answer, int8=int8, size=size)
+    check_targets(file, memory, parts)
+    check_length(file, predictor.network)
+    kept = frozen_memory(file, predictor, ground) if memory == 'frozen' else None
     if int8:
         check_int8(file, trained, memory)
     window = window or size or settings.get('patch') or 512
@@ -418,7 +578,7 @@ def export(
     inputs = graph_inputs(predictor, batch, place, memory)
     if predictor.memory is not None and memory == 'without':
         forget_memory(predictor.network)
-    about |= memory_facts(predictor.network, file, memory, ground, area)
+    about |= memory_facts(predictor.network, file, memory, kept, memory_area)
     about['place'] = next((name for name in ('xy', 'gps') if name in inputs), None)
     mean, std = about['normalization']['mean'], about['normalization']['std']
     inside = normalize and bool(mean)
@@ -428,6 +588,8 @@ def export(
                 if name in PICTURES and inside else value for name, value in inputs.items()}
 
     raw = scaled(inputs)
+    if parts:
+        return export_parts(file, predictor, about, own, raw['image'], tolerance, what)
     graph = Graph(predictor.network, list(raw), mean if inside else None, std if inside else None,
                   predictor.temperature if calibrated else 1., answer, kind.class_axis)
     traced = trace(graph.eval(), raw, fixed=size is not None)
@@ -437,9 +599,7 @@ def export(
               'why_fixed': traced.why or None, 'opset': OPSET if file.suffix == '.onnx' else None}
     made, found = run_made(file, traced, raw, about)
     differences, classes = compare_outputs(own, found, kind.class_axis)
-    if worst := [name for name, value in differences.items() if not value <= tolerance]:
-        raise ValueError(f'{file}: {worst[0]} differs from the network by {differences[worst[0]]:.2g}, more than '
-                         f'tolerance={tolerance:g}; nothing is written')
+    check_differences(file, differences, tolerance)
     if int8:
         made, about['int8'] = measure_int8(
             made, about, trained, kind, predictor, data, chips,

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 import timm
+import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
@@ -27,7 +28,9 @@ def pad_to(
 ) -> Tensor:  # [B, C, H', W']
     'Extend an image on the right and below, by its own border.'
     bottom, right = -image.shape[-2] % multiple, -image.shape[-1] % multiple
-    return F.pad(image, (0, right, 0, bottom), mode='replicate') if bottom or right else image
+    if torch.compiler.is_compiling() or bottom or right:  # a graph is for pictures of other sizes, too
+        return F.pad(image, (0, right, 0, bottom), mode='replicate')
+    return image
 
 # %% ../../nbs/models/encoders.ipynb #b00715a6
 SEGFORMER_SIZES = {  # channels and layers of the four stages

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -21,11 +22,11 @@ from geoseg.core.errors import ConfigError
 from geoseg.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from geoseg.evaluation.evaluate import evaluate
 from geoseg.evaluation.export import export
-from geoseg.geo.frozen import freeze_memory
+from geoseg.geo.frozen import FrozenMemory, recall_inside
 from geoseg.models.geosegformer import GeoSegFormer
 from geoseg.models.graphs import Graph, trace
 from geoseg.models.onnx import DOMAINS, onnx_bytes, open_session, run_session
-from geoseg.models.predictor import Predictor
+from geoseg.models.wrapped import Predictor
 from geoseg.training.run import Run
 
 
@@ -179,7 +180,63 @@ def test_a_difference_is_an_error_and_nothing_is_written(tiny_run, tmp_path, mon
     assert not list(tmp_path.rglob('*.pt2')) and not list(tmp_path.rglob('*.json'))
 
 
+ITERATE = """
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+
+encoder, step, last = (onnxruntime.InferenceSession(f'refiner.{part}.onnx') for part in ('encoder', 'step', 'answer'))
+about = json.loads(step.get_modelmeta().custom_metadata_map['geoseg'])
+halting, image = about['halting'], np.load('image.npy')
+[features] = encoder.run(None, {'image': image})
+state = np.zeros((1, about['state'], *features.shape[2:]), np.float32)
+for taken in range(1, halting['t_max'] + 1):
+    state, halt = step.run(['next', 'halt'], {'features': features, 'state': state})
+    if taken >= halting['t_min'] and halt >= halting['tau']:
+        break
+[probabilities] = last.run(None, {'state': state})
+np.save('answer.npy', probabilities[..., :image.shape[2], :image.shape[3]])
+print(taken)
+assert 'geoseg' not in sys.modules and 'torch' not in sys.modules
+"""
+
+
+def test_a_refiner_leaves_in_parts_and_a_loop(tiny_run, tmp_path):
+    run = tiny_run('deepglobe-trm')
+    found = export(run, tmp_path / 'refiner.onnx', parts=True, chips=3)
+    assert found.differences['steps'] == 0 and found.classes == 0 and found.differences['probabilities'] < 1e-4
+    names = ['refiner.encoder.onnx', 'refiner.step.onnx', 'refiner.answer.onnx']
+    assert found.report().splitlines()[-3:] == [str(tmp_path / name) for name in names]
+    assert {path.name for path in tmp_path.iterdir()} == {*names, 'refiner.json'}
+    picture = np.random.default_rng(0).random((1, 3, 50, 70), np.float32)
+    np.save(tmp_path / 'image.npy', picture)
+    plain = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
+    done = subprocess.run([sys.executable, '-c', ITERATE], cwd=tmp_path, env=plain, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    own = Run(run).predictor('cpu').output({'image': normalised(found.about, picture)})
+    np.testing.assert_allclose(np.load(tmp_path / 'answer.npy'), own['logits'].softmax(1), atol=1e-4)
+    assert int(done.stdout) == int(own['steps'])
+    (tmp_path / 'refiner.json').unlink()
+    (tmp_path / 'refiner.step.onnx').write_text('mine')
+    with pytest.raises(ConfigError, match='refiner.step.onnx: is there already, and not written by geoseg'):
+        export(run, tmp_path / 'refiner.onnx', parts=True, chips=3)
+    with pytest.raises(ValueError, match="refiner.encoder.onnx: a network of kind 'parts'"):
+        Predictor.wrap(found.file)
+
+
 @pytest.mark.parametrize('recipe, words, says', [
+    ('wildscenes-fcn', 'out={out} parts=true', 'parts is for a network that refines in steps'),
+    ('deepglobe-trm', 'out={out} parts=true answer=logits', "parts: the step gives probabilities, and answer is 'lo"),
+    ('deepglobe-trm', 'out={out} parts=true int8=true', 'parts does not go with int8'),
+    ('deepglobe-trm', 'out={out}.pt2 parts=true', 'parts is for ONNX files, and out is model.pt2'),
+    ('wildscenes-fcn', 'out={out} license=[a]', 'license is'),
+    ('wildscenes-fcn', 'out={out} overlap=-1', 'overlap'),
+    ('wildscenes-fcn', 'out={out} window=64 overlap=64', 'overlap'),
+    ('wildscenes-fcn', 'out={out} resolution=.nan', 'resolution is nan, expected a number above 0'),
+    ('wildscenes-fcn', 'out={out} tolerance=-1', 'tolerance is -1, expected a number above 0'),
+    ('wildscenes-fcn', 'out={out} chips=0', 'chips is 0, expected a whole number above 0'),
     ('geosegformer', 'out={out}', 'this network has a memory: memory=without'),
     ('geosegformer', 'out={out} memory=recalled place=without', 'memory=recalled needs positions'),
     ('wildscenes-fcn', 'out={out} memory=recalled', 'this network has no memory'),
@@ -189,10 +246,11 @@ def test_a_difference_is_an_error_and_nothing_is_written(tiny_run, tmp_path, mon
     ('wildscenes-fcn', 'out={out}.pt2 int8=true', 'int8 is for ONNX files, and out is model.pt2'),
     ('wildscenes-fcn', 'out={out} int8=4', 'int8 is 4, expected true or false'),
     ('game4loc-same-area', 'out={out} int8=true', 'finds places; leave int8 out'),
-    ('geosegformer', 'out={out} memory=without area=[1,2,3,4]', 'area says what memory=frozen keeps'),
-    ('geosegformer', 'out={out} memory=frozen area=[1,2,3]', 'area is [1, 2, 3], expected [west,south,east,north]'),
-    ('geosegformer', 'out={out} memory=frozen area=[9,2,3,4]', 'expected [west,south,east,north] in metres of'),
-    ('geosegformer', 'out={out} memory=frozen area=[1,1,2,2]', 'memory=frozen: nothing was seen there'),
+    ('geosegformer', 'out={out} memory=without memory_area=[1,2,3,4]', 'memory_area says what memory=frozen keeps'),
+    ('geosegformer', 'out={out} memory=frozen memory_area=[1,2,3]', 'memory_area is [1, 2, 3], expected [west'),
+    ('geosegformer', 'out={out} memory=frozen memory_area=[9,2,3,4]', 'expected [west,south,east,north] in metres of'),
+    ('geosegformer', 'out={out} memory=frozen memory_area=[1,1,2,2]', 'memory=frozen: nothing was seen there'),
+    ('geosegformer', 'out={out} memory=frozen area=[1,1,2,2]', 'the ground that memory=frozen keeps is memory_area='),
     ('geosegformer', 'out={out} memory=frozen place=without', 'memory=frozen needs positions'),
     ('geosegformer', 'out={out} memory=recalled int8=true', 'int8 is for pictures and places: memory=without'),
     ('wildscenes-fcn', 'out={out} answer=mask', "answer is 'mask', expected probabilities or logits"),
@@ -266,10 +324,55 @@ def test_what_is_recalled_is_read_without_geoseg(remembering, tmp_path):
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) == 1  # both are known places
     np.testing.assert_allclose(np.load(tmp_path / 'answer.npy'), own, atol=1e-4)
-    (tmp_path / 'other').mkdir()
-    (tmp_path / 'other' / 'read_memory.py').write_text('mine = 1')
-    with pytest.raises(ConfigError, match='read_memory.py: is there already, and not written by geoseg'):
-        export(remembering, tmp_path / 'other' / 'a.onnx', memory='recalled', chips=2)
+    for name in ('read_memory.py', 'place.memory.json', 'place.memory.safetensors'):
+        assert only_refuses(remembering, tmp_path / name.replace('.', '_'), 'place.onnx', name, memory='recalled')
+
+
+def only_refuses(run, folder, out, name, content=b'{"mine": 1}', **more):
+    "Whether a file of somebody else is named, and is all that lies there afterwards."
+    folder.mkdir()
+    (folder / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=f'{name}: is there already, and not written by geoseg; choose another'):
+        export(run, folder / out, chips=2, **more)
+    return [path.name for path in folder.iterdir()] == [name] and (folder / name).read_bytes() == content
+
+
+def test_what_others_wrote_stays(exported, tmp_path, monkeypatch):
+    found, run = exported
+    foreign = onnx.load(found.file)
+    del foreign.metadata_props[:]
+    program = torch.export.export(torch.nn.Conv2d(3, 2, 1), (torch.rand(1, 3, 4, 4),))
+    torch.export.save(program, tmp_path / 'foreign.pt2')
+    cases = [('a.onnx', 'a.onnx', foreign.SerializeToString()), ('a.onnx', 'a.onnx', found.file.read_bytes()[:999]),
+             ('a.pt2', 'a.pt2', (tmp_path / 'foreign.pt2').read_bytes()), ('a.pt2', 'a.pt2', b''),
+             ('a.onnx', 'a.json', b'{"type": "Feature"}'), ('a.onnx', 'a.stac.json', b'[1, 2]'),
+             ('a.onnx', 'a.stac.json', b'{"properties": {"description": "A scene"}}')]
+    for i, (out, name, content) in enumerate(cases):
+        assert only_refuses(run, tmp_path / str(i), out, name, content)
+    (tmp_path / 'file').write_text('mine')
+    (tmp_path / 'b.json').mkdir()
+    for out, says in (('file/a.onnx', 'file is a file, not a folder'), ('file/x/a.pt2', 'is a file, not a folder'),
+                      ('b.onnx', 'b.json is a folder; choose another name')):
+        with pytest.raises(ConfigError, match=says):
+            export(run, tmp_path / out, chips=2)
+    own = {path: path.read_bytes() for path in found.file.parent.iterdir() if path.is_file()}
+    with pytest.raises(ConfigError, match='scene.stac.json: describes scene.onnx; choose another name than scene.pt2'):
+        export(run, found.file.with_suffix('.pt2'), chips=2)
+    assert own == {path: path.read_bytes() for path in found.file.parent.iterdir() if path.is_file()}
+    again = export(run, shutil.copytree(found.file.parent, tmp_path / 'again') / 'scene.onnx', chips=2)
+    assert again.about['license'] is None  # its own are written anew
+
+
+def test_what_no_onnx_file_can_hold_is_said_before_the_work(exported, remembering, tmp_path, monkeypatch):
+    monkeypatch.setattr('geoseg.evaluation.export.chips_of', lambda *args: pytest.fail('it went to work'))
+    monkeypatch.setattr('geoseg.evaluation.export.LARGEST', 1000)
+    with pytest.raises(ConfigError, match=r'a.onnx: the weights take .* GB, and an ONNX file ends at .*out=a.pt2'):
+        export(exported[1], tmp_path / 'a.onnx')
+    weights = sum(value.numel() for value in Run(remembering).predictor('cpu').network.parameters())
+    monkeypatch.setattr('geoseg.evaluation.export.LARGEST', 4 * weights + 1000)
+    with pytest.raises(ConfigError, match=r'the tables of 10 entries take .* GB, and 0.00 GB are left.*memory_area='):
+        export(remembering, tmp_path / 'a.onnx', memory='frozen')
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_memory_stays_inside(remembering, tmp_path):
@@ -313,7 +416,7 @@ def test_a_map_of_cells_recalls_the_same_inside_the_graph(votes):
         own = network(**inputs)['logits']
         nothing = network(inputs['image'])['logits']
     assert (own - nothing).abs().max() > 0.01
-    freeze_memory(network)
+    recall_inside(network, FrozenMemory(network.memory, network.recalled))
     made = trace(Graph(network, list(inputs), answer='logits'), inputs)
     session = open_session(onnx_bytes(made, {'kind': 'other'}))
     torch.testing.assert_close(run_session(session, inputs)['logits'], own, atol=1e-4, rtol=1e-4)
