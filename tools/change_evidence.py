@@ -1,0 +1,397 @@
+"""How well changes are found: forecasts of the real place (shared/data/naip) and of drawn worlds, beside answers that
+need no confidence, and what shifts, clouds and darkness do. Rows are kept in nbs/tutorials/results, what stands there
+is not computed again; forecasts and the fits behind them are kept under $GEOSEG_CACHE/change_evidence.
+
+    python tools/change_evidence.py answers naip tiny0
+    python tools/change_evidence.py prototype naip --prototype ../shared/prototypes/outdated_map.py
+    python tools/change_evidence.py false naip tiny0
+"""
+import argparse
+import contextlib
+import io
+import runpy
+import sys
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.ndimage import distance_transform_edt, gaussian_filter, shift, uniform_filter
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+
+from geoseg.core.files import cache_folder, write_whole, writing
+from geoseg.core.pages import csv_text, read_csv
+from geoseg.data.labels import LabelScheme
+from geoseg.data.rasters.files import find_acquisitions
+from geoseg.data.shared import shared_data
+from geoseg.inference.rasters.changes import flag_unlike, flagged_window, shift_between
+from geoseg.inference.rasters.compare import NOT_JUDGED, SCORE, RasterArchive
+from geoseg.inference.rasters.false_change import LEAST_SHIFT
+from geoseg.inference.rasters.outdated import file_store
+from geoseg.inference.rasters.windows import pixel_size
+from geoseg.metrics.thresholds import BINS, PastYear
+from geoseg.models.outdated import OutdatedMaps, class_probabilities, log_odds
+from geoseg.world.layouts import world_data
+
+RESULTS = Path(__file__).parent.parent / 'nbs/tutorials/results'
+PROTOTYPE = 'fusion of the prototype'
+STEPS, RESAMPLES, FOLDS, TAUGHT = 1000, 1000, 4, 60_000
+WORLD = {'block': 24, 'sample': 6000, 'most': 3000, 'taught': 4000}  # trees of a drawn world: of 256 x 256 pixels
+
+
+class Place:
+    'An archive, and the forecast of each year that has two older maps.'
+
+    def __init__(self, name: str):
+        self.name, naip = name, name == 'naip'
+        root = shared_data('naip') if naip else world_data('raster', seed=int(name[4:]), size='tiny')
+        self.scheme = LabelScheme.load('water' if naip else root / 'category.csv')
+        self.acquisitions = {a.date: a for a in find_acquisitions(root)}
+        self.days, self.block = [*self.acquisitions], 128 if naip else 32  # side of a block of ground, pixels
+        self.folder = cache_folder(None) / 'change_evidence' / name
+        (self.folder / 'fits').mkdir(parents=True, exist_ok=True)
+        every = [*self.acquisitions.values()]
+        self.all = RasterArchive(every[-1], every, self.scheme, None, None, 'error', True)
+        self.whole = tuple(slice(0, n) for n in self.all.shape)
+        self.model = OutdatedMaps(self.all.images, self.all.masks, self.scheme.num_classes,
+                                  store=file_store(self.folder / 'fits'), **({} if naip else WORLD))
+
+    @cache  # noqa: B019 (a handful of places)
+    def forecast(self, day: str) -> np.ndarray:
+        'Probabilities of a year, from the maps before it.'
+        path = self.folder / f'{day}.npy'
+        if not path.is_file():
+            answer = self.model.fit([d for d in self.days if d < day]).predict_proba(day)
+            with writing(path) as draft, open(draft, 'wb') as file:
+                np.save(file, answer)
+        return np.load(path)
+
+    @cache  # noqa: B019
+    def found(self, day: str) -> dict[str, np.ndarray]:
+        'What `geoseg changes` compares, on a day.'
+        return self.all.compare(self.whole, self.forecast(day), 'newest', day)
+
+    def mask(self, day: str) -> np.ndarray:
+        return self.all.masks[day][self.whole]
+
+    def image(self, day: str) -> np.ndarray:
+        return self.all.images[day][:, *self.whole]
+
+    def newest(self, day: str) -> str:
+        return max(d for d in self.days if d < day)
+
+
+def picture_difference(place: Place, day: str) -> np.ndarray:  # float [H, W]
+    'Length of the change vector of two pictures, each of them brought to mean 0 and deviation 1 a band.'
+    new, old = (place.image(d) for d in (day, place.newest(day)))
+    scaled = [(p - p.mean((1, 2), keepdims=True)) / p.std((1, 2), keepdims=True) for p in (new, old)]
+    return np.sqrt(sum(uniform_filter(a - b, 3) ** 2 for a, b in zip(*scaled, strict=True)))
+
+
+@cache
+def evidence(place: Place, day: str) -> np.ndarray:  # float [H, W, F]
+    'What may tell a change that lasts to the next map from an error, beside its score.'
+    at = place.found(day)
+    odds = log_odds(np.where(at['score'] == NOT_JUDGED, 0, at['score']) / SCORE)
+    maps = np.stack([place.mask(d) for d in place.days if d < day])
+    then = at['then']
+    border = np.zeros(then.shape, bool)
+    border[1:] |= then[1:] != then[:-1]
+    border[:, 1:] |= then[:, 1:] != then[:, :-1]
+    ranks = picture_difference(place, day)
+    ranks = (ranks.argsort(None).argsort() / ranks.size).reshape(ranks.shape)
+    alone, two = log_odds(other_class(place.model.self_fit(day, place.newest(day)), then)), two_maps(place, day)
+    alone, two = np.nan_to_num(alone), np.nan_to_num(two)
+    return np.stack([odds, *(gaussian_filter(odds, s) for s in (1, 3, 8)), (maps == at['now']).mean(0),
+                     (maps == then).mean(0), np.log1p(np.minimum(distance_transform_edt(~border), 20)), ranks,
+                     gaussian_filter(ranks, 3), alone, gaussian_filter(alone, 2), gaussian_filter(alone, 6), two,
+                     gaussian_filter(two, 3)], -1).astype(np.float32)
+
+
+def other_class(p: np.ndarray, then: np.ndarray) -> np.ndarray:
+    'Probability of any class but that of the map.'
+    old = np.where(then < len(p), then, 0)[None].astype(int)
+    return 1 - np.nan_to_num(np.take_along_axis(p, old, 0)[0], nan=1)
+
+
+def fitted(kind: str, x: np.ndarray, y: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    'Probabilities of change, by one of two models.'
+    some = np.random.default_rng(0).choice(len(x), min(len(x), TAUGHT), replace=False)
+    x, y = x[some], y[some]
+    mean, scale = x.mean(0), x.std(0) + 1e-6
+    if kind == 'regression':
+        line = LogisticRegression(C=1, max_iter=200).fit((x - mean) / scale, y)
+        return line.predict_proba((asked - mean) / scale)[:, 1]
+    trees = HistGradientBoostingClassifier(max_iter=60, learning_rate=0.1, max_leaf_nodes=8, l2_regularization=5.,
+                                           min_samples_leaf=max(20, len(x) // 100), random_state=0)
+    return trees.fit(x, y).predict_proba(asked)[:, 1]
+
+
+def second_models(place: Place, day: str) -> dict[str, np.ndarray]:
+    """Scores that past forecasts teach; in the first year that can be forecast, where a choice is made, its own blocks
+    of ground in turn."""
+    past = [d for d in place.days[2:] if d < day]
+
+    def known(d):
+        at, truth = place.found(d), place.mask(d)
+        return (at['score'] != NOT_JUDGED) & (truth < place.scheme.num_classes), truth != at['then']
+
+    asked = evidence(place, day)
+    flat, said = asked.reshape(-1, asked.shape[-1]), {}
+    for kind in ('regression', 'trees'):
+        if past:
+            parts = [(evidence(place, d)[judged], changed[judged]) for d in past for judged, changed in [known(d)]]
+            said[f'second model, {kind}'] = fitted(kind, *map(np.concatenate, zip(*parts, strict=True)), flat)
+            continue
+        judged, changed = (layer.ravel() for layer in known(day))
+        fold = np.random.default_rng(0).permutation(blocks_of(place.all.shape, place.block).max() + 1) % FOLDS
+        fold, out = fold[blocks_of(place.all.shape, place.block)].ravel(), np.zeros(len(flat))
+        for one in range(FOLDS):
+            taught = judged & (fold != one)
+            out[fold == one] = fitted(kind, flat[taught], changed[taught], flat[fold == one])
+        said[f'second model, {kind}, other blocks of the same year'] = out
+    return {name: p.reshape(asked.shape[:2]) for name, p in said.items()}
+
+
+@cache
+def prototype(path: str, place: Place):
+    'The functions of the prototype, on naip; its fits are kept.'
+    with contextlib.redirect_stdout(io.StringIO()):
+        before, sys.argv = sys.argv, [path, str(shared_data('naip'))]
+        try:
+            its = runpy.run_path(path)
+        finally:
+            sys.argv = before
+    plain = its['fit']
+
+    @cache
+    def fit(date, teacher):
+        kept = place.folder / 'fits' / f'prototype_{date}_{teacher}.npy'
+        if not kept.is_file():
+            with writing(kept) as draft, open(draft, 'wb') as file:
+                np.save(file, plain(date, teacher))
+        return np.load(kept)
+
+    its['evidence'].__globals__['fit'] = fit
+    return its
+
+
+def prototype_land(path: str, place: Place, day: str) -> np.ndarray:
+    "P(land) of the prototype's fusion, of one second model instead of three."
+    its, rng = prototype(path, place), np.random.default_rng(0)
+    known, xs, ys = tuple(d for d in place.days if d < day), [], []
+    for year in known:
+        x, label = its['evidence'](year, tuple(d for d in known if d != year)), its['label'](year).ravel()
+        some = rng.choice(np.flatnonzero(label < 2), 60_000, replace=False)
+        xs.append(x.reshape(-1, x.shape[-1])[some])
+        ys.append(label[some])
+    second = HistGradientBoostingClassifier(max_iter=100, learning_rate=.08, max_leaf_nodes=10, min_samples_leaf=600,
+                                            l2_regularization=5., random_state=0)
+    x = its['evidence'](day, known)
+    second.fit(np.concatenate(xs), np.concatenate(ys))
+    return second.predict_proba(x.reshape(-1, x.shape[-1]))[:, 1].reshape(x.shape[:2])
+
+
+def two_maps(place: Place, day: str) -> np.ndarray:  # float [H, W]
+    "Trees that see a picture alone, taught by the newest map: how far their maps of both pictures differ."
+    teacher = place.newest(day)
+    place.model.prepare(day, (teacher,))
+    place.model.prepare(teacher, (teacher,))
+    now, then = (class_probabilities(np.asarray(place.model.layer(d, teacher), np.float32)) for d in (day, teacher))
+    return 1 - (now * then).sum(0)
+
+
+def answers(place: Place, day: str) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+    'Of each answer: scores 0 to 1, and the class now where it says one.'
+    at, p = place.found(day), place.forecast(day)
+    then, now, k = at['then'], at['now'], place.scheme.num_classes
+    score = np.where(at['score'] == NOT_JUDGED, 0, at['score']) / SCORE
+    odds, likely = log_odds(score), p.argmax(0)
+    said = {'geoseg changes': (score, now),
+            'its probability of another class': (other_class(p, then), now),
+            'its disagreement, not thresholded': ((likely != then).astype(float), now),
+            'its score, smoothed by 2 pixels': (1 / (1 + np.exp(-gaussian_filter(odds, 2))), now),
+            **{name: (q, now) for name, q in second_models(place, day).items()}}
+    difference, self_fit = picture_difference(place, day), place.model.self_fit(day, place.newest(day))
+    said['difference of pictures'] = difference / difference.max(), None
+    other = np.where(np.arange(k)[:, None, None] == then, -1, self_fit)
+    said["trees of today's picture alone"] = other_class(self_fit, then), other.argmax(0)
+    said['difference of the maps of two pictures'] = two_maps(place, day), None
+    said['copy of the newest map'] = np.zeros(score.shape), None
+    return said
+
+
+def average_precision(counts: np.ndarray) -> np.ndarray:  # of [..., 2, STEPS + 1]: unchanged, changed by score
+    'Area under the curve of precision by recall, in steps of a score; a score of 0 is never flagged.'
+    flagged, right = (c[..., ::-1].cumsum(-1) for c in (counts.sum(-2)[..., 1:], counts[..., 1, 1:]))
+    step = np.diff(right, axis=-1, prepend=0)
+    return (step * right / np.maximum(flagged, 1)).sum(-1) / np.maximum(counts[..., 1, :].sum(-1), 1)
+
+
+def best_iou(counts: np.ndarray) -> np.ndarray:
+    flagged, right = (c[..., ::-1].cumsum(-1) for c in (counts.sum(-2)[..., 1:], counts[..., 1, 1:]))
+    return (right / np.maximum(flagged + counts[..., 1, :].sum(-1, keepdims=True) - right, 1)).max(-1)
+
+
+def blocks_of(shape: tuple[int, int], side: int) -> np.ndarray:  # int [H, W]
+    'The number of the block of ground.'
+    return (np.arange(shape[0])[:, None] // side) * -(-shape[1] // side) + np.arange(shape[1]) // side
+
+
+def block_counts(score, changed, judged, side: int) -> np.ndarray:  # int [B, 2, STEPS + 1]
+    block = blocks_of(score.shape, side)
+    at = (block * 2 + changed) * (STEPS + 1) + np.clip(np.rint(score * STEPS), 0, STEPS).astype(int)
+    n = block.max() + 1
+    return np.bincount(at[judged], minlength=n * 2 * (STEPS + 1)).reshape(n, 2, STEPS + 1)
+
+
+def prototype_answer(path: str, place: Place, day: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    then, land = place.found(day)['then'], prototype_land(path, place, day)
+    return {PROTOTYPE: (np.where(then == 1, 1 - land, land), 1 - np.minimum(then, 1))}
+
+
+def judge(place: Place, day: str, answers) -> list[dict]:
+    'A row an answer.'
+    at, truth, k = place.found(day), place.mask(day), place.scheme.num_classes
+    judged = (at['score'] != NOT_JUDGED) & (truth < k)
+    changed = truth != at['then']
+    said = answers(place, day)
+    counts = {name: block_counts(score, changed, judged, place.block) for name, (score, _) in said.items()}
+    plain = block_counts(other_class(place.forecast(day), at['then']), changed, judged, place.block)
+    n = len(plain)
+    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES)
+    base = average_precision(np.tensordot(drawn, plain, 1))
+    rows = []
+    for name, (score, now) in said.items():
+        resampled = average_precision(np.tensordot(drawn, counts[name], 1))
+        low, high = np.quantile(resampled, (0.025, 0.975))
+        ahead_low, ahead_high = np.quantile(resampled - base, (0.025, 0.975))
+        row = {'place': place.name, 'test': day, 'answer': name, 'blocks': n, 'changed': changed[judged].mean(),
+               'average precision': average_precision(counts[name].sum(0)), 'low': low, 'high': high,
+               'ahead, low': ahead_low, 'ahead, high': ahead_high,
+               'best IoU': best_iou(counts[name].sum(0))}
+        for threshold in (0.5, 0.7, 0.9):
+            over = judged & (score >= threshold)
+            hit = over & changed
+            row |= {f'precision {threshold}': hit.sum() / over.sum() if over.any() else np.nan,
+                    f'recall {threshold}': hit.sum() / changed[judged].sum(),
+                    f'IoU {threshold}': hit.sum() / (over | changed & judged).sum(),
+                    f'area {threshold}': over.sum() / changed[judged].sum()}
+            if now is not None:
+                row[f'from to {threshold}'] = (now == truth)[hit].mean() if hit.any() else np.nan
+        rows.append(row)
+    return rows
+
+
+def keep(path: Path, wanted: dict, rows):
+    'Add rows to a file, unless it has some of that kind.'
+    def stored():
+        return read_csv(path, dtype={'test': str}) if path.is_file() else pd.DataFrame(columns=[*wanted])
+
+    if not (stored()[[*wanted]] == pd.Series(wanted)).all(axis=1).any():
+        found = rows()
+        write_whole(path, csv_text(pd.DataFrame([*stored().to_dict('records'), *found]), index=False,
+                                   float_format='%.5g'))
+        print(*wanted.values(), flush=True)
+
+
+def reliability(place: Place, day: str) -> list[dict]:
+    'Cells by score, unchanged and changed.'
+    at, truth = place.found(day), place.mask(day)
+    judged, year = (at['score'] != NOT_JUDGED) & (truth < place.scheme.num_classes), PastYear(day, 1)
+    year.add((0, 0), at['score'] / SCORE, truth != at['then'], judged)
+    return [{'place': place.name, 'test': day, 'score': i / BINS, 'unchanged': same, 'changed': other}
+            for i, (same, other) in enumerate(year.counts.T)]
+
+
+def painted(picture: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:  # and where, bool [H, W]
+    'Clouds over about an eighth of the ground.'
+    h, w = picture.shape[1:]
+    soft = gaussian_filter(np.random.default_rng(seed).normal(size=(h, w)), min(h, w) / 14)
+    cover = np.clip((soft - np.quantile(soft, 0.87)) / soft.std() / 0.25, 0, 1)  # of 0.25 deviations is the rim
+    grain = np.random.default_rng(seed + 1).normal(0, 3, (h, w))
+    return np.clip(picture * (1 - cover) + cover * (245 + grain), 0, 255), cover > 0
+
+
+def variants(picture: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+    'The new picture, and what may be wrong with it.'
+    moved = {f'moved by {n} pixels': (shift(picture, (0, 0, n), order=1, mode='nearest'), None) for n in (1, 2, 3)}
+    return {'as it is': (picture, None), **moved, 'clouds': painted(picture), 'darkened': (0.6 * picture, None)}
+
+
+def false_alarms(place: Place, day: str) -> list[dict]:
+    'A row for each fault of the picture and each way to treat it.'
+    known = [d for d in place.days if d < day][-3:]
+    place.model.fit(known)
+    old, rows = [place.acquisitions[d] for d in known], []
+    truth, k = place.mask(day), place.scheme.num_classes
+    a = place.acquisitions[day]
+    km2, plain = pixel_size(a) / 1e6, file_store(place.folder / 'fits')
+    again = {'the newest old picture': (place.image(known[-1]), None)}
+    for fault, (picture, clouds) in (variants(place.image(day)) | again).items():
+        answered, treated = {}, {'none': {}, 'align': {'align': True}, 'unlike': {'unlike': 0.02},
+                                 'unusable': {'hidden': clouds}}
+        for treatment, how in treated.items():
+            if 'hidden' in how and clouds is None:
+                continue
+            archive = RasterArchive(a, old, place.scheme, None, None, 'error', True)
+            archive.images[day] = archive.pictures[day] = picture
+            moved = shift_between(archive)
+            if how.get('align') and np.hypot(moved['right'], moved['down']) >= LEAST_SHIFT:
+                archive.align(moved['right'], moved['down'])
+            elif how.get('align'):
+                continue
+            named = f'{fault}_{treatment}'.replace(' ', '_') if how.get('align') else fault.replace(' ', '_')
+            if named not in answered:
+                store = partial(lambda name, shape, fill, named: plain(
+                    f'{named}_{name}' if name.startswith(day) else name, shape, fill), named=named)
+                model = OutdatedMaps(archive.images, archive.masks, k, store=store,
+                                     **({} if place.name == 'naip' else WORLD))
+                model.fusion, model.known = place.model.fusion, place.model.known
+                answered[named] = model.predict_proba(day)
+            p = answered[named].copy()
+            if 'hidden' in how:
+                p[:, clouds] = np.nan
+            if 'unlike' in how:
+                p[:, flagged_window(flag_unlike(archive, how['unlike'])[0], place.whole)] = np.nan
+            at = archive.compare(place.whole, p, 'newest')
+            judged = (at['score'] != NOT_JUDGED) & (truth < k)
+            now = place.mask(known[-1]) if fault in again else truth
+            year = PastYear(day, km2)
+            year.add((0, 0), at['score'] / SCORE, now != at['then'], judged)
+            rows.append({'place': place.name, 'test': day, 'fault': fault, 'treatment': treatment,
+                         'right': moved['right'], 'down': moved['down'],
+                         'share not judged': 1 - judged.sum() / (truth < k).sum(),
+                         'share flagged': (judged & (at['score'] >= SCORE / 2)).sum() / judged.sum(),
+                         **year.measures(0.5)})
+            print(rows[-1], flush=True)
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('what', choices=['answers', 'prototype', 'false'])
+    parser.add_argument('places', nargs='+', help='naip, or tiny and a seed')
+    parser.add_argument('--prototype', help='path of outdated_map.py')
+    asked = parser.parse_args()
+    for name in asked.places:
+        place = Place(name)
+        if asked.what == 'false':
+            day = place.days[-1]
+            keep(RESULTS / 'change_false_alarms.csv', {'place': name, 'test': day}, partial(false_alarms, place, day))
+            continue
+        for day in place.days[2:]:
+            row = {'place': name, 'test': day}
+            table = RESULTS / 'change_evidence.csv'
+            if asked.what == 'prototype':
+                if day > place.days[2]:
+                    keep(table, row | {'answer': PROTOTYPE},
+                         partial(judge, place, day, partial(prototype_answer, asked.prototype)))
+                continue
+            keep(table, row | {'answer': 'geoseg changes'}, partial(judge, place, day, answers))
+            keep(RESULTS / 'change_reliability.csv', row, partial(reliability, place, day))
+
+
+if __name__ == '__main__':
+    main()
