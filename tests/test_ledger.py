@@ -29,8 +29,8 @@ TUTORIALS = Path(__file__).resolve().parents[1] / 'nbs' / 'tutorials'
 FORMS = [('geo_memory', ('naip',)), ('localization', ()), ('localization', ('naip',)), ('meshes', ()),
          ('natural_scenes', ('camvid',)), ('place_naip', ('naip',)), ('place_world', ()),
          ('real_ground', ('camvid', 'naip')), ('refiner', ())]
-NO_LEDGER = {'change_evidence', 'changes', 'street_scenes', 'where_was_this_taken', 'whole_rasters', 'outdated_maps',
-             'your_data'}
+NO_LEDGER = {'change_evidence', 'changes', 'label_loop', 'street_scenes', 'where_was_this_taken', 'whole_rasters',
+             'outdated_maps', 'your_data'}
 STAND_INS = {'naip_pairs': lambda folder, *args: folder}  # it draws thousands of views, which only a training reads
 
 
