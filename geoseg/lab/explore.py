@@ -26,6 +26,7 @@ from shapely.geometry import shape
 
 from ..core.errors import ConfigError, nearest
 from ..core.notebooks import text_paths
+from ..core.pages import read_csv
 from ..core.trust import takes_trust
 from ..data.rasters.files import Acquisition
 from ..evaluation.inspection import recipe_for
@@ -429,7 +430,7 @@ def read_places(
     path = Path(path).expanduser()
     file = path / 'places.csv' if path.is_dir() else path
     try:
-        table = pd.read_csv(file, dtype={'name': str, 'split': str})
+        table = read_csv(file, dtype={'name': str, 'split': str})
     except (OSError, ValueError) as error:
         raise ConfigError(f'places: {file}: not a readable table ({error}); geoseg audit-labels out=FOLDER makes '
                           'one') from error

@@ -363,11 +363,20 @@ def test_what_others_wrote_stays(exported, tmp_path, monkeypatch):
     assert again.about['license'] is None  # its own are written anew
 
 
-def test_what_no_onnx_file_can_hold_is_said_before_the_work(exported, remembering, tmp_path, monkeypatch):
+@pytest.fixture
+def before_the_work(monkeypatch):
     monkeypatch.setattr('geoseg.evaluation.export.chips_of', lambda *args: pytest.fail('it went to work'))
+
+
+def test_weights_that_no_onnx_file_can_hold_are_said_before_the_work(exported, before_the_work, tmp_path, monkeypatch):
     monkeypatch.setattr('geoseg.evaluation.export.LARGEST', 1000)
     with pytest.raises(ConfigError, match=r'a.onnx: the weights take .* GB, and an ONNX file ends at .*out=a.pt2'):
         export(exported[1], tmp_path / 'a.onnx')
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_memory_that_no_onnx_file_can_hold_is_said_before_the_work(remembering, before_the_work, tmp_path,
+                                                                     monkeypatch):
     weights = sum(value.numel() for value in Run(remembering).predictor('cpu').network.parameters())
     monkeypatch.setattr('geoseg.evaluation.export.LARGEST', 4 * weights + 1000)
     with pytest.raises(ConfigError, match=r'the tables of 10 entries take .* GB, and 0.00 GB are left.*memory_area='):
