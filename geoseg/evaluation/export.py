@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['CHOICES', 'READER', 'FORMATS', 'check_choices', 'check_area', 'graph_inputs', 'ground_resolution', 'describe',
            'Exported', 'ours', 'forget_memory', 'memory_facts', 'compare_outputs', 'made_here', 'check_targets',
-           'check_length', 'frozen_memory', 'chips_of', 'cut', 'check_numbers', 'check_int8', 'measure_int8',
-           'check_parts', 'part_files', 'export_parts', 'check_differences', 'export', 'run_made', 'write_model']
+           'weight_bytes', 'check_length', 'frozen_memory', 'chips_of', 'cut', 'check_numbers', 'check_int8',
+           'measure_int8', 'check_parts', 'part_files', 'export_parts', 'check_differences', 'export', 'run_made',
+           'write_model']
 
 # %% ../../nbs/evaluation/export.ipynb #a26c0004
 import json
@@ -302,12 +303,19 @@ def check_targets(
             raise ConfigError(f'{item}: describes {other.name}; choose another name than {file.name}, with out=')
 
 # %% ../../nbs/evaluation/export.ipynb #05c1d696
+def weight_bytes(
+    network: torch.nn.Module,
+) -> int:
+    'What the parameters of a network take in a file.'
+    return sum(value.numel() * value.element_size() for value in network.parameters())
+
+
 def check_length(
     file: Path,  # that will be written
     network: torch.nn.Module,
 ):
     '`ConfigError` for a network that no ONNX file can hold.'
-    count = sum(value.numel() * value.element_size() for value in network.parameters())
+    count = weight_bytes(network)
     if file.suffix == '.onnx' and count > LARGEST:
         raise ConfigError(f'{file}: the weights take {count / 1e9:.1f} GB, and an ONNX file ends at '
                           f'{LARGEST / 1e9:.1f} GB; write a .pt2 (out={file.stem}.pt2)')
@@ -319,8 +327,7 @@ def frozen_memory(
     ground: list[float] | None,  # of `check_area`
 ) -> FrozenMemory:
     'The memory as a part of the graph; `ConfigError` where the file cannot hold it.'
-    weights = sum(value.numel() * value.element_size() for value in predictor.network.parameters())
-    most = LARGEST - weights if file.suffix == '.onnx' else TABLES
+    most = LARGEST - weight_bytes(predictor.network) if file.suffix == '.onnx' else TABLES
     return FrozenMemory(predictor.memory, predictor.network.recalled, ground, most)
 
 # %% ../../nbs/evaluation/export.ipynb #a26c0012
