@@ -48,6 +48,17 @@ def test_train_equals_the_function_to_the_last_digit(made, trained):
         assert (trained / name).read_bytes() == (made.folder / name).read_bytes()
 
 
+def test_train_shows_what_changed_beside_copies(tmp_path):
+    given = tiny.settings('unet', **{'trainer.limit_train_batches': 1, 'chip': 64})
+    separate = {name: given.pop(name) for name in ('epochs', 'batch_size', 'lr', 'seed')}
+    given.pop('image_size', None)
+    notebook = execute('train.ipynb', tmp_path, recipe='unet', data=str(world_data('raster', size='tiny')),
+                       out=str(tmp_path / 'runs'), overrides=given, **separate | {'epochs': 1})
+    assert [path.name for path in (tmp_path / 'runs').rglob('changed_*')] == ['changed_20210902.png']
+    [table] = [str(cell.outputs) for cell in notebook.cells if 'maps_beside_copies(predictor' in cell.source]
+    assert all(words in table for words in ('the network', 'copy of 2020', 'majority of the earlier maps'))
+
+
 def test_papermill_as_it_is_typed(tmp_path):
     'Without an output path, its output a pipe; data and runs in folders whose names are numbers.'
     tiny_settings = tiny.settings('unet', **{'trainer.limit_train_batches': 1})
