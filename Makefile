@@ -78,10 +78,10 @@ export: env
 	$(BIN)/nbdev_clean
 	$(BIN)/python tools/readme.py
 
-# its root is the top of the clone: runs can be opened, too
+# its root is the top of the clone: runs can be opened, too; its cells and terminals find geoseg; as root: ARGS=--allow-root
 lab: env
 	mkdir -p runs
-	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/nbs/index.ipynb
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/nbs/index.ipynb $(ARGS)
 
 clean:
 	rm -rf runs/* _proc _docs build *.egg-info

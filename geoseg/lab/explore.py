@@ -48,7 +48,7 @@ except ImportError as error:  # an extra
 log = logging.getLogger('geoseg')
 
 # %% ../../nbs/lab/explore.ipynb #ce4f36f8
-ORDERS = ('sample', 'loss', 'disagreement', 'uncertainty', 'uncertain and spread', 'suspicious')
+ORDERS = ('sample', 'spread', 'loss', 'disagreement', 'uncertainty', 'uncertain and spread', 'suspicious')
 CANVAS = (480, 560)  # height, width of what the page shows, pixels
 MOST = 200  # samples that are looked at to order them
 MORE_COLORS = ((230, 25, 75), (60, 180, 75), (245, 130, 48), (145, 30, 180), (70, 240, 240), (240, 50, 230))
@@ -84,6 +84,9 @@ class Explorer(anywidget.AnyWidget):
         self.labels = None if labels is None else DrawnLabels(labels, crs_name(frame.crs), annotator)
         for drawn in self.labels.shapes if self.labels else ():
             self.add_class(drawn.name)
+        self.by = 'sample'  # the order that the page shows
+        if self.labels is not None and self.view.middle(0) is not None:  # what pays: see the tutorial of the loop
+            self.by, self.order = 'spread', self._spread()
         self.on_msg(self._heard)
 
 # %% ../../nbs/lab/explore.ipynb #f8c73b31
@@ -136,7 +139,8 @@ def show(self: Explorer):
     self.send({'kind': 'sample', 'marks': marks, 'mesh': layers.triangles is not None, 'name': layers.name,
                'height': layers.image.shape[0], 'width': layers.image.shape[1], 'layers': ['image', *ids, *grey],
                'ids': ids, 'grey': grey,
-               'dates': [date for date, _ in dates], 'date': at, 'position': self.position,
+               'dates': [date for date, _ in dates], 'date': at, 'position': self.position, 'by': self.by,
+               'orders': self.orders,
                'count': len(self.order), 'classes': self.classes, 'shapes': self._shapes()},
               [np.ascontiguousarray(array).tobytes() for array in arrays])
 
@@ -168,13 +172,17 @@ def sort(self: Explorer, by: str = 'sample'):
     'Worst samples first, of the first `most`; places that are uncertain and far from each other.'
     if by not in ORDERS:
         raise ConfigError(f'order is {by!r}; there are {", ".join(ORDERS)}')
-    self.suspects = []
     if by == 'suspicious':
         return self._suspicious()
-    count = len(self.view.samples)
-    numbers = np.unique(np.linspace(0, count - 1, min(self.most, count)).astype(int)).tolist()
+    count, wanted = len(self.view.samples), list(range(len(self.view.samples)))
+    if by == 'uncertain and spread' and self.labels is not None:
+        wanted = self._to_label()
+    numbers = [wanted[i] for i in np.unique(np.linspace(0, len(wanted) - 1, min(self.most, len(wanted))).astype(int))]
     if by == 'sample':
-        self.order = list(range(count))
+        self.order, self.answer = wanted, 'click a pixel'
+    elif by == 'spread':
+        self.order = self._spread()
+        self.answer = f'{len(self.order)} of {count} samples, each far from those before'
     else:
         for i, number in enumerate(numbers):
             if number not in self.scores:
@@ -183,22 +191,43 @@ def sort(self: Explorer, by: str = 'sample'):
         if not self.scores[numbers[0]]:
             raise ConfigError(f'order: {by} needs a network; explore(RUN)')
         if by == 'uncertain and spread':
-            self.order = self._spread(numbers)
+            self.order = self._spread(numbers, [self.scores[number]['uncertainty'] for number in numbers])
         else:
             self.order = sorted(numbers, key=lambda number: -self.scores[number][by])
         self.answer = f'{len(self.order)} of {count} samples, the worst first'
-    self.position = 0
+    self.by, self.suspects, self.position = by, [], 0
     self.show()
+
+# %% ../../nbs/lab/explore.ipynb #6da41954
+@patch
+def _to_label(self: Explorer) -> list[int]:
+    'The samples whose labels train, the newest date first: beside masks, labels of val and test do not.'
+    train = [i for i, (split, _) in enumerate(self.view.samples) if split not in ('val', 'test')]
+    return train[::-1] or list(range(len(self.view.samples)))
 
 
 @patch
-def _spread(self: Explorer, numbers: Sequence[int]) -> list[int]:
-    samples = [self.view.layers(number) for number in numbers]
-    if any(layers.affine is None for layers in samples):
-        raise ConfigError('order: these samples have no place to be spread over')
-    middle = np.array([a.affine @ (a.image.shape[1] / 2, a.image.shape[0] / 2, 1) for a in samples])
-    unsure = np.array([self.scores[number]['uncertainty'] for number in numbers])
-    return [numbers[i] for i in spread_places(unsure, middle, len(numbers))]
+def _spread(
+    self: Explorer,
+    numbers: Sequence[int] | None = None,  # None: those to label
+    unsure: Sequence[float] | None = None,  # of each; None: all alike
+) -> list[int]:  # `most` at most
+    numbers = self._to_label() if numbers is None else numbers
+    middle = []
+    for number in numbers:
+        middle.append(self.view.middle(number))
+        if middle[-1] is None:
+            raise ConfigError('order: these samples have no place to be spread over')
+    unsure = np.ones(len(numbers)) if unsure is None else np.array(unsure)
+    return [numbers[i] for i in spread_places(unsure, np.array(middle), min(self.most, len(numbers)))]
+
+
+@patch(as_prop=True)
+def orders(self: Explorer) -> list[str]:
+    'Those that this data and network have.'
+    network, placed = self.view.predictor is not None, self.layers.affine is not None
+    known = {'spread': placed, 'uncertain and spread': network and placed, 'suspicious': self.places is not None}
+    return [by for by in ORDERS if known.get(by, network or by == 'sample')]
 
 # %% ../../nbs/lab/explore.ipynb #903fa697
 @patch
@@ -460,7 +489,7 @@ def _suspicious(self: Explorer):
                          f'place {place.rank}: labelled {place.label}, looks like {place.answer}, score {place.score}'))
     if not order:
         raise ConfigError(f'places: none of {lost} is in this data: {self.places["name"].iloc[0]} is of other data')
-    self.order, self.suspects, self.position = order, suspects, 0
+    self.by, self.order, self.suspects, self.position = 'suspicious', order, suspects, 0
     self.show()
 
 # %% ../../nbs/lab/explore.ipynb #24010090
@@ -488,7 +517,7 @@ def open_data(
 @text_paths
 @takes_trust
 def explore(
-    what: str | Path,  # a run's folder or checkpoint; or a folder of data, or 'world': no network then
+    what: Run | str | Path,  # a run, its folder or checkpoint; or a folder of data, or 'world': no network then
     labels: str | Path | None = None,  # where drawn labels are kept, .gpkg; it may be there already
     annotator: str = '',  # stands beside each polygon
     overrides: Mapping[str, Any] | None = None,  # of the run's configuration, or settings that read the data
@@ -497,10 +526,11 @@ def explore(
     trust: bool = False,  # whatever the files name: see SECURITY.md
 ) -> Explorer:
     'Look at samples, ask, and draw labels; the last expression of a cell shows it.'
-    path = Path(what).expanduser()
-    is_run = path.suffix == '.ckpt' or (path / 'config.yaml').is_file()
+    run = what if isinstance(what, Run) else None
+    path = Path(run.folder if run else what).expanduser()
+    is_run = run or path.suffix == '.ckpt' or (path / 'config.yaml').is_file()
     if is_run:
-        cli = Run.of(path).open(None, overrides)
+        cli = (run or Run.of(path)).open(None, overrides)
         data = cli.datamodule
         data.setup('test')
         predictor = Predictor(cli.model.network, getattr(data, 'scheme', None), cli.model.card)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CROPS', 'CROP', 'VIEWS', 'YEAR', 'Layers', 'pixels_of', 'View', 'SegmentationView', 'uncertainty_of', 'scores_of',
-           'classes_at', 'MeshView', 'view_of', 'LocalizationView']
+           'classes_at', 'class_of', 'MeshView', 'view_of', 'LocalizationView']
 
 # %% ../../nbs/lab/views.ipynb #70a14685
 import io
@@ -23,6 +23,7 @@ from ..core.errors import ConfigError
 from ..core.plugins import Registry, register
 from ..data.rasters.files import Acquisition
 from ..geo.memory import Recall
+from ..geo.recall import PARTS, mapped
 from ..metrics.retrieval import Retrieval
 from .whole import WholeRaster
 from ..models.predictor import Predictor
@@ -104,6 +105,10 @@ class View:
         'The same ground at other times: date and number of the sample, by time.'
         return []
 
+    def middle(self, number: int) -> np.ndarray | None:  # float64 [2], metres of the frame
+        'Where a sample lies; None: it has no place for each pixel.'
+        return None
+
     def score(self, number: int) -> dict[str, float]:
         'What samples are ordered by, larger is worse.'
         return {}
@@ -156,6 +161,11 @@ class SegmentationView(View):
             found.grey['uncertainty'] = uncertainty_of(probability)
             found.ids['error'] = np.where(known & (found.ids['mask'] != found.ids['prediction']),
                                           found.ids['prediction'], 255).astype(np.uint8)
+            remembered = self.remembered(sample, found.image.shape[:2])
+            if remembered is not None:
+                changed = (remembered < 255) & (remembered != found.ids['prediction'])
+                found.ids['memory'] = remembered
+                found.ids['change'] = np.where(changed, found.ids['prediction'], 255).astype(np.uint8)
             if 'pixel_logits' in output:
                 alone = _fitted(output['pixel_logits'].float(), found.image.shape[:2]).argmax(0).numpy()
                 found.ids['change by memory'] = np.where(alone != found.ids['prediction'], found.ids['prediction'],
@@ -242,6 +252,17 @@ class SegmentationView(View):
         down, right = np.divide(dataset[index]['mask'].shape, dataset.mask(index).shape).tolist()
         return self.samples.index((split, index)), down * row, right * col, down, right
 
+    def middle(self, number: int) -> np.ndarray | None:
+        split, index = self.samples[number]
+        dataset = self.dataset(split)
+        if (grid := getattr(dataset, 'grid', None)) is not None:
+            (a, row, col), half = (grid[index][0].acquisition, *grid[index][1:3]), dataset.chip / 2
+            if (affine := self.whole_affine(a)) is not None:
+                return affine @ (col + half, row + half, 1)
+        sample = dataset[index]
+        affine, (height, width) = self.affine(sample), sample['mask'].shape
+        return None if affine is None else affine @ (width / 2, height / 2, 1)
+
     def whole_affine(self, a: Acquisition) -> np.ndarray | None:  # as `Layers.affine`; None: in another CRS
         'Where the pixels of a raster lie.'
         if a.crs != self.data.frame.crs:
@@ -316,6 +337,34 @@ def recall(self: SegmentationView, layers: Layers, row: int, col: int) -> Recall
     return memory.read(xy[None], source, 8, time.double())
 
 
+def class_of(
+    recall: Recall,  # of N queries
+) -> torch.Tensor:  # [N, k, K], NaN where the writer knew no map
+    'The share of each class in the maps that entries keep, of all parts of a cell together.'
+    return recall.probs.unflatten(-1, (-1, PARTS ** 2)).mean(-1)
+
+
+@patch
+def remembered(
+    self: SegmentationView,
+    sample: dict[str, Any],
+    shape: tuple[int, int],  # height, width of the picture
+) -> np.ndarray | None:  # uint8 [H, W] train ids; 255: nothing is recalled there
+    'What the memory says of each cell: the maps of its entries, or what their features stand for.'
+    memory, network = self.predictor.memory, self.predictor.network
+    if memory is None or not len(memory.keys) or not hasattr(network, 'judge'):
+        return None
+    xy = sample['xy'].float()[None]
+    rows, cols = xy.shape[1:3] if xy.ndim == 4 else (1, 1)
+    source, time = torch.tensor([sample['source']]), torch.tensor([sample['time']]).double()
+    recall = network.ask(xy, source, time, (1, rows, cols))
+    maps = recall.probs is not None
+    parts = (mapped(recall) if maps else recall.valid).float()[..., None]
+    shares = ((class_of(recall).nan_to_num(0) if maps else network.judge(recall)) * parts).sum(1)
+    ids = torch.where(parts.sum(1)[:, 0] > 0, shares.argmax(1), 255).view(rows, cols).numpy().astype(np.uint8)
+    return ids[np.arange(shape[0]) * rows // shape[0]][:, np.arange(shape[1]) * cols // shape[1]]
+
+# %% ../../nbs/lab/views.ipynb #2ed6a175
 @patch
 def entry(self: SegmentationView, layers: Layers, recall: Recall, i: int) -> dict[str, Any]:
     'How far away, from when and of what class one entry is.'
@@ -324,8 +373,8 @@ def entry(self: SegmentationView, layers: Layers, recall: Recall, i: int) -> dic
     if np.isfinite(age) and np.isfinite(time):
         entry['from'] = datetime.fromtimestamp(time - age, UTC).date().isoformat()
         entry['years ago'] = round(age / YEAR, 1)
-    if recall.probs is not None and bool(recall.probs[0, i].isfinite().all()):
-        entry['class'] = names[int(recall.probs[0, i].argmax()) % len(names)]
+    if bool(mapped(recall)[0, i]):
+        entry['class'] = names[int(class_of(recall)[0, i].argmax())]
     return entry
 
 

@@ -10,13 +10,16 @@ import geopandas
 import numpy as np
 import pytest
 import shapely
+import torch
 
 import geoseg
 from geoseg.core.errors import ConfigError
 from geoseg.data.rasters import vectors  # noqa: F401  imported to be known
+from geoseg.geo.memory import GeoMemory
+from geoseg.geo.recall import PARTS, cell_maps
 from geoseg.lab.explore import explore
 from geoseg.lab.labels import DrawnLabels, spread_places
-from geoseg.lab.views import VIEWS
+from geoseg.lab.views import VIEWS, class_of
 
 CRS = 'EPSG:32631'
 
@@ -66,9 +69,41 @@ def test_a_run_is_explored(recipe, tiny_run, monkeypatch):
     assert 'outside' in widget.answer
 
 
+def test_the_class_of_an_entry_is_that_of_its_map():
+    "Entries keep a map of the parts of their cell: all of one class here."
+    for k in range(3):
+        memory, mask = GeoMemory(4, 2, 8., 3 * PARTS ** 2), torch.full((1, 8, 8), k)
+        xy = torch.tensor([[[[2., 6.], [6., 6.]], [[2., 2.], [6., 2.]]]])
+        memory.write(xy.reshape(-1, 2), torch.randn(4, 4), torch.ones(4, dtype=torch.long), torch.zeros(4).double(),
+                     cell_maps(mask, 3, xy))
+        recall = memory.read(xy[0, 0, :1], torch.tensor([2]), 2, torch.zeros(1).double())
+        assert recall.valid.any() and class_of(recall)[recall.valid].argmax(1).eq(k).all()
+
+
+def test_the_memory_is_a_layer(tiny_run):
+    "What it says of a pixel, counted for one pixel at a time."
+    view = explore(tiny_run('geosegformer'), most=3).view
+    assert 'memory' not in view.layers(0).ids  # it has seen nothing
+    kept, xy = view.predictor.memory, view.layers(0).sample['xy'].float().reshape(-1, 2)
+    there, rng = xy[:max(len(xy) // 2, 1)], torch.Generator().manual_seed(0)
+    kept.write(there, torch.randn(len(there), kept.dim, generator=rng), torch.full((len(there),), 77),
+               torch.zeros(len(there)).double())
+    layers = view.layers(0)
+    memory, change = layers.ids['memory'], layers.ids['change']
+    assert memory.shape == change.shape == layers.image.shape[:2] and (memory < 255).any()
+    height, width = memory.shape
+    for row, col in ((0, 0), (3, 5), (height // 2, width // 3), (height - 1, width - 1)):
+        recall = view.recall(layers, row, col)
+        said = view.predictor.network.judge(recall)[0][recall.valid[0]].mean(0)
+        assert memory[row, col] == (said.argmax() if recall.valid.any() else 255)
+    differs = (memory < 255) & (memory != layers.ids['prediction'])
+    assert (change[differs] == layers.ids['prediction'][differs]).all() and (change[~differs] == 255).all()
+
+
 def test_labels_are_trained_on_as_they_are(tmp_path):
     "Polygons of two classes, and nothing else: the next run reads the file, all other ground is ignored."
     widget = explore('world:raster:tiny', labels=tmp_path / 'drawn.gpkg', overrides={'chip': 64, 'num_workers': 0})
+    widget.sort('sample')
     for number, name in ((0, 'water'), (40, 'crop'), (70, 'water')):  # dates that validate and that train
         widget.position = number
         widget.show()
@@ -152,7 +187,8 @@ def test_one_polygon_trains(tmp_path, capsys):
     given = dict(data=str(root), masks='optional', epochs=1, chip=64, crop=None, image_size=None,
                  pattern='{date}_image.tif', **{'trainer.limit_train_batches': 2})
     widget = explore(root, labels=tmp_path / 'zero.gpkg', overrides={'chip': 64, 'num_workers': 0})
-    widget.show()  # what is not labelled yet is looked at and drawn on
+    assert widget.by == 'spread'
+    widget.sort('sample')  # what is not labelled yet is looked at and drawn on
     widget.draw([[5, 5], [60, 5], [60, 60]], 'water')
     assert len(widget.view.samples) == 6 * 16 and widget.labels.shapes[0].date == '20170621'
     assert len(widget.view.dates(0)) == 6
@@ -347,6 +383,25 @@ def test_places_of_other_data_are_refused(tmp_path):
         widget.sort('suspicious')
     with pytest.raises(ConfigError, match=r'explore\(…, places=FOLDER\)'):
         explore('world:raster:tiny', overrides={'chip': 64, 'num_workers': 0}).sort('suspicious')
+
+
+def test_who_labels_begins_where_labels_train_and_far_apart(tmp_path):
+    given = {'overrides': {'chip': 64, 'num_workers': 0}}
+    assert explore('world:raster:tiny', **given).by == 'sample'
+    widget = explore('world:raster:tiny', labels=tmp_path / 'drawn.gpkg', most=9, **given)
+    view = widget.view
+    widget.show()
+    assert widget.by == 'spread' and widget.orders == ['sample', 'spread'] and len({*widget.order}) == 9
+    assert {view.samples[number][0] for number in widget.order} == {'train'}
+    places = [layers.affine @ (32, 32, 1) for layers in map(view.layers, widget.order)]
+    every = [view.layers(n).affine @ (32, 32, 1) for n, (split, _) in enumerate(view.samples) if split == 'train']
+    for i in range(1, 9):
+        farthest = max(min(np.hypot(*(place - before)) for before in places[:i]) for place in every)
+        assert min(np.hypot(*(places[i] - before)) for before in places[:i]) == pytest.approx(farthest, abs=0.01)
+    widget.sort('sample')
+    assert widget.order == list(range(len(view.samples)))
+    widget.sort('spread')
+    assert len(widget.order) == 9 and widget.by == 'spread'
 
 
 def test_places_are_spread():

@@ -28,8 +28,10 @@ function render({ model, el }) {
   button('>', 'next sample (right arrow)', () => send('step', { by: 1 }));
   button('whole', 'the whole raster as its own map; again: the chip of the last click (w)', () => wholeOrChip());
   const order = element('select', bar, { title: 'order of the samples', class: 'geoseg-order' });
-  for (const name of ['sample', 'loss', 'disagreement', 'uncertainty', 'uncertain and spread', 'suspicious'])
-    element('option', order, { value: name }, name === 'sample' ? 'in order' : name === 'suspicious' ? 'suspicious labels' : 'worst: ' + name);
+  for (const [name, words] of [['sample', 'in order'], ['spread', 'spread over the ground'], ['loss', 'worst: loss'],
+    ['disagreement', 'worst: disagreement'], ['uncertainty', 'worst: uncertainty'],
+    ['uncertain and spread', 'worst: uncertain and spread'], ['suspicious', 'suspicious labels']])
+    element('option', order, { value: name }, words);
   order.onchange = () => send('order', { by: order.value });
   const date = element('input', bar, { type: 'range', min: 0, max: 0, value: 0, title: 'acquisition', class: 'geoseg-date' });
   const dateText = element('span', bar);
@@ -180,7 +182,8 @@ function render({ model, el }) {
       slider.oninput = () => { opacity[name] = Number(slider.value); recolor(); };
       element('span', row, {}, ' ' + name);
     }
-    const row = element('div', side, { title: 'show layers only where the network is less sure than this' });
+    const unsure = state.grey.includes('uncertainty') ? '' : 'display:none';
+    const row = element('div', side, { style: unsure, title: 'show layers only where the network is less sure than this' });
     const slider = element('input', row, { type: 'range', min: 0, max: 1, step: 0.02, value: threshold, class: 'geoseg-threshold', style: 'width:80px' });
     slider.oninput = () => { threshold = Number(slider.value); recolor(); };
     element('span', row, {}, ' uncertainty at least');
@@ -324,6 +327,10 @@ function render({ model, el }) {
     points = []; last = null; chosen = null; strip.replaceChildren();
     date.max = Math.max(state.dates.length - 1, 0); date.value = state.date; dateText.textContent = state.dates[state.date] ?? '';
     date.style.display = state.dates.length > 1 ? '' : 'none';
+    if (message.orders) {
+      order.value = message.by;
+      for (const option of order.options) option.disabled = !message.orders.includes(option.value);
+    }
     title.textContent = `${state.position + 1} / ${state.count}  ${state.name}`;
     panel(); recolor();
     el.dataset.ready = state.name;
