@@ -21,7 +21,8 @@ from .onnx import need
 # %% ../../nbs/models/stac.ipynb #4bcf620c
 AXES = {  # of inputs and outputs whose name tells them
     **dict.fromkeys(PICTURES, ('batch', 'bands', 'height', 'width')), 'time': ('batch',),
-    'gps': ('batch', 'coordinate'),
+    'gps': ('batch', 'coordinate'), 'halt': ('batch', 'row', 'column'),
+    **dict.fromkeys(('features', 'state', 'next'), ('batch', 'channel', 'row', 'column')),
     'recalled_features': ('batch', 'cell', 'entry', 'channel'), 'recalled_probs': ('batch', 'cell', 'entry', 'class'),
     **dict.fromkeys(('recalled_valid', 'recalled_distance', 'recalled_age'), ('batch', 'cell', 'entry'))}
 FREE = ('height', 'width', 'row', 'column', 'cell')  # dimensions that follow the size of the picture
@@ -99,6 +100,7 @@ def stac_item(
     about: Mapping[str, Any],  # its metadata
     outputs: Mapping[str, Tensor],  # that it gave, by name
     parameters: int,  # of the network
+    metadata: Path | None = None,  # the file beside it; None: of its name
 ) -> dict[str, Any]:  # an item of STAC 1.1
     'What a catalogue needs to know of an exported network.'
     framework, package, artifact, media = FILES[file.suffix]
@@ -136,7 +138,8 @@ def stac_item(
     model = {'href': f'./{file.name}', 'type': media, 'title': f'The network as {framework}', 'roles': ['mlm:model'],
              'mlm:artifact_type': artifact, 'mlm:compile_method': None, 'file:size': file.stat().st_size,
              'file:checksum': f'1220{digest}'}  # a multihash: SHA-256, of 32 bytes
-    beside = {'href': f'./{file.with_suffix(".json").name}', 'type': 'application/json', 'roles': ['metadata'],
+    metadata = metadata or file.with_suffix('.json')
+    beside = {'href': f'./{metadata.name}', 'type': 'application/json', 'roles': ['metadata'],
               'title': 'Classes, scores and what export has checked'}
     return {'type': 'Feature', 'stac_version': '1.1.0', 'stac_extensions': list(EXTENSIONS.values()), 'id': name,
             'geometry': None, 'properties': properties, 'links': [], 'assets': {'model': model, 'metadata': beside}}

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PLACES', 'FACTS', 'TORCHGEO', 'WrappedModel', 'scheme_of', 'known_facts', 'inside_of', 'check_about', 'gather_facts',
-           'finish', 'wrap_onnx', 'wrap_transformers', 'smp_network', 'wrap_smp', 'wrap_folder', 'wrap_checkpoint',
-           'finish_smp', 'wrap_pt2']
+           'finish', 'choose_output', 'wrap_onnx', 'wrap_transformers', 'smp_network', 'wrap_smp', 'wrap_folder',
+           'wrap_checkpoint', 'finish_smp', 'wrap_pt2']
 
 # %% ../../nbs/models/wrapped.ipynb #a26d0005
 import hashlib
@@ -172,7 +172,8 @@ def check_about(
         'normalization': (Mapping, 'inside, mean and std'), 'temperature': (Mapping, 'inside and value'),
         'training_data': (Mapping, 'layout and module'), 'halting': (Mapping, 't_min, t_max and tau'),
         'frame': (Mapping, 'crs and origin'), 'inputs': (Mapping, 'names with shapes'), 'bands': (list, 'a list'),
-        'value_range': (list, 'two numbers'), 'channels': (int, 'a whole number')}
+        'value_range': (list, 'two numbers, the second above the first, or such a pair for each band'),
+        'channels': (int, 'a whole number'), 'resolution': ((int, float), 'metres a pixel')}
     if not isinstance(own, Mapping):
         raise ConfigError(f'{path}: its metadata {OURS} are {str(own)[:40]!r}, expected names with values')
     wrong = [name for name, (kind, _) in expected.items()
@@ -182,7 +183,11 @@ def check_about(
     bands, limits = (own.get(name) if name not in wrong and own.get(name) else known
                      for name, known in (('bands', []), ('value_range', [0, 1])))
     wrong += ['bands'] if not all(isinstance(band, (str, int)) for band in bands) else []
-    wrong += ['value_range'] if len(limits) != 2 or not all(map(number, limits)) or limits[0] >= limits[1] else []
+    pairs = limits if isinstance(limits[0], list) else [limits]
+    wrong += ['value_range'] if not all(isinstance(pair, list) and len(pair) == 2 and all(map(number, pair))
+                                        and pair[0] < pair[1] for pair in pairs) else []
+    ground = own.get('resolution')
+    wrong += ['resolution'] if ground is not None and (not number(ground) or ground <= 0) else []
     if wrong:
         name = wrong[0]
         raise ConfigError(f'{path}: {name} of its metadata is {str(own[name])[:40]!r}, expected {expected[name][1]}')
@@ -225,6 +230,10 @@ def gather_facts(
         value = facts.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
             raise ConfigError(f'{source}: {name} is {value!r}, expected a whole number of {least} or more')
+    size = facts.get('image_size')
+    sides = size if isinstance(size, (list, tuple)) and len(size) == 2 else [size, size]
+    if size is not None and not all(type(side) is int and side > 0 for side in sides):
+        raise ConfigError(f'{source}: image_size is {str(size)[:60]!r}, expected [height,width] in pixels, or one side')
     return facts
 
 # %% ../../nbs/models/wrapped.ipynb #a26d0009-3
@@ -264,6 +273,28 @@ def finish(
     return predictor
 
 # %% ../../nbs/models/wrapped.ipynb #a26d0011
+def choose_output(
+    path: Path,  # for errors
+    name: Any,  # as it was given; None: the only one that it can be
+    outputs: Mapping[str, tuple[str, Any]],  # type and shape of each, as onnxruntime says them
+    floats: Sequence[str],  # those that may be scores of classes
+) -> str:
+    'Which output of a graph holds the scores; `ConfigError` where that is not clear.'
+    known = ', '.join(f'{one} ({kind.removeprefix("tensor(").removesuffix(")")} {list(shape or ())})'
+                      for one, (kind, shape) in outputs.items())[:200]
+    if name is None and not floats:
+        raise ConfigError(f'{path}: gives {known}, expected floats [samples, classes, height, width]: export it with '
+                          'logits or probabilities')
+    if name is None and len(floats) > 1:
+        raise ConfigError(f'{path}: gives {known}: set output to one of {", ".join(floats)}')
+    name = floats[0] if name is None else name
+    if not isinstance(name, str) or name not in outputs:
+        raise ConfigError(f'{path}: output is {str(name)[:60]!r}, and it gives {known}: set output to one of them')
+    if outputs[name][0] not in ('tensor(float)', 'tensor(float16)'):
+        raise ConfigError(f'{path}: output {name} is no scores of classes: it gives {known}, expected floats')
+    return name
+
+
 def wrap_onnx(
     path: Path,
     given: Mapping[str, Any],  # of FACTS
@@ -291,11 +322,11 @@ def wrap_onnx(
     outputs = {value.name: value for value in session.get_outputs()}
     floats = [name for name, value in outputs.items() if value.type in kinds and len(value.shape or ()) in (3, 4)]
     facts = dict(known_facts(about)) | dict(given)
-    name = facts.get('output') or (floats[0] if len(floats) == 1 else None)
-    if name not in outputs:
-        raise ConfigError(f'{path}: output is {name!r}: it gives {", ".join(outputs)}; set output to one of them')
+    kinds_of = {name: (value.type, value.shape) for name, value in outputs.items()}
+    name = choose_output(path, facts.get('output'), kinds_of, floats)
     size = [side if isinstance(side, int) else None for side in shape[2:]]
-    count = outputs[name].shape[1] if isinstance(outputs[name].shape[1], int) else None
+    axes = outputs[name].shape or ()
+    count = axes[1] if len(axes) > 1 and isinstance(axes[1], int) else None
     facts = gather_facts(path, known_facts(about), given, count)
 
     def call(batch: dict[str, Tensor]) -> Tensor:

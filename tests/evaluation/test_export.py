@@ -23,6 +23,7 @@ from geoseg.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from geoseg.evaluation.evaluate import evaluate
 from geoseg.evaluation.export import export
 from geoseg.geo.frozen import FrozenMemory, recall_inside
+from geoseg.inference.answer import Trained
 from geoseg.models.geosegformer import GeoSegFormer
 from geoseg.models.graphs import Graph, trace
 from geoseg.models.onnx import DOMAINS, onnx_bytes, open_session, run_session
@@ -209,7 +210,18 @@ def test_a_refiner_leaves_in_parts_and_a_loop(tiny_run, tmp_path):
     assert found.differences['steps'] == 0 and found.classes == 0 and found.differences['probabilities'] < 1e-4
     names = ['refiner.encoder.onnx', 'refiner.step.onnx', 'refiner.answer.onnx']
     assert found.report().splitlines()[-3:] == [str(tmp_path / name) for name in names]
-    assert {path.name for path in tmp_path.iterdir()} == {*names, 'refiner.json'}
+    items = [name.replace('.onnx', '.stac.json') for name in names]
+    assert {path.name for path in tmp_path.iterdir()} == {*names, *items, 'refiner.json'}
+    for name, item in zip(names, (json.loads((tmp_path / item).read_text()) for item in items), strict=True):
+        check_item(item)
+        session, known = onnxruntime.InferenceSession(tmp_path / name), item['properties']
+        assert [entry['name'] for entry in known['mlm:input']] == [value.name for value in session.get_inputs()]
+        assert [entry['name'] for entry in known['mlm:output']] == [value.name for value in session.get_outputs()]
+        assert item['assets']['model']['file:size'] == (tmp_path / name).stat().st_size
+        assert item['assets']['metadata']['href'] == './refiner.json'
+        axes = [axis for entry in (*known['mlm:input'], *known['mlm:output'])
+                for axis in entry.get('input', entry.get('result'))['dim_order']]
+        assert not any(axis.startswith('axis-') for axis in axes), axes
     picture = np.random.default_rng(0).random((1, 3, 50, 70), np.float32)
     np.save(tmp_path / 'image.npy', picture)
     plain = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
@@ -243,6 +255,10 @@ def test_a_refiner_leaves_in_parts_and_a_loop(tiny_run, tmp_path):
     ('wildscenes-fcn', 'out={out} place=here', "place is 'here', expected inputs or without"),
     ('wildscenes-fcn', 'out={out}.tflite', 'neither .onnx nor .pt2'),
     ('wildscenes-fcn', 'out={out} size=big', "size is 'big', expected a whole number above 0"),
+    ('wildscenes-fcn', 'out={out} size=31', 'size is 31, expected a multiple of 32 pixels up to 2048; without size'),
+    ('wildscenes-fcn', 'out={out} size=1000000', 'size is 1000000, expected a multiple of 32 pixels up to 2048'),
+    ('game4loc-same-area', 'out={out} size=64', 'size is for networks that segment pictures, and best.ckpt does not'),
+    ('wildscenes-fcn', 'out={out}.onnx/', 'model.onnx/ is a folder by its last sign, and a file by its name'),
     ('wildscenes-fcn', 'out={out}.pt2 int8=true', 'int8 is for ONNX files, and out is model.pt2'),
     ('wildscenes-fcn', 'out={out} int8=4', 'int8 is 4, expected true or false'),
     ('game4loc-same-area', 'out={out} int8=true', 'finds places; leave int8 out'),
@@ -361,6 +377,53 @@ def test_what_others_wrote_stays(exported, tmp_path, monkeypatch):
     assert own == {path: path.read_bytes() for path in found.file.parent.iterdir() if path.is_file()}
     again = export(run, shutil.copytree(found.file.parent, tmp_path / 'again') / 'scene.onnx', chips=2)
     assert again.about['license'] is None  # its own are written anew
+
+
+@pytest.mark.parametrize('left', [0., 0.01, 0.5, 0.999])
+def test_a_checkpoint_that_was_cut_is_one_line(left, exported, tmp_path, capsys):
+    whole = Run(exported[1]).best.read_bytes()
+    (tmp_path / 'cut.ckpt').write_bytes(whole[:int(left * len(whole))])
+    assert cli.main(['export', '--checkpoint', str(tmp_path / 'cut.ckpt'), f'out={tmp_path / "a.onnx"}']) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith('geoseg ')]
+    assert len(said) == 1 and 'cut.ckpt' in said[0]
+    assert [path.name for path in tmp_path.iterdir()] == ['cut.ckpt']
+
+
+def test_a_program_holds_no_chips_of_the_data(remembering, tmp_path):
+    "What is recalled for a chip takes more room than the network."
+    found = export(remembering, tmp_path / 'a.pt2', memory='recalled', chips=2)
+    program = torch.export.load(found.file)
+    assert program.example_inputs is None
+    weights = sum(value.numel() * value.element_size() for value in program.state_dict.values())
+    assert found.file.stat().st_size < weights + (3 << 20)
+
+
+@pytest.mark.parametrize('limits', [[0, 3000], [[0, 3000]], [[0, 3000], [10, 20], [5, 6]]])
+def test_a_range_of_values_is_read_again(limits, exported, tmp_path, monkeypatch):
+    own = Trained.settings
+    monkeypatch.setattr(Trained, 'settings', lambda self, *extra: own(self, *extra) | {'value_range': limits})
+    found = export(exported[1], tmp_path / 'a.onnx', chips=2)
+    pairs = limits if isinstance(limits[0], list) else [limits]
+    assert found.about['value_range'] == pairs
+    assert Predictor.wrap(found.file).card['data']['init_args']['value_range'] == pairs
+    item = json.loads((tmp_path / 'a.stac.json').read_text())
+    scaled = item['properties']['mlm:input'][0]['value_scaling']
+    assert [[entry['minimum'], entry['maximum']] for entry in scaled] == pairs
+
+
+@pytest.mark.parametrize('recipe', ['unet', 'geosegformer', 'wildscenes-deeplabv3'])
+def test_sizes_that_are_no_multiple_of_the_stride(recipe, tiny_run, tmp_path):
+    run = tiny_run(recipe)
+    more = {'memory': 'without', 'place': 'without'} if recipe == 'geosegformer' else {}
+    found = export(run, tmp_path / 'a.onnx', chips=2, **more)
+    session, predictor = onnxruntime.InferenceSession(found.file), Run(run).predictor('cpu')
+    predictor.network.recalling = False
+    for height, width in ((33, 47), (64, 95), (31, 1), (100, 130)):
+        picture = np.random.default_rng(height).random((1, 3, height, width), np.float32)
+        [answer] = session.run(['probabilities'], {'image': picture})
+        own = predictor.without('xy', 'gps').logits(normalised(found.about, picture)).softmax(1)
+        assert answer.shape[2:] == (height, width)
+        np.testing.assert_allclose(answer, own, atol=1e-4)
 
 
 @pytest.fixture

@@ -1,11 +1,15 @@
 "A server answers files as predict does; clients that mean no good are answered in a line, and the others still."
 import asyncio
+import contextlib
+import gzip
 import io
 import json
 import socket
 import threading
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -21,6 +25,7 @@ import geoseg
 from geoseg import cli
 from geoseg.inference.answer import Trained
 from geoseg.inference.serve import Limits, Served, make_app, serve
+from geoseg.inference.wrapped import ModelFile
 
 
 def png(shape=(40, 60, 3), seed=0):
@@ -190,6 +195,143 @@ def test_a_crowd_at_a_real_port_half_of_it_hostile(port, client):
     wrong = {name: status for name, status in found.items() if HOSTILE[name][1] and status not in HOSTILE[name][1]}
     assert not wrong
     assert 'server' not in answers[0].headers and honest(pictures[0]).content == alone[0]
+
+
+def tif(bands=3, side=40, kind='uint8', **more):
+    "A GeoTIFF; sparse where nothing is written."
+    with rasterio.MemoryFile() as memory:
+        with memory.open(driver='GTiff', width=side, height=side, count=bands, dtype=kind, crs='EPSG:32633',
+                         transform=rasterio.transform.from_origin(4e5, 5.2e6, 1, 1), **more) as file:
+            if not more:
+                file.write(np.ones((bands, side, side), kind))
+        return memory.read()
+
+
+def post(body, path='/predict', **headers):
+    "A whole request; the server hangs up after its answer."
+    lines = {'Host': '127.0.0.1', 'Connection': 'close', 'Content-Length': len(body)} | headers
+    head = f'POST {path} HTTP/1.1\r\n' + ''.join(f'{name}: {value}\r\n' for name, value in lines.items())
+    return head.encode() + b'\r\n' + body
+
+
+def form(name):
+    "A file as a form of a page sends it."
+    return (f'--x\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'.encode() + png()
+            + b'\r\n--x--\r\n')
+
+
+SPARSE = {'sparse_ok': True, 'tiled': True, 'bigtiff': 'yes'}
+FORM = {'Content-Type': 'multipart/form-data; boundary=x'}
+ATTACKS = {  # requests, and the status of their one line
+    'a name that climbs': (lambda: post(form('../../../etc/passwd'), **FORM), 415),
+    'a path that climbs': (lambda: post(png(), '/predict/../../../etc/passwd'), 404),
+    'a path that climbs in disguise': (lambda: post(png(), '/%2e%2e/%2e%2e/etc/passwd'), 404),
+    'a name in the query': (lambda: post(b'', '/predict?data=/etc/passwd&out=/tmp/x'), 415),
+    'a packed body': (lambda: post(gzip.compress(bytes(9_000_000)), **{'Content-Encoding': 'gzip'}), 415),
+    'a bomb of pixels': (lambda: post(bomb()), 413),
+    'a bomb of text': (lambda: post(png_with_text()), 415),
+    'a raster of nothing': (lambda: post(tif(side=200_000, **SPARSE)), 413),
+    'a raster of a thousand bands': (lambda: post(tif(1000, 900, **SPARSE)), 422),
+    'four bands': (lambda: post(tif(4)), 422), 'one band': (lambda: post(tif(1)), 422),
+    'numbers that no range is known of': (lambda: post(tif(kind='float32')), 422),
+    'a raster that names another file': (lambda: post(b'<VRTDataset><SourceFilename>/etc/passwd'), 415),
+    'too much': (lambda: post(bytes(90_000) * 2), 413),
+    'a lie about the length': (lambda: post(png(), **{'Content-Length': '99999999999'}), 408),
+    'two lengths': (lambda: post(png(), **{'content-length': '5'}), 400)}
+
+
+def png_with_text():
+    "A picture with a comment of few bytes that unpacks to many."
+    body = zlib.compress(bytes(80_000_000), 9)[:70_000]
+    chunk = b'zTXt' + b'a\0\0' + body
+    whole = png()
+    return whole[:33] + len(chunk[4:]).to_bytes(4, 'big') + chunk + zlib.crc32(chunk).to_bytes(4, 'big') + whole[33:]
+
+
+def reply(port, content):
+    "Status and text that a client gets until the server hangs up."
+    with socket.create_connection(('127.0.0.1', port), timeout=20) as line:
+        with contextlib.suppress(ConnectionError):  # it may answer before all is sent
+            line.sendall(content)
+        parts = []
+        with contextlib.suppress(ConnectionError):
+            while part := line.recv(1 << 16):
+                parts.append(part)
+    head, _, text = b''.join(parts).partition(b'\r\n\r\n')
+    return int(head.split()[1]) if head else None, text
+
+
+def test_each_attack_is_one_line_and_the_server_goes_on(port, client):
+    alone, wrong = client.post('/predict', content=png()).content, {}
+    for name, (make, status) in ATTACKS.items():
+        found, text = reply(port, make())
+        if found != status or text.count(b'\n') > 1 or any(part in text for part in (b'/tmp', b'Traceback')):
+            wrong[name] = found, text
+        if reply(port, post(png(), **{'Content-Type': 'text/html'})) != (200, alone):
+            wrong[name] = 'an honest client, afterwards'
+    assert not wrong
+
+
+def test_who_waits_with_half_a_head_is_hung_up(port):
+    "Also after a whole request on the same line, and when bytes come one by one."
+    lines = [socket.create_connection(('127.0.0.1', port), timeout=30) for _ in range(30)]
+    for number, line in enumerate(lines):
+        if number % 3 == 1:
+            line.sendall(b'GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n')
+            answer = b''
+            while not answer.endswith(b'}}'):
+                answer += line.recv(1 << 16)
+        line.sendall(HEAD if number % 3 else HEAD[:9])
+    for line in lines:
+        with contextlib.suppress(ConnectionError):
+            assert line.recv(1 << 16) == b''  # or the test ends with a timeout
+        line.close()
+
+
+def test_who_does_not_take_an_answer_is_hung_up(port, served):
+    "The client's window is small, and the answer is larger than what lies in between."
+    body = b'GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n'
+    with socket.socket() as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        line.settimeout(30)
+        line.connect(('127.0.0.1', port))
+        end, hung_up = time.monotonic() + 60, False
+        line.setblocking(False)
+        while time.monotonic() < end and not hung_up:  # asks, and never reads
+            try:
+                line.send(body)
+            except BlockingIOError:
+                time.sleep(0.05)
+            except ConnectionError:
+                hung_up = True
+    assert hung_up
+
+
+def test_a_large_picture_goes_through_windows(monkeypatch):
+    "At once it could take all memory; where pictures are brought to one size, they are small."
+    sides = []
+
+    class Bright(nn.Module):
+        def forward(self, image):
+            sides.append(max(image.shape[2:]))
+            gray = image.mean(1, keepdim=True)
+            return torch.cat([0.5 - gray, gray - 0.5], 1)
+
+    class Wrapped(ModelFile):
+        def __init__(self, **more):  # a module, which has no file
+            facts = {'classes': ['dark', 'bright'], 'mean': [0.] * 3, 'std': [1.] * 3, 'answer': 'logits'}
+            self.wrapped = geoseg.Predictor.wrap(Bright(), **facts, **more)
+            self.path, self.overrides, self.card, self.kind = Path('a'), {}, self.wrapped.card, 'segmentation'
+
+    monkeypatch.setattr('geoseg.inference.serve.AT_ONCE', 1)
+    for more, most in (({}, 512), ({'image_size': [64, 64]}, 64)):
+        client = TestClient(make_app(Served(Wrapped(**more))))
+        sides.clear()
+        answer = client.post('/predict', content=png((1100, 1000, 3)))
+        assert answer.status_code == 200 and max(sides) == most, answer.text
+        if not more:
+            client.post('/predict', content=png((900, 1000, 3)))
+            assert max(sides) == 1000
 
 
 def test_from_the_command_line(tiny_run, capsys):

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 
 from geoseg import Predictor, cli
+from geoseg.core.errors import ConfigError
 from geoseg.core.trust import trusted
 from geoseg.data.labels import LabelScheme
 
@@ -98,7 +99,10 @@ def test_pictures_too(tmp_path, capsys):
     ([*FACTS[:2], FACTS[3], 'std=[1,0,1]'], 'std is [1.0, 0.0, 1.0], expected numbers above 0'),
     ([*FACTS, 'clases=[a]'], "unknown key 'clases'; nearest: classes"),
     ([*FACTS[:3], 'answer=mask'], "answer is 'mask', expected probabilities or logits"),
-    ([*FACTS, 'output=mask'], "output is 'mask': it gives map; set output to one of them"),
+    ([*FACTS, 'output=mask'], "output is 'mask', and it gives map (float "),
+    ([*FACTS, 'output=[a]'], 'set output to one of them'),
+    ([*FACTS, 'image_size=large'], "image_size is 'large', expected [height,width] in pixels, or one side"),
+    ([*FACTS, 'image_size=[64]'], 'image_size is '), ([*FACTS, 'image_size=[0,64]'], 'image_size is '),
     ([*FACTS, 'memory=m'], 'this network has no memory'),
 ])
 def test_what_is_missing_or_wrong_is_named(words, says, scene, tmp_path, capsys):
@@ -156,7 +160,10 @@ def test_a_bad_file_is_one_line(how, says, scene, tmp_path, capsys):
     ({'value_range': 5}, 'value_range of its metadata'), ({'kind': [1]}, 'kind of its metadata'),
     ({'classes': {'names': [1, 2]}}, 'its classes are none'), ({'classes': 7}, "classes is '7', expected names"),
     ({'window': 'big'}, "window is 'big', expected a whole number"), ({'kind': 'parts'}, "a network of kind 'parts'"),
-    ({'channels': 'x'}, 'channels of its metadata'),
+    ({'channels': 'x'}, 'channels of its metadata'), ({'resolution': 'fine'}, "resolution of its metadata is 'fine'"),
+    ({'resolution': -1}, 'resolution of its metadata is'), ({'image_size': 'large'}, "image_size is 'large', expected"),
+    ({'image_size': [64, 'x']}, 'image_size is'), ({'value_range': [[0, 9], [9, 0]]}, 'value_range of its metadata'),
+    ({'value_range': [[0, 9], 'x']}, 'value_range of its metadata'),
 ])
 def test_metadata_in_our_name_are_read_as_a_stranger_s(facts, says, tmp_path):
     known = {'kind': 'segmentation', 'classes': LabelScheme(['dark', 'bright'], [[0, 0, 0], [9, 9, 9]]).to_dict(),
@@ -167,12 +174,17 @@ def test_metadata_in_our_name_are_read_as_a_stranger_s(facts, says, tmp_path):
     assert str(file) in str(raised.value) and len(str(raised.value).splitlines()) == 1
     wrapped = Predictor.wrap(write_onnx(tmp_path / 'b.onnx', metadata={'geoseg': known}))
     assert wrapped.scheme.names == ['dark', 'bright']
+    for fine in ({'value_range': [[0, 9]] * 3}, {'value_range': [0, 9]}, {'image_size': 64}, {'image_size': [64, 96]},
+                 {'resolution': 0.5, 'image_size': None}):
+        Predictor.wrap(write_onnx(tmp_path / 'b.onnx', metadata={'geoseg': known | fine}))
 
 
 @pytest.mark.parametrize('inputs, outputs, node, says', [
     (['a', 'c'], ('m', TensorProto.FLOAT, 4), ('Add', {}), 'takes a, c: expected one picture'),
-    (['a'], ('m', TensorProto.INT64, 4), ('Cast', {'to': TensorProto.INT64}), 'set output to one of them'),
-    (['a'], ('m', TensorProto.FLOAT, 0), ('ReduceMean', {'keepdims': 0}), 'set output to one of them'),
+    (['a'], ('m', TensorProto.INT64, 4), ('Cast', {'to': TensorProto.INT64}),
+     'gives m (int64 ['),
+    (['a'], ('m', TensorProto.FLOAT, 0), ('ReduceMean', {'keepdims': 0}),
+     'gives m (float []), expected floats [samples, classes, height, width]: export it with logits or probabilities'),
     (['a'], ('m', TensorProto.FLOAT, 4), ('Acosh', {}), 'numbers that are none (NaN)')])
 def test_a_graph_that_is_no_segmentation(inputs, outputs, node, says, tmp_path):
     name, kind, axes = outputs
@@ -184,6 +196,23 @@ def test_a_graph_that_is_no_segmentation(inputs, outputs, node, says, tmp_path):
                                        ir_version=9).SerializeToString())
     with pytest.raises(ValueError, match=re.escape(says)):
         Predictor.wrap(file, classes=['a', 'b', 'c'], mean=[0.] * 3, std=[1.] * 3, answer='logits')
+
+
+def test_several_outputs_are_asked_about(tmp_path):
+    sides, file = ['b', 3, 'h', 'w'], tmp_path / 'g.onnx'
+    nodes = [helper.make_node('Neg', ['a'], ['m']), helper.make_node('Abs', ['a'], ['n']),
+             helper.make_node('Cast', ['a'], ['i'], to=TensorProto.INT64)]
+    given = [helper.make_tensor_value_info(name, kind, sides) for name, kind in (
+        ('m', TensorProto.FLOAT), ('n', TensorProto.FLOAT), ('i', TensorProto.INT64))]
+    graph = helper.make_graph(nodes, 'g', [helper.make_tensor_value_info('a', TensorProto.FLOAT, sides)], given)
+    file.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)],
+                                       ir_version=9).SerializeToString())
+    facts = {'classes': ['a', 'b', 'c'], 'mean': [0.] * 3, 'std': [1.] * 3, 'answer': 'logits'}
+    for more, says in (({}, 'set output to one of m, n'), ({'output': 'i'}, 'output i is no scores of classes')):
+        with pytest.raises(ConfigError, match=says):
+            Predictor.wrap(file, **facts, **more)
+    picture = torch.rand(1, 3, 8, 8)
+    assert torch.equal(Predictor.wrap(file, **facts, output='m').logits(picture), -picture)
 
 
 def test_a_stranger_s_pt2_needs_trust(tmp_path, capsys):
