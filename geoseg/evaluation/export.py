@@ -380,7 +380,7 @@ def cut(
         batch['xy'] = torch.nn.functional.pad(cells, pad, value=float('nan'))
     return batch
 
-
+# %% ../../nbs/evaluation/export.ipynb #ce30c06e
 def file_at(
     target: Path,  # as `out` says it
     out: Any,  # as it was given

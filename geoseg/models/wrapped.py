@@ -294,7 +294,7 @@ def choose_output(
         raise ConfigError(f'{path}: output {name} is no scores of classes: it gives {known}, expected floats')
     return name
 
-
+# %% ../../nbs/models/wrapped.ipynb #0cc3d4ba
 def wrap_onnx(
     path: Path,
     given: Mapping[str, Any],  # of FACTS
