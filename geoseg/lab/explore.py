@@ -85,7 +85,8 @@ class Explorer(anywidget.AnyWidget):
         for drawn in self.labels.shapes if self.labels else ():
             self.add_class(drawn.name)
         self.by = 'sample'  # the order that the page shows
-        if self.labels is not None and self.view.middle(0) is not None:  # what pays: see the tutorial of the loop
+        self.begun = self.labels is None or self.view.middle(0) is None
+        if not self.begun:  # what pays: see the tutorial of the loop
             self.by, self.order = 'spread', self._spread()
         self.on_msg(self._heard)
 
@@ -95,7 +96,7 @@ def _heard(self: Explorer, _, content: Mapping[str, Any], buffers: Sequence[byte
     'What the page asks for; a mistake is said in the widget.'
     content = dict(content)
     ask = content.pop('ask', '')
-    asks = {'ready': self.show, 'step': self.step, 'date': self.to_date, 'order': self.sort,
+    asks = {'ready': self.begin, 'step': self.step, 'date': self.to_date, 'order': self.sort,
             'click': self.click, 'draw': self.draw, 'accept': self.accept, 'move': self.move,
             'rename': self.rename, 'remove': self.remove, 'undo': self.undo, 'class': self.new_class,
             'whole': self.show_whole, 'window': self.show_window, 'chip': self.to_chip}
@@ -143,6 +144,16 @@ def show(self: Explorer):
                'orders': self.orders,
                'count': len(self.order), 'classes': self.classes, 'shapes': self._shapes()},
               [np.ascontiguousarray(array).tobytes() for array in arrays])
+
+# %% ../../nbs/lab/explore.ipynb #440c328b
+@patch
+def begin(self: Explorer):
+    'What the page shows first: to label with a network, samples by its doubt, too, which takes a look at them.'
+    begun, self.begun = self.begun, True
+    if begun or self.view.predictor is None:
+        self.show()
+    else:
+        self.sort('uncertain and spread')
 
 
 @patch

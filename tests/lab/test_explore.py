@@ -17,9 +17,11 @@ from geoseg.core.errors import ConfigError
 from geoseg.data.rasters import vectors  # noqa: F401  imported to be known
 from geoseg.geo.memory import GeoMemory
 from geoseg.geo.recall import PARTS, cell_maps
-from geoseg.lab.explore import explore
+from geoseg.lab.explore import Explorer, explore, open_data
 from geoseg.lab.labels import DrawnLabels, spread_places
-from geoseg.lab.views import VIEWS, class_of
+from geoseg.lab.views import VIEWS, class_of, view_of
+from geoseg.models.predictor import Predictor
+from geoseg.models.unet import UNet
 
 CRS = 'EPSG:32631'
 
@@ -402,6 +404,19 @@ def test_who_labels_begins_where_labels_train_and_far_apart(tmp_path):
     assert widget.order == list(range(len(view.samples)))
     widget.sort('spread')
     assert len(widget.order) == 9 and widget.by == 'spread'
+
+
+def test_who_labels_with_a_network_begins_where_it_is_unsure(tmp_path, monkeypatch):
+    data = open_data('world:raster:tiny', {'chip': 64, 'num_workers': 0})
+    torch.manual_seed(0)
+    widget = Explorer(view_of(data, Predictor(UNet(7).eval(), data.scheme)), tmp_path / 'drawn.gpkg', most=5)
+    widget._heard(widget, {'ask': 'ready'}, [])
+    assert widget.by == 'uncertain and spread' and len(widget.order) == 5, widget.answer
+    assert {widget.view.samples[number][0] for number in widget.order} == {'train'}
+    assert widget.order[0] == max(widget.order, key=lambda number: widget.scores[number]['uncertainty'])
+    widget._heard(widget, {'ask': 'order', 'by': 'spread'}, [])
+    widget._heard(widget, {'ask': 'ready'}, [])  # shown once more
+    assert widget.by == 'spread'
 
 
 def test_places_are_spread():
