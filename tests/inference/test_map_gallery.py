@@ -1,6 +1,7 @@
 "A map's gallery and photos that are placed on it, without training: on a drawn map, and on real drone photos."
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -72,7 +73,10 @@ def said(capsys, *words):
 def test_a_photo_is_placed_and_others_are_not_on_the_map(scene, camera, album, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(['gallery', f'data={scene}', 'out=map', f'sides={SIDES}']) == 0
-    assert 'MB/km²' in capsys.readouterr().out
+    report = capsys.readouterr().out
+    disk, memory = (float(found) for found in re.findall(r'([\d.]+) MB (?:on disk|in memory)', report))
+    assert disk == pytest.approx(sum(path.stat().st_size for path in Path('map').glob('*.safetensors')) / 1e6, abs=0.1)
+    assert 0 < memory < disk and report.count('MB/km²') == 2
     assert main(['localize', 'photos=album', 'gallery=map', 'k=3', 'write=[page,warped]']) == 0
     assert capsys.readouterr().out.count('not on this map') == 3
     places = pd.read_csv('places/places.csv')

@@ -250,7 +250,8 @@ def describe_tiles(
     spread = 0.
     for side in sides:
         for pictures, centres, shares in tile_blocks(mosaic, side):
-            spread = max([spread, *(tile[tile.any(-1)].std(0).max() for tile in pictures if tile.any())])
+            if spread < 1:  # so far nothing but one colour
+                spread = max([spread, *(tile[tile.any(-1)].std(0).max() for tile in pictures if tile.any())])
             values = encoder.features(pictures, 'gallery').cpu().numpy().astype(np.float16)
             for name, value in zip(parts, (values, centres, np.full(len(centres), side), shares), strict=True):
                 parts[name].append(value)
@@ -404,9 +405,11 @@ def gallery(
 def report(
     gallery: MapGallery,
 ) -> str:
-    'What a gallery holds, and what it takes a square kilometre.'
+    'What a gallery holds, and what a square kilometre takes on disk, and in memory while photos are searched.'
     area = gallery.outline.area / 1e6
     size = sum(gallery.about['files'].values()) / 1e6
+    memory = sum(values.nbytes for values in (*gallery.tables.values(), gallery.white)) / 1e6
     points = int((gallery.tables['blocks'][:, 2] - gallery.tables['blocks'][:, 1]).sum())
     return (f'{len(gallery)} tiles of {min(gallery.side):g} to {max(gallery.side):g} m, {points} key points of '
-            f'{area:.3f} km²; {size:.1f} MB ({size / area:.1f} MB/km²)')
+            f'{area:.3f} km²; {size:.1f} MB on disk ({size / area:.1f} MB/km²), {memory:.1f} MB in memory '
+            f'({memory / area:.1f} MB/km²)')
