@@ -20,7 +20,7 @@ import re
 import select
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
@@ -383,12 +383,13 @@ def sweep(words: Words):
     from geoseg.training.sweep import summarise, sweep
     settings = {key: value if key in ('data', 'out', 'address', 'notebook') or not isinstance(value, str)
                 else from_yaml(key, value) for key, value in words.overrides.items()}
-    names = ('notebook', 'out', 'seeds', 'grid', 'address', 'workers', 'force')
+    names = ('notebook', 'out', 'seeds', 'grid', 'address', 'workers', 'trials', 'job', 'force')
     ours = {key: settings.pop(key) for key in names if key in settings}
     scores = settings.pop('scores', ['mIoU/val'])
     recipe = {} if words.recipe is None else {'recipe': words.recipe}
     if recipe and 'notebook' not in ours:  # a wrong setting is told now, not by the first run
-        grid = {key: values[0] for key, values in (ours.get('grid') or {}).items() if values}
+        grid = {key: values.get('low') if isinstance(values, Mapping) else values[0]
+                for key, values in (ours.get('grid') or {}).items() if values}
         parse([words.recipe], settings | grid)
     print(summarise(sweep(parameters=recipe | settings, **ours), scores).to_string(float_format='%.4f'))
 

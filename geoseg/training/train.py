@@ -48,9 +48,10 @@ from .divergence import StopAtDivergence, check_batch_of_one, check_labels, vali
 from ..core.pages import csv_text
 from ..core.trust import refuse_links, takes_trust
 from .live import LiveProgress
-from .record import RunRecord
+from .record import RunRecord, direction_of
 from .resume import (PlaceInEpoch, batches_done, check_changes, check_groups, differing, keep_pretrained,
                                     next_epoch, write_changes)
+from .search import EndBehindOthers, read_trial
 from .summary import Pictures, draw_curves, run_facts, write_summary
 from .run import (Run, checkpoint_card, determinism, find_resume, logging_to, metadata, new_folder,
                                  rank_zero_info, read_metadata, skip_download)
@@ -396,6 +397,8 @@ def prepare(
     if config.patience is not None and cli.config_init['trainer']['limit_val_batches'] != 0:
         extra.append(EarlyStopping(config.monitor, patience=config.patience, check_on_train_epoch_end=True,
                                    mode='min' if record.sign < 0 else 'max', min_delta=0.0))
+    if read_trial(config.out) is not None:  # a sweep that searches has made this folder
+        extra.append(EndBehindOthers(config.out, config.monitor, direction_of(config.monitor)))
     if config.channels_last:
         extra.append(ChannelsLast())
     if config.ema is not None:
