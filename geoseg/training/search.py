@@ -104,7 +104,7 @@ def open_study(
                           'another out')
     return study
 
-
+# %% ../../nbs/training/search.ipynb #0813a9b2
 def trial_of(
     study,  # of `open_study`
     number: int,
@@ -187,7 +187,7 @@ class EndBehindOthers(Callback):
         log.info('trial %d of the search is behind the median of the others: the run ends with epoch %d', number, epoch)
         return True
 
-
+# %% ../../nbs/training/search.ipynb #3e22dd1d
 def write_trial(
     folder: str | Path,  # of the job
     number: int,

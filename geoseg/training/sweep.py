@@ -178,7 +178,7 @@ def sweep(
     raise_failed(run_all(jobs, ledger, where), len(jobs), out)
     return ledger.table(keys=[job['key'] for job in jobs])
 
-
+# %% ../../nbs/training/sweep.ipynb #dcca804c
 def run_all(
     jobs: Sequence[Mapping[str, Any]],  # of `make_jobs`
     ledger: Ledger,
@@ -255,7 +255,7 @@ class Search:
         return read_config(recipe_path(recipe)).get('run', {}).get('monitor', RunConfig.monitor) if recipe else (
             RunConfig.monitor)
 
-
+# %% ../../nbs/training/sweep.ipynb #742d86f7
 def processes(
     where: Workers,
 ) -> int:
@@ -286,7 +286,7 @@ def search(
     table = ledger.table(keys=[key for key in ended if key in ledger])
     return table.assign(ended=table['key'].map(ended))
 
-
+# %% ../../nbs/training/sweep.ipynb #f08f8003
 def run_trials(
     plan: Search,
     study,  # of Optuna
