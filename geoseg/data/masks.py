@@ -204,8 +204,8 @@ def count_values(
             if pixels.values.ndim == 3:
                 return None
             shown = pixels.values.ravel() if pixels.hidden is None else pixels.values[~pixels.hidden]
-            if shown.dtype == np.uint8:
-                counts = np.bincount(shown, minlength=256)
+            if shown.dtype in (np.uint8, np.uint16):
+                counts = np.bincount(shown, minlength=1)
                 found = np.flatnonzero(counts)
                 counts = counts[found]
             else:

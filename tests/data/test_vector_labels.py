@@ -18,11 +18,12 @@ import geoseg
 from geoseg.core.errors import ConfigError
 from geoseg.core.listing import collect_notes
 from geoseg.data.labels import LabelScheme
+from geoseg.data.rasters import vectors
 from geoseg.data.rasters.chips import RasterData
 from geoseg.data.rasters.files import find_acquisitions
 from geoseg.data.rasters.labels import LabelSettings, label_acquisitions, open_labels
 from geoseg.data.rasters.reader import Blocks, Reader
-from geoseg.data.rasters.vectors import VECTORS, draw, features_on, on_own_grid, stamp
+from geoseg.data.rasters.vectors import VECTORS, draw, features_on, near, on_own_grid, outlines_of, stamp
 from geoseg.evaluation.inspection import inspect
 from geoseg.inference.rasters.outdated import RasterMask
 from geoseg.world.layouts import world_data
@@ -103,7 +104,7 @@ def test_chips_are_cut_from_one_big_drawing(tmp_path, images, drawn, seed, touch
             rasterize([(p, NAMES.index(names[i])) for p in parts], out=big, transform=Affine.identity(),
                       all_touched=touched and shapely.get_dimensions(fixed[i]) > 1)
     features = features_on(source, on_own_grid(a), stamp(source.file))
-    mine = draw(features.shapes, features.values, Window(0, 0, SIDE, SIDE), touched)
+    mine = draw(features.drawn, Window(0, 0, SIDE, SIDE), touched)
     cut = np.full((SIDE, SIDE), 254, np.int32)
     reader = Reader(scheme, blocks=Blocks(1))
     for row in range(0, SIDE, side):
@@ -121,6 +122,51 @@ def test_chips_are_cut_from_one_big_drawing(tmp_path, images, drawn, seed, touch
         if thin.any() and not width:
             near |= shapely.distance(shapely.union_all(fixed[thin]), shapely.points(cols, rows)) < 1.5
         assert (cut == big)[~near].all()
+
+
+def winding(rng, corners):
+    "A closed path of many corners in and around the image, in quarters of a pixel, many of them on one side of it."
+    middle = rng.choice([-60., 48., 160.], 2)
+    steps = np.rint(4 * (middle + np.cumsum(rng.normal(0, 9, (corners, 2)), 0))) / 4
+    return np.concatenate([steps, steps[:1]])
+
+
+@pytest.mark.parametrize('touched', [False, True])
+@pytest.mark.parametrize('seed', range(6))
+def test_corners_beyond_a_window_do_not_matter(seed, touched):
+    "What is left out of long outlines moves no pixel: borders, holes, lines and parts, beside the rasterizer alone."
+    rng = np.random.default_rng(seed)
+    shapes = [shapely.transform(shapely.Point(48, 48).buffer(45, 500), lambda xy: np.rint(64 * xy) / 64)]
+    for corners in (400, 60, 12):
+        shapes += [shapely.Polygon(winding(rng, corners), [winding(rng, 9)]), shapely.LineString(winding(rng, corners)),
+                   shapely.MultiPolygon([shapely.Polygon(winding(rng, corners)), shapely.box(-9, 3.5, 99, 5.5)]),
+                   shapely.MultiPoint(winding(rng, 5)), shapely.GeometryCollection([shapely.box(-70, -70, -50, 200)])]
+    shapes, values = np.array(shapes, object), rng.integers(0, 9, len(shapes))
+    big = np.full((SIDE, SIDE), -2, np.int32)
+    for shape, value in zip(shapes, values, strict=True):
+        for part in shapely.get_parts([shape]):
+            rasterize([(part, int(value))], out=big, transform=Affine.identity(),
+                      all_touched=touched and part.geom_type == 'Polygon')
+    outlines = outlines_of(shapes, values)
+    for row, col, height, width in ((0, 0, SIDE, SIDE), (0, 0, 17, 40), (17, 40, 17, 40), (90, 3, 6, 1)):
+        window = Window(col, row, width, height)
+        assert (draw(outlines, window, touched) == big[row:row + height, col:col + width]).all()
+    [(lake, _)] = near(outlines_of(shapes[:1], values[:1]), window)
+    assert 4 <= len(lake['coordinates'][0]) < 200 < 2000 < shapely.get_num_coordinates(shapes[0])
+
+
+def test_the_images_of_a_grid_share_what_is_drawn(images, tmp_path, monkeypatch):
+    "Once for all dates; again for another file of the same name."
+    path, count = write_vector(blocks_of_cover(), tmp_path / 'cover.gpkg'), []
+    monkeypatch.setattr(vectors, 'DRAWN_WINDOWS', Blocks(32 << 20))
+    monkeypatch.setattr(vectors, 'draw', lambda *given: count.append(0) or draw(*given))
+    data, first = data_of(images, path, label_field='cover')
+    count.clear()
+    masks = [data.reader.window(a, 0, 0, SIDE, SIDE)[1] for a in data.acquisitions[images]]
+    assert len(count) < len(masks) and all((mask == first).all() for mask in masks)
+    path.unlink()
+    write_vector(moved(blocks_of_cover(), 50).assign(cover=['field', 'pond', 'field']), path)
+    assert (data_of(images, path, label_field='cover')[1] != first).any()
 
 
 def write_vector(frame, path):

@@ -6,8 +6,9 @@
 __all__ = ['DATE_FORMATS', 'KEYS', 'REMOTE', 'DRIVERS', 'LARGE', 'BLOCK', 'SPARSE', 'MOSAIC', 'VRT_PARTS', 'unix_day', 'in_order',
            'match_bands', 'match_pattern', 'Limit', 'Acquisition', 'open_raster', 'check_promise', 'check_beside',
            'check_vrt', 'color_table', 'raise_remote', 'read_bands', 'is_georeferenced', 'holds_rasters',
-           'read_acquisition', 'stacked', 'grid_of', 'scale_tags', 'with_scale', 'bounds_in', 'touches', 'extents',
-           'is_on_grid', 'is_shifted', 'on_grid', 'note_warped', 'find_acquisitions', 'check_blocks']
+           'read_acquisition', 'stacked', 'grid_of', 'scale_tags', 'with_scale', 'bounds_in', 'bounds_between',
+           'touches', 'extents', 'is_on_grid', 'is_shifted', 'on_grid', 'note_warped', 'find_acquisitions',
+           'check_blocks']
 
 # %% ../../../nbs/data/rasters/files.ipynb #fac08187
 import math
@@ -17,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -488,8 +490,14 @@ def bounds_in(
             raise ValueError(f'{file}: has no CRS, its image has {a.crs}: write it with its own (gdal_translate '
                              '-a_srs, ogr2ogr -a_srs)')
         return tuple(bounds)
+    return bounds_between(crs, a.crs, tuple(bounds))
+
+
+@lru_cache(maxsize=256)
+def bounds_between(crs: Any, other: Any, bounds: tuple[float, float, float, float]) -> tuple[float, ...]:
+    'An extent in another CRS; infinite where it has no place there.'
     try:
-        return transform_bounds(crs, a.crs, *bounds)
+        return transform_bounds(crs, other, *bounds)
     except RasterioError:
         return (math.inf,) * 4
 
