@@ -13,12 +13,15 @@ from pyproj import Transformer
 from rasterio.windows import Window
 
 import geoseg
+from geoseg.core.inputs import DataFolder
 from geoseg.core.listing import collect_notes
 from geoseg.data.labels import LabelScheme
+from geoseg.data.masks import raster_pixels
+from geoseg.data.rasters import labels as label_files
 from geoseg.data.rasters.chips import RasterData
 from geoseg.data.rasters.files import find_acquisitions
 from geoseg.data.rasters.labels import LabelSettings, label_acquisitions, labels_of, open_labels
-from geoseg.data.rasters.reader import Blocks, Reader
+from geoseg.data.rasters.reader import GDAL_BLOCKS, Blocks, Reader
 from geoseg.evaluation.inspection import inspect
 from geoseg.inference.rasters.outdated import RasterMask
 from geoseg.world.layouts import world_data
@@ -74,6 +77,58 @@ def test_a_label_raster_is_read_under_the_centre_of_each_pixel(tmp_path, images,
     hidden = np.concatenate([np.zeros(s.values.shape, bool) if s.hidden is None else s.hidden for s in strips])
     counted = np.concatenate([s.values for s in strips]).astype(float)
     assert (np.where(hidden, 255, counted) == mask).all()
+
+
+@pytest.mark.parametrize('west', [178., -180.])
+def test_labels_across_the_antimeridian(tmp_path, west):
+    "Longitudes beyond 180 degrees are those on the other side; at the edge of a map of the world each side is its own."
+    write(tmp_path / 'images' / '2018_image.tif', np.full((3, 200, 220), 9, np.uint8), 'EPSG:32660',
+          Affine(30, 0, 830_978, 0, -30, 3_000))
+    a = find_acquisitions(tmp_path / 'images', masks='optional')[0]
+    size = 360 / 9000 if west == -180 else 0.0013
+    shape = (4500, 9000) if west == -180 else (3000, 3000)
+    values = np.random.default_rng(0).integers(0, 3, shape, np.uint8)
+    transform = Affine(size, 0, west, 0, -size, shape[0] / 2 * size)
+    source = open_labels(write(tmp_path / 'labels.tif', values, 'EPSG:4326', transform), LabelSettings())
+    pixels = source.read(a, Window(0, 0, 220, 200), Blocks())
+    lon, lat = Transformer.from_crs(a.crs, 'EPSG:4326', always_xy=True).transform(
+        *(Affine(*a.transform) @ tuple(np.meshgrid(np.arange(220) + 0.5, np.arange(200) + 0.5))))
+    assert lon.min() < -179 and lon.max() > 179
+    u, v = ~transform @ (np.where((lon < 0) & (west > 0), lon + 360, lon), lat)
+    clear = (np.abs(u - np.rint(u)) > 1e-3) & (np.abs(v - np.rint(v)) > 1e-3)
+    assert not pixels.hidden.any() and clear.mean() > 0.99
+    assert (pixels.values == values[np.floor(v).astype(int), np.floor(u).astype(int)])[clear].all()
+
+
+@pytest.mark.parametrize('labels', [(60, 5.), (4000, 0.4)], ids=['coarse', 'fine'])
+def test_large_windows_are_read_in_pieces(tmp_path, images, monkeypatch, labels):
+    "The same pixels, however few labels are loaded at once."
+    side, size = labels
+    a = find_acquisitions(images, masks='optional')[0]
+    values = np.random.default_rng(0).integers(0, 3, (side, side), np.uint8)
+    transform = grid_around(a, 'EPSG:3857', size, 17) * Affine.translation(-side / 2, -side / 2)
+    source = open_labels(write(tmp_path / 'labels.tif', values, 'EPSG:3857', transform), LabelSettings())
+    whole, loaded = source.read(a, Window(0, 0, 280, 300), Blocks()), []
+    monkeypatch.setattr(label_files, 'PIECE', 100)
+    monkeypatch.setattr(label_files, 'LOADED', 5000)
+    monkeypatch.setattr(label_files, 'raster_pixels',
+                        lambda f, window: loaded.append(window.width * window.height) or raster_pixels(f, window))
+    parts = source.read(a, Window(0, 0, 280, 300), Blocks())
+    assert (parts.values == whole.values).all() and (parts.hidden == whole.hidden).all()
+    assert max(loaded) <= 5000 and 0 < whole.hidden.mean() < 1
+
+
+def test_strips_of_a_file_are_not_decoded_for_each_block(tmp_path):
+    "GDAL's own blocks are few while tiles are read; it takes what it needs where a file is in strips."
+    tiled = write(tmp_path / 'tiled.tif', np.zeros((1, 512, 512), np.uint8), tiled=True, blockxsize=256, blockysize=256)
+    strips = write(tmp_path / 'strips.tif', np.zeros((1, 512, 2000), np.uint8))
+    blocks = Blocks()
+    blocks.handle(tiled, DataFolder())
+    with blocks.decoding():
+        assert rasterio.env.getenv()['GDAL_CACHEMAX'] == GDAL_BLOCKS
+    blocks.handle(strips, DataFolder())
+    with blocks.decoding():
+        assert not rasterio.env.hasenv() or 'GDAL_CACHEMAX' not in rasterio.env.getenv()
 
 
 def test_masks_of_their_images_may_lie_on_another_grid(images):
