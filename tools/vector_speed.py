@@ -34,7 +34,7 @@ def make(folder: Path, naip: Path):
     "The dates of naip, all with the water of the last one: as masks, and as outlines."
     last = sorted(naip.glob('*_mask.tif'))[-1]
     for image in sorted(naip.glob('*_image.tif')):
-        for dates in ('7', '1') if image.name[:10] == last.name[:10] else ('7',):
+        for dates in ('7', '1') if image.name[:8] == last.name[:8] else ('7',):
             for kind in ('images', 'masks'):
                 (folder / dates / kind).mkdir(parents=True, exist_ok=True)
                 shutil.copy(image, folder / dates / kind)

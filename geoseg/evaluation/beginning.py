@@ -189,10 +189,11 @@ def table(
                         for file in rows[column]]
     write_whole(out, csv_text(rows, index=False))
     bare = int(rows['label'].isna().sum())
-    said = [f'{len(rows)} images, {bare} of them without a label; paired {how}', *notes]
+    more, said = '', [f'{len(rows)} images, {bare} of them without a label; paired {how}', *notes]
     if any(str(image).startswith('..') for image in rows['image']):
         said.append(f'{out} lies outside of {folder}: read it with allow_outside=true, or write it there')
-    return rows, [*said, f'{out}: correct it, then geoseg inspect data={out}']
+        more = ' allow_outside=true'
+    return rows, [*said, f'{out}: correct it, then geoseg inspect data={out}{more}']
 
 
 def rows_of(

@@ -122,6 +122,15 @@ def test_a_mistake_is_one_line(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize('verb', ['inspect', 'table', 'init', 'statistics'])
+def test_a_folder_alone_is_the_data(verb, tmp_path):
+    "Of verbs that look; a word that is no path is still a mistake."
+    assert cli.naming_data(verb, [str(tmp_path), 'out=x']) == [f'data={tmp_path}', 'out=x']
+    for words in (['nowhere'], [f'data={tmp_path}'], ['--out', 'x'], []):
+        assert cli.naming_data(verb, words) == words
+    assert cli.naming_data('fit', [str(tmp_path)]) == [str(tmp_path)]
+
+
 def test_settings():
     config = config_of('--recipe', 'unet', 'lr=1e-3', '--trainer.max_epochs', '2', 'seed=7', 'decoder_channels=[16, 8]',
                        'crop=null', '--color_jitter=null', 'monitor=F1', '--model.init_args.schedule', 'null',

@@ -467,9 +467,9 @@ def by_date(
         raise ValueError(f'{root}: no labels: draw some, geoseg.explore({str(root)!r}, labels="drawn.gpkg"), and '
                          'set labels=drawn.gpkg; or let an older map teach, label_file=MAP.tif')
     if not chosen['train']:
-        raise ValueError(f'{root}: {len(dates)} labelled acquisitions ({", ".join(dates)}), none is left to '
-                         "train; name val_acquisitions and test_acquisitions, use split: block, or give train, val "
-                         'and test regions')
+        names = ', '.join(date or a.image.name for date in dates for a in labelled[:1])
+        raise ValueError(f'{root}: {len(dates)} labelled acquisitions ({names}), none is left to train; name '
+                         'val_acquisitions and test_acquisitions, set split=block, or give train, val and test regions')
     parts = {split: [a for a in labelled if a.date in chosen[split]] for split in SPLITS}
     return parts | {'predict': [a for a in acquisitions if not a.mask]}
 
