@@ -181,10 +181,10 @@ def main():
             done = subprocess.run([*map(str, words)], capture_output=True, text=True, check=False)
             if done.returncode:
                 sys.exit(f'{reader}, {case}: {done.stderr.strip().splitlines()[-1]}')
-            rows.append(dict(zip(KEY, key, strict=True)) | json.loads(done.stdout.splitlines()[-1]))
+            rows.append(row := dict(zip(KEY, key, strict=True)) | json.loads(done.stdout.splitlines()[-1]))
             rows.sort(key=lambda row: ([*CASES].index(row['case']), [*READERS].index(row['reader']), int(row['run'])))
             keep(given.out, rows)
-            print(rows[-1])
+            print(row)
 
 
 if __name__ == '__main__':

@@ -52,6 +52,8 @@ def make(folder: Path, naip: Path):
 def measure(labels: str, folder: Path, dates: str, chips: int) -> dict:
     how = {'labels': str(folder / 'list.txt'), 'augment': Augment(horizontal_flip=0.), 'chip': 128,
            'chips_per_epoch': 1 << 20}
+    if dates == '1':
+        how['split'] = 'block'
     if labels != 'mask files':
         how |= {'label_file': str(folder / f'{labels}.gpkg'), 'label_field': 'cover'}
     rates, seen, begun = [], hashlib.blake2b(digest_size=8), time.process_time()
@@ -93,10 +95,10 @@ def main():
             done = subprocess.run([*map(str, words)], capture_output=True, text=True, check=False)
             if done.returncode:
                 sys.exit(f'{key[0]}: {done.stderr.strip().splitlines()[-1]}')
-            rows.append(dict(zip(COLUMNS, key, strict=False)) | json.loads(done.stdout.splitlines()[-1]))
+            rows.append(row := dict(zip(COLUMNS, key, strict=False)) | json.loads(done.stdout.splitlines()[-1]))
             rows.sort(key=lambda row: (-int(row['dates']), LABELS.index(row['labels']), int(row['run'])))
             keep(given.out, rows)
-            print(rows[-1])
+            print(row)
 
 
 if __name__ == '__main__':
