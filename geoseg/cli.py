@@ -623,13 +623,13 @@ def check_verb(name: str):
     if name not in VERBS:
         raise ConfigError(f'unknown verb {name!r}{nearest(name, [*VERBS])}; there are: {", ".join(VERBS)}')
 
-# %% ../nbs/command_line.ipynb #a20c0008
+# %% ../nbs/command_line.ipynb #53e671da
 def naming_data(verb: str, words: list[str]) -> list[str]:
     '`geoseg inspect FOLDER` is `geoseg inspect data=FOLDER`.'
     alone = verb in ('inspect', 'table', 'init', 'statistics') and words and words[0][:1] != '-' and '=' not in words[0]
     return [f'data={words[0]}', *words[1:]] if alone and os.path.exists(words[0]) else words
 
-
+# %% ../nbs/command_line.ipynb #a20c0008
 def main(
     argv: Sequence[str] | None = None,  # None: the process's own
 ) -> int:  # exit status
