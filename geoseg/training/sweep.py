@@ -136,7 +136,7 @@ def results(
 def sweep(
     notebook: str | Path = 'train.ipynb',  # with the parameters seed, out and overrides, that leaves a run in `out`
     out: str | Path = 'runs/sweep',  # folder of sweep.csv and of the jobs
-    seeds: int | Sequence[int] | None = None,  # how many (0, 1, …), or which; None: 5, in a search 1
+    seeds: int | Sequence[int] = 5,  # how many (0, 1, …), or which; a search may do with 1
     grid: Mapping[str, Any] | None = None,  # name -> values; in a search also a range {low, high, log, step}
     parameters: Mapping[str, Any] | None = None,  # the same for all runs
     address: str | None = None,  # of a Dask scheduler; None: here, one after the other
@@ -150,8 +150,6 @@ def sweep(
     parameters = {name: absolute(value) if name == 'data' else value for name, value in (parameters or {}).items()}
     if trials is not None and (type(trials) is not int or trials < 1 or not grid):
         raise ConfigError(f'trials is {trials!r}: expected a whole number, 1 or more, and a grid to search')
-    if seeds is None:
-        seeds = 5 if trials is None else 1
     known = [*papermill.inspect_notebook(notebook)]
     data = parameters.get('data')
     folders = [str(path) for path in (data.values() if isinstance(data, Mapping) else [data]) if path is not None]

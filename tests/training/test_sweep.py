@@ -38,9 +38,11 @@ def quick(monkeypatch):
 
 def search_words(out, trials, **more) -> list[str]:
     'A search over the rate and the decay of the averaged weights.'
+    seeds = more.pop('seeds', 1)
     given = SMALL | {'warmup_epochs': 0, 'trainer.limit_train_batches': 1} | more
     return ['sweep', '--recipe', 'deepglobe-trm', 'data=world:tiny', f'out={out}', f'trials={trials}',
-            'grid={lr: {low: 1e-5, high: 1e-2, log: true}, ema: [0.5, 0.9]}', *tiny.words({'epochs': 1} | given)]
+            f'seeds={seeds}', 'grid={lr: {low: 1e-5, high: 1e-2, log: true}, ema: [0.5, 0.9]}',
+            *tiny.words({'epochs': 1} | given)]
 
 
 def test_a_search_goes_on_with_its_trials(tmp_path, capsys, quick):
