@@ -1,6 +1,7 @@
 """The same boxes of the same rasters by geoseg and by TorchGeo, each in a process of its own.
 
-python tools/torchgeo_speed.py nbs/torchgeo.csv --other PYTHON   (PYTHON: of an environment that has torchgeo)
+python tools/torchgeo_speed.py nbs/torchgeo.csv --other PYTHON   (PYTHON: of an environment that has torchgeo,
+also of another version of Python: 0.8.1 is the last for 3.11)
 
 A row a case, reader and run: `first` and `again` are samples a second of CPU time of the first pass over the boxes and
 of the second, `MiB` the peak of the process beyond its imports, `pixels` a hash of all images and masks in order. Rows
@@ -166,11 +167,11 @@ def main():
                 for reader, kept in READERS.items()}
     wanted = [(case, reader, versions[reader], str(given.side), str(given.count), str(run))
               for run in range(1, given.runs + 1) for case in CASES for reader in READERS]
-    rows = [row for row in stored(given.out, COLUMNS) if tuple(row[name] for name in KEY) in wanted]
-    found = {tuple(row[name] for name in KEY) for row in rows}
-    print(f'{len(rows)} of {len(wanted)} rows are stored in {given.out}')
+    rows = stored(given.out, COLUMNS)  # those of other versions stay
+    found = {tuple(row[name] for name in KEY) for row in rows} & {*wanted}
+    print(f'{len(found)} of {len(wanted)} rows are stored in {given.out}')
     with tempfile.TemporaryDirectory() as folder:
-        if len(rows) < len(wanted):
+        if len(found) < len(wanted):
             make(Path(folder), given.side)
         for key in wanted:
             if key in found:
@@ -182,7 +183,8 @@ def main():
             if done.returncode:
                 sys.exit(f'{reader}, {case}: {done.stderr.strip().splitlines()[-1]}')
             rows.append(row := dict(zip(KEY, key, strict=True)) | json.loads(done.stdout.splitlines()[-1]))
-            rows.sort(key=lambda row: ([*CASES].index(row['case']), [*READERS].index(row['reader']), int(row['run'])))
+            rows.sort(key=lambda row: ([*CASES].index(row['case']), [*READERS].index(row['reader']), row['version'],
+                                     int(row['run'])))
             keep(given.out, rows)
             print(row)
 
