@@ -53,6 +53,10 @@ def draw(project, target, width, height):
     picture.setLayers(shown)
     picture.setKeepLayerSet(True)
     picture.setExtent(shown[-1].extent())
+    legend.setAutoUpdateModel(False)
+    for node in project.layerTreeRoot().findLayers():  # what the map shows, but for the bands of the imagery
+        if not node.isVisible() or node.layer() == shown[-1]:
+            legend.model().rootGroup().removeLayer(node.layer())
     legend.attemptMove(QgsLayoutPoint(height + 2, 2))
     legend.adjustBoxSize()
     settings = QgsLayoutExporter.ImageExportSettings()
@@ -60,7 +64,7 @@ def draw(project, target, width, height):
     return QgsLayoutExporter(layout).exportToImage(target, settings)
 
 
-def main(path, target, width=225, height=165):
+def main(path, target, width=235, height=165):
     application = QgsApplication([], True)
     application.initQgis()
     project, folder = QgsProject.instance(), Path(path).resolve().parent
