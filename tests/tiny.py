@@ -20,7 +20,7 @@ SETTINGS = {
                       'by': 'step', 'every_n_epochs': 1, 'trainer.limit_train_batches': 4},
     'game4loc-cross-area': CROSS_VIEW,
     'game4loc-same-area': CROSS_VIEW,
-    'geosegformer': {'feature_dim': 16, 'image_size': [64, 96]},
+    'geosegformer': {'model_size': 'nano', 'feature_dim': 16, 'image_size': [64, 96]},
     'nomeformer': MESHES,
     'nomeformer-texture': MESHES | {'texture_embed_dim': 8, 'max_texture_pixels': 8},
     'unet': ENCODER | {'image_size': [64, 64], 'crop': [64, 64], 'batch_size': 8, 'lr': 3e-3, 'ema': 0.9},

@@ -40,11 +40,12 @@ SEGFORMER_SIZES = {  # channels and layers of the four stages
     'b3': ((64, 128, 320, 512), (3, 4, 18, 3)),
     'b4': ((64, 128, 320, 512), (3, 8, 27, 3)),
     'b5': ((64, 128, 320, 512), (3, 6, 40, 3)),
+    'nano': ((8, 16, 40, 64), (1, 1, 1, 1)),
 }
 
 
 def segformer_config(
-    model_size: str,  # 'b0' to 'b5'
+    model_size: str,  # 'b0' to 'b5'; 'nano' for tests
     num_classes: int,
     channels: int = 3,  # bands of the image
     feature_dim: int = 256,  # width of the decoder

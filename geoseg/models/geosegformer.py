@@ -135,7 +135,7 @@ class GeoSegFormer(nn.Module):
         self,
         num_classes: int,
         channels: int = 3,  # bands of the image
-        model_size: str = 'b0',  # 'b0' to 'b5'
+        model_size: str = 'b0',  # 'b0' to 'b5'; 'nano' for tests
         pretrained: bool | str = False,  # the encoder's ImageNet weights; or a name on the hub, or a file or folder
         feature_dim: int = 512,  # width of decoder and embeddings
         fusion_method: str = 'attention',  # 'add', 'concat', 'attention'; 'none': pixels only
