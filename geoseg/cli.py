@@ -296,7 +296,7 @@ def init(words: Words):
 def statistics(words: Words):
     'Mean, deviation and percentiles of each band of the training images, as a file that fit reads.'
     from geoseg.evaluation.statistics import statistics
-    ours, settings = arguments_of(statistics, words, 'out', 'force')
+    ours, settings = arguments_of(statistics, words, 'out', 'workers', 'address', 'force')
     found = statistics(words.recipe, settings, words.configs, **ours)
     print(shown(found.table.to_string(float_format='%.6g')))
     print(*map(shown, (*found.remarks, *found.notes)), sep='\n')

@@ -364,7 +364,10 @@ def split_names(self: LayoutData) -> dict[str, list[str]]:
 
 
 @patch
-def training_pixels(self: LayoutData) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # values and bool, both [H, W, C]
+def training_pixels(
+    self: LayoutData,
+    turn: tuple[int, int] = (0, 1),  # i of n: every n-th part, from the i-th on
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # values and bool, both [H, W, C]
     'The images that train, a part at a time, as they are stored, and where they have data; for statistics.'
     raise ConfigError(f'the layout {self.layout} holds {self.holds or "no images"}, which have no bands')
 
@@ -578,12 +581,15 @@ def labelled(self: SegmentationData, split: str) -> Iterator[LabelledPicture]:
 
 
 @patch
-def training_pixels(self: SegmentationData) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def training_pixels(
+    self: SegmentationData,
+    turn: tuple[int, int] = (0, 1),
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     self.setup()
     images = self.once('train')
     if not hasattr(images, 'read'):
         super(SegmentationData, self).training_pixels()
-    for i in range(len(images)):
+    for i in range(turn[0], len(images), turn[1]):
         values = images.read(i)[0]
         yield values, np.ones(values.shape, bool)
 

@@ -472,7 +472,8 @@ def normalised(about, picture):
 @pytest.mark.parametrize('votes', [False, True])
 def test_a_map_of_cells_recalls_the_same_inside_the_graph(votes):
     torch.manual_seed(0)
-    network = GeoSegFormer(3, model_size='nano', feature_dim=16, memory_size=4, spatial_radius=20., memory_dim=8, label_recall=votes)
+    network = GeoSegFormer(3, model_size='nano', feature_dim=16, memory_size=4, spatial_radius=20., memory_dim=8,
+                           label_recall=votes)
     network.eval()
     for module in network.recall.modules():  # zeros at the beginning would hide what is recalled
         if isinstance(module, torch.nn.Linear):

@@ -382,9 +382,12 @@ def predict_dataloader(self: CrossViewData) -> list[ResumableLoader]:
 
 # %% ../../../nbs/data/pairs/crossview.ipynb #49e8e36c
 @patch
-def training_pixels(self: CrossViewData) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def training_pixels(
+    self: CrossViewData,
+    turn: tuple[int, int] = (0, 1),
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     self.setup()
-    for file in (*self.pairs['train'].photos, *self.pairs['train'].tiles):
+    for file in [*self.pairs['train'].photos, *self.pairs['train'].tiles][turn[0]::turn[1]]:
         values = read_image(file)
         yield values, np.ones(values.shape, bool)
 

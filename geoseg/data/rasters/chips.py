@@ -556,15 +556,22 @@ def reference(self: RasterData, overlap: bool = True) -> RasterChips:
 
 # %% ../../../nbs/data/rasters/chips.ipynb #00ab41f0
 @patch
-def training_pixels(self: RasterData) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def training_pixels(
+    self: RasterData,
+    turn: tuple[int, int] = (0, 1),
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     'Strips of the training areas, band by band; without masks of everything.'
+    i, n = turn
     every = sum(self.acquisitions.values(), [])
     areas = self.areas().get('train') if any(a.mask for a in every) else [region_window(a, {}) for a in every]
     for area in areas or ():
         a, flags = area.acquisition, self.reader.ignore
         numbers = self.reader.numbers(a) or list(range(1, a.count + 1))
         step = max(1, STRIP // (area.width * len(numbers)) // a.block[0]) * a.block[0]
-        for top in range(area.row // step * step, area.row + area.height, step):
+        tops = range(area.row // step * step, area.row + area.height, step)
+        mine = tops[i % n::n]
+        i -= len(tops)
+        for top in mine:
             first, last = max(top, area.row), min(top + step, area.row + area.height)
             window = Window(area.col, first, area.width, last - first)
             parts = [read_image(a, [band], self.reader.blocks, window) for band in numbers]
