@@ -4,6 +4,7 @@
 """
 import argparse
 import csv
+import math
 import tempfile
 from pathlib import Path
 
@@ -14,11 +15,16 @@ from scipy import ndimage
 from geoseg.data.labels import LabelScheme
 from geoseg.data.loading import LabelledPicture
 from geoseg.evaluation.label_audit import DealtFolds, deal_folds, judge_labels
-from geoseg.models.outdated import colour_features, fit_trees, tree_probabilities
+from geoseg.models.outdated import LEAST, colour_features, fit_trees, tree_probabilities
 from geoseg.world.label_errors import LABEL_ERRORS, spoil_labels
 from geoseg.world.layouts import world_data
 
 KS = (10, 20, 50)
+ORDERS = [  # what places are sorted by
+    ('', lambda p: p.score),
+    (', by differences', lambda p: p.probability - p.label_probability - p.habit),
+    (', habits left out', lambda p: math.log(p.probability / max(p.label_probability, LEAST))),
+    (', by confidence alone', lambda p: p.probability)]
 
 
 class Seen(DealtFolds):
@@ -82,22 +88,18 @@ def main():
         chance = float(np.mean([w.mean() for w in wrong]))
         arms, counts = {'chance': {k: chance for k in KS}}, {}
         for name, deal in (('cross-fitted', deal_folds), ('trees that saw the labels', seen)):
-            places = judge_labels(pictures, scheme, 5, 20_000, smallest, 5000, deal).places
+            places = judge_labels(pictures, scheme, 5, 20_000, smallest, 1 << 20, deal).places
 
             def right(order, places=places, wrong=wrong, most=KS[-1]):
                 chosen = sorted(places, key=order)[:most]
                 return np.array([wrong[p.picture][p.row:, p.col:][:p.pixels.shape[0], :p.pixels.shape[1]][
                     p.pixels].mean() >= 0.5 for p in chosen])
 
-            hits = right(lambda p: p.order())
             every = right(lambda p: p.order(), most=len(places))
             counts[name] = {'places': len(every), 'right places': int(every.sum())}
-            arms[name] = {k: float(hits[:k].mean()) for k in KS}
-            if deal is deal_folds:
-                hits = right(lambda p: (p.label_probability - p.probability, p.order()))
-                arms['cross-fitted, habits not subtracted'] = {k: float(hits[:k].mean()) for k in KS}
-                hits = right(lambda p: (-p.probability, p.order()))
-                arms['cross-fitted, by confidence alone'] = {k: float(hits[:k].mean()) for k in KS}
+            for other, order in (ORDERS if deal is deal_folds else ORDERS[:1]):
+                hits = right(lambda p, order=order: (-order(p), p.order()))
+                arms[name + other] = {k: float(hits[:k].mean()) for k in KS}
         hits = least_sure(parts, spoilt, wrong)
         arms['least sure'] = {k: float(hits[:k].mean()) for k in KS}
         for arm, values in arms.items():

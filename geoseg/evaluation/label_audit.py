@@ -7,6 +7,7 @@ __all__ = ['FAR', 'BLOCKS', 'WINDOW', 'DealtFolds', 'deal_folds', 'Place', 'find
            'judge_sample', 'judge_labels', 'audit_labels']
 
 # %% ../../nbs/evaluation/label_audit.ipynb #57c822f6
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ from ..data.loading import LabelledPicture
 from ..data.splits import SPLITS
 from .inspection import recipe_for
 from ..inference.polygons import write_layer
-from ..models.outdated import (REACH, CrossFit, Folds, Sample, class_probabilities, colour_features,
+from ..models.outdated import (LEAST, REACH, CrossFit, Folds, Sample, class_probabilities, colour_features,
                                     tree_probabilities, windows_of, with_halo)
 from ..training.config import arranged, parse
 
@@ -94,7 +95,8 @@ class Place:
 
     @property
     def score(self) -> float:
-        return self.probability - self.label_probability - self.habit
+        'How many times likelier the answer is than the label, and than the judge so answers anyway; the logarithm.'
+        return math.log(self.probability / max(self.label_probability, LEAST) / max(self.habit, LEAST))
 
     def order(self) -> tuple:
         'What places are sorted by: the surest first, those of one score by where they lie.'

@@ -8,7 +8,7 @@ from geoseg import cli
 from geoseg.core.errors import ConfigError
 from geoseg.data.labels import LabelScheme
 from geoseg.data.loading import LabelledPicture
-from geoseg.evaluation.label_audit import FAR, deal_folds, find_places, judge_labels
+from geoseg.evaluation.label_audit import FAR, Place, deal_folds, find_places, judge_labels
 from geoseg.world.label_errors import LABEL_ERRORS, spoil_labels
 
 SCHEME = LabelScheme(['field', 'wood', 'water'])
@@ -45,6 +45,20 @@ def test_what_people_do_wrong_is_found_first(ground):
     assert audit.table['score'].is_monotonic_decreasing
     again = judge_labels(pictures, SCHEME, 3, 1000)
     assert again.table.equals(audit.table)
+
+
+def place(probability, label_probability, habit, row=0) -> Place:
+    return Place(0, row, 0, np.ones((3, 3), bool), 0, 1, probability, label_probability, habit)
+
+
+def test_a_place_is_as_suspicious_as_its_answer_is_likelier_than_label_and_habit():
+    "By hand; a confident answer that the judge always gives comes after a less confident one that it never gives."
+    assert place(0.8, 0.1, 0.4).score == pytest.approx(np.log(20))
+    habitual, rare = place(0.97, 0.02, 0.5), place(0.7, 0.02, 0.)
+    assert sorted([habitual, rare], key=Place.order) == [rare, habitual]
+    assert place(0.7, 0., 0.).score == place(0.7, 1e-4, 1e-5).score == pytest.approx(np.log(0.7) + 6 * np.log(10))
+    alike = [place(0.9, 0.05, 0.2, row) for row in (5, 2)]
+    assert sorted(alike, key=Place.order) == alike[::-1]
 
 
 def test_right_labels_are_left_alone():
