@@ -5,13 +5,16 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+import rasterio.features
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import Transformer
 from rasterio.transform import from_origin
+from shapely.geometry import shape
 
 from geoseg.inference.polygons import cut_at_antimeridian, polygon_areas, write_polygons
+from geoseg.inference.postprocess import Postprocess
 from geoseg.visualization.maps import to_mercator
 
 PLACES = {'utm': ('EPSG:32660', 179.999, 10, 10), 'south': ('EPSG:32760', 179.9995, -17, 10),
@@ -91,3 +94,15 @@ def test_maps_go_on_beyond_the_antimeridian(tmp_path):
         numbers = re.search(r'fitBounds\(([^a-z]*)', own)[1]
         _, west, _, east = map(float, re.findall(r'-?[\d.]+', numbers)[:4])
         assert abs(east - west) < 0.1, numbers
+
+
+@pytest.mark.parametrize('least', [2, 5, 12])
+def test_no_piece_is_smaller_than_the_smallest_region_that_stays(least):
+    'Regions that are removed and the pieces that become polygons hang together alike: over sides, not corners.'
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        noise = np.kron(rng.integers(0, 3, (16, 16)), np.ones((2, 2))) if seed % 2 else rng.integers(0, 3, (32, 32))
+        cleaned = Postprocess(min_pixels=least).clean(noise.astype(np.uint8))
+        assert cleaned.shape == noise.shape and (cleaned != noise).any() == (least > 2 or seed % 2 == 0)
+        sizes = [shape(piece).area for piece, _ in rasterio.features.shapes(cleaned, connectivity=4)]
+        assert min(sizes) >= least and sum(sizes) == noise.size
