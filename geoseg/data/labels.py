@@ -550,7 +550,8 @@ def missing_labels(
     choices = f"or set `labels` to such a file, or to a built-in scheme: {', '.join(built_in_schemes)}"
     read, counts = mask_values(root)
     if not counts or len(counts) > FEW:
-        return f'{text}; write one, {choices}'
+        return (f"{text}; write one, a class a line: printf '0 background\\n1 water\\n' > "
+                f"{Path(root) / 'classes.txt'}; {choices}")
     known = [value for value in counts if value != 255]
     listed = ', '.join(f'{value} ({n} px)' for value, n in list(counts.items())[:12])
     more = f' and {len(counts) - 12} more' if len(counts) > 12 else ''
@@ -562,8 +563,8 @@ def missing_labels(
     else:
         name, rows = 'classes.txt', [f'{value} class{value}' for value in known]
     content = '\\n'.join(rows)
-    return (f"{text}; {read} masks were read and hold {listed}{more}. Write it with your own names: "
-            f"printf '{content}\\n' > {Path(root) / name}; {choices}")
+    return (f"{text}; {read} masks were read and hold {listed}{more}. geoseg init {root} writes it with guessed names, "
+            f"and a configuration; or write it with your own: printf '{content}\\n' > {Path(root) / name}; {choices}")
 
 # %% ../../nbs/data/labels.ipynb #85133669
 @patch

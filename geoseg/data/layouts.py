@@ -90,8 +90,10 @@ def advice(
             if any(ends) or stems[images] & stems[masks]:
                 return f'If these are pictures and their masks: {Arrangement(images, masks, *ends).words()}'
     if len(stems) == 1:
-        return (f'Pictures without masks ({next(iter(stems))}): predict answers them; to train, masks lie in another '
-                'folder (image_dir=FOLDER mask_dir=FOLDER) or beside them (image_dir=. mask_dir=. mask_suffix=_mask)')
+        return (f'Pictures without masks ({next(iter(stems))}). To train, draw masks of a few, 255 where nothing is '
+                'drawn, in another folder (image_dir=FOLDER mask_dir=FOLDER) or beside them (image_dir=. mask_dir=. '
+                f'mask_suffix=_mask). Without masks, geoseg localize photos={root} gallery=MAP places them on a map, '
+                f'and a trained run answers them: geoseg predict --checkpoint RUN data={root}')
     return f'Expected {EXPECTED}; or name the folders: image_dir=FOLDER mask_dir=FOLDER'
 
 

@@ -94,8 +94,10 @@ def guess_classes(
         _, counts = mask_values(folder)
         known = [value for value in counts if value != 255]
         if not known:
-            raise ConfigError(f'{folder}: no masks in it that hold few values: which classes there are is not known; '
-                              'set labels=FILE')
+            raise ConfigError(f"{folder}: no masks in it that hold few values: which classes there are is not known. "
+                              f"Write them down, a class a line: printf '0 background\\n1 water\\n' > "
+                              f"{folder / 'classes.txt'}; or set labels=FILE. Rasters without masks are then labelled "
+                              f"in JupyterLab: geoseg.explore({str(folder)!r}, labels='drawn.gpkg')")
         tables = (attribute_table(path) for path in list_files(folder, [*DRIVERS]).files.values())
         names = next((table for table in tables if table), {})
         if isinstance(known[0], tuple):

@@ -1,4 +1,5 @@
 "What geoseg guesses of a folder is a configuration that fit takes as it is, and a table that inspect reads."
+import re
 import struct
 
 import geopandas as gpd
@@ -13,7 +14,10 @@ from a_raster import write
 from PIL import Image
 
 from geoseg import cli
+from geoseg.core.errors import ConfigError
+from geoseg.core.listing import collect_notes
 from geoseg.data.labels import LabelScheme
+from geoseg.data.rasters.labels import LabelSettings, open_labels
 from geoseg.evaluation.beginning import attribute_table, guess_classes, init, table
 from geoseg.world.layouts import world_data
 
@@ -131,3 +135,76 @@ def test_what_init_cannot_do_is_one_line(scene, tmp_path, capsys):
         assert message in line
     with pytest.raises(FileNotFoundError):
         init(tmp_path / 'none', tmp_path / 'c.yaml')
+
+
+def columns(scene, path, **values):
+    'A vector file of strips of the scene, with columns.'
+    with rasterio.open(scene / '2020_image.tif') as file:
+        west, south, east, north = file.bounds
+        crs = file.crs
+    count = len(next(iter(values.values())))
+    edges = np.linspace(west, east, count + 1)
+    parts = [shapely.box(a, south, b, north) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    gpd.GeoDataFrame(values, geometry=parts, crs=crs).to_file(path)
+
+
+@pytest.mark.parametrize(('column', 'refused', 'says'), [
+    ('height', True, r'height holds 40 numbers with fractions \(first: 0\.5\), which are measures, not classes; '
+                     r'label_field may be another column \(owner, cover, years\), or give the list of classes'),
+    ('owner', False, r'owner has 40 values in 40 features, and each becomes a class \(o0, o1, o10, …\); if these are '
+                     r'no classes, label_field may be another column'),
+    ('years', False, ''), ('cover', False, '')])
+def test_a_column_that_is_hardly_one_of_classes_is_said(column, refused, says, scene, tmp_path):
+    'Measures are refused, names that hardly repeat are noted, classes and whole numbers (as floats, too) are taken.'
+    columns(scene, tmp_path / 'cover.gpkg', height=np.arange(40) + 0.5, owner=[f'o{i}' for i in range(40)],
+            cover=['marsh', 'heath'] * 20, years=np.arange(40) % 2 + 3.)
+    given = {'label_file': str(tmp_path / 'cover.gpkg'), 'label_field': column}
+    if refused:
+        with pytest.raises(ConfigError, match=says):
+            init(str(scene), str(tmp_path / 'config.yaml'), **given)
+        assert not (tmp_path / 'config.yaml').exists()
+        return
+    (scene / '2020_mask.tif').unlink()
+    _, said = init(str(scene), str(tmp_path / 'config.yaml'), **given)
+    notes = [line for line in said if 'each becomes a class' in line]
+    assert bool(notes) == bool(says) and all(re.search(says, line) for line in notes)
+
+
+def test_a_column_of_ever_more_values_is_said_once_there_are_many(scene, tmp_path):
+    'Few values that repeat are classes, however many features there are; more than 254 are refused.'
+    for count, features, noted in ((12, 60, False), (33, 99, True), (9, 16, True), (8, 8, False)):
+        kinds = [f'k{i % count}' for i in range(features)]
+        columns(scene, tmp_path / f'{count}.gpkg', kind=kinds, other=range(features))
+        with collect_notes() as notes:
+            scheme = open_labels(tmp_path / f'{count}.gpkg', LabelSettings('kind')).classes()
+        assert scheme.num_classes == count and any('each becomes a class' in note for note in notes) == noted
+    columns(scene, tmp_path / 'many.gpkg', kind=[f'k{i}' for i in range(300)], other=range(300))
+    with pytest.raises(ConfigError, match=r'kind has 300 values, expected at most 254 classes; .*column \(other\)'):
+        open_labels(tmp_path / 'many.gpkg', LabelSettings('kind')).classes()
+
+
+def test_what_is_missing_is_said_with_the_next_step(scene, tmp_path, capsys):
+    'The command of each message is one that works.'
+    assert cli.main(['inspect', f'data={scene}']) == 2
+    said = capsys.readouterr().err
+    command = re.search(r'(geoseg init \S+) writes it', said)[1].split()[1:]
+    assert cli.main([*command, f'out={tmp_path}/c.yaml']) == 0 and (tmp_path / 'c_classes.csv').is_file()
+    capsys.readouterr()
+    photos = tmp_path / 'photos'
+    photos.mkdir()
+    for i in range(3):
+        Image.fromarray(RNG.integers(0, 256, (24, 32, 3), np.uint8)).save(photos / f'{i}.jpg')
+    for verb in ('init', 'inspect'):
+        assert cli.main([verb, f'data={photos}']) == 2
+        said = capsys.readouterr().err
+        steps = 'draw masks of a few', f'geoseg localize photos={photos}', 'geoseg predict'
+        order = [said.index(words) for words in steps]
+        assert order == sorted(order)
+    for file in [*scene.glob('*mask*')]:
+        file.unlink()
+    assert cli.main(['init', f'data={scene}', f'out={tmp_path}/bare.yaml']) == 2
+    said = capsys.readouterr().err
+    assert 'geoseg.explore(' in said and "labels='drawn.gpkg'" in said
+    line = re.search(r"printf '(.*?)' > (\S+);", said)
+    (scene / 'classes.txt').write_text(line[1].replace('\\n', '\n'))
+    assert line[2] == str(scene / 'classes.txt') and LabelScheme.load(scene).names == ['background', 'water']
