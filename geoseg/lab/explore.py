@@ -33,6 +33,7 @@ from ..evaluation.inspection import recipe_for
 from ..evaluation.label_audit import check_whole
 from ..geo.coords import crs_name
 from .labels import DrawnLabels, spread_places
+from .photos import PlacesView, is_answer, read_placed
 from .views import Layers, View, view_of
 from .whole import WholeRaster
 from ..models.predictor import Predictor
@@ -85,8 +86,8 @@ class Explorer(anywidget.AnyWidget):
         for drawn in self.labels.shapes if self.labels else ():
             self.add_class(drawn.name)
         self.by = 'sample'  # the order that the page shows
-        self.begun = self.labels is None or self.view.middle(0) is None
-        if not self.begun:  # what pays: see the tutorial of the loop
+        self.begun = view.first == 'sample' and (self.labels is None or self.view.middle(0) is None)
+        if not self.begun and view.first == 'sample':  # what pays: see the tutorial of the loop
             self.by, self.order = 'spread', self._spread()
         self.on_msg(self._heard)
 
@@ -141,7 +142,7 @@ def show(self: Explorer):
                'height': layers.image.shape[0], 'width': layers.image.shape[1], 'layers': ['image', *ids, *grey],
                'ids': ids, 'grey': grey,
                'dates': [date for date, _ in dates], 'date': at, 'position': self.position, 'by': self.by,
-               'orders': self.orders,
+               'orders': self.orders, 'opacity': layers.opacity,
                'count': len(self.order), 'classes': self.classes, 'shapes': self._shapes()},
               [np.ascontiguousarray(array).tobytes() for array in arrays])
 
@@ -150,10 +151,10 @@ def show(self: Explorer):
 def begin(self: Explorer):
     'What the page shows first: to label with a network, samples by its doubt, too, which takes a look at them.'
     begun, self.begun = self.begun, True
-    if begun or self.view.predictor is None:
+    if begun or self.view.first == 'sample' and self.view.predictor is None:
         self.show()
     else:
-        self.sort('uncertain and spread')
+        self.sort('uncertain and spread' if self.view.first == 'sample' else self.view.first)
 
 
 @patch
@@ -188,7 +189,9 @@ def sort(self: Explorer, by: str = 'sample'):
     count, wanted = len(self.view.samples), list(range(len(self.view.samples)))
     if by == 'uncertain and spread' and self.labels is not None:
         wanted = self._to_label()
-    numbers = [wanted[i] for i in np.unique(np.linspace(0, len(wanted) - 1, min(self.most, len(wanted))).astype(int))]
+    most = len(wanted) if self.view.quick else min(self.most, len(wanted))
+    numbers = [wanted[i] for i in np.unique(np.linspace(0, len(wanted) - 1, most).astype(int))]
+    key = 'uncertainty' if by == 'uncertain and spread' else by  # of the scores
     if by == 'sample':
         self.order, self.answer = wanted, 'click a pixel'
     elif by == 'spread':
@@ -199,12 +202,12 @@ def sort(self: Explorer, by: str = 'sample'):
             if number not in self.scores:
                 self.answer = f'looking at sample {i + 1} of {len(numbers)}'
                 self.scores[number] = self.view.score(number)
-        if not self.scores[numbers[0]]:
+        if key not in self.scores[numbers[0]]:
             raise ConfigError(f'order: {by} needs a network; explore(RUN)')
         if by == 'uncertain and spread':
             self.order = self._spread(numbers, [self.scores[number]['uncertainty'] for number in numbers])
         else:
-            self.order = sorted(numbers, key=lambda number: -self.scores[number][by])
+            self.order = sorted(numbers, key=lambda number: -self.scores[number][key])
         self.answer = f'{len(self.order)} of {count} samples, the worst first'
     self.by, self.suspects, self.position = by, [], 0
     self.show()
@@ -238,7 +241,7 @@ def orders(self: Explorer) -> list[str]:
     'Those that this data and network have.'
     network, placed = self.view.predictor is not None, self.layers.affine is not None
     known = {'spread': placed, 'uncertain and spread': network and placed, 'suspicious': self.places is not None}
-    return [by for by in ORDERS if known.get(by, network or by == 'sample')]
+    return [by for by in ORDERS if known.get(by, by in ('sample', *self.view.scores_by))]
 
 # %% ../../nbs/lab/explore.ipynb #903fa697
 @patch
@@ -528,18 +531,26 @@ def open_data(
 @text_paths
 @takes_trust
 def explore(
-    what: Run | str | Path,  # a run, its folder or checkpoint; or a folder of data, or 'world': no network then
+    what: Run | str | Path,  # a run, its folder or checkpoint; a folder of data, or 'world'; what `localize` wrote
     labels: str | Path | None = None,  # where drawn labels are kept, .gpkg; it may be there already
     annotator: str = '',  # stands beside each polygon
     overrides: Mapping[str, Any] | None = None,  # of the run's configuration, or settings that read the data
     most: int = MOST,  # samples that are looked at to order them
     places: str | Path | None = None,  # what `geoseg audit-labels` wrote, its folder or places.csv: they are shown
+    photos: Any = None,  # of what `localize` wrote: a folder of pictures, one, or several
+    tiles: Any = None,  # of what `localize` wrote: the map, rasters or a folder of tiles
     trust: bool = False,  # whatever the files name: see SECURITY.md
 ) -> Explorer:
     'Look at samples, ask, and draw labels; the last expression of a cell shows it.'
     run = what if isinstance(what, Run) else None
     path = Path(run.folder if run else what).expanduser()
     is_run = run or path.suffix == '.ckpt' or (path / 'config.yaml').is_file()
+    if not is_run and is_answer(path):
+        if given := [name for name, value in (('overrides', overrides), ('places', places)) if value]:
+            raise ConfigError(f'{given[0]}: {path} is what geoseg localize wrote, shown as it is: leave out {given[0]}')
+        return Explorer(PlacesView(read_placed(path, photos, tiles)), labels, annotator, most)
+    if photos is not None or tiles is not None:
+        raise ConfigError(f'photos, tiles: they go with what geoseg localize wrote, and {path} has no places.csv of it')
     if is_run:
         cli = (run or Run.of(path)).open(None, overrides)
         data = cli.datamodule

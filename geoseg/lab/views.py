@@ -47,6 +47,7 @@ class Layers:
     logits: np.ndarray | None = None  # float32 [K, H, W]
     sample: dict[str, Any] = field(default_factory=dict)
     affine: np.ndarray | None = None  # float64 [2, 3]: (column, row, 1) of a pixel's corner to metres of the frame
+    opacity: dict[str, float] = field(default_factory=dict)  # of layers that are seen from the start
     triangles: np.ndarray | None = None  # float32 [F, 3, 3] of a mesh, whose layers have a row of faces: H = 1, W = F
 
 # %% ../../nbs/lab/views.ipynb #090a5933-2
@@ -70,6 +71,8 @@ class View:
 
     kind = ''  # as `Task.kind`
     splits = ('val', 'test')  # that are not augmented
+    first = 'sample'  # the order to begin with
+    quick = False  # whether it is cheap to score every sample
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -100,6 +103,11 @@ class View:
             raise ConfigError(f'{self.data.layout}: nothing to see without a network; explore(RUN)')
         figure = drawing_of(self.data.kind).predictions(self.predictor, self.data, split, [index])
         return Layers(f'{split} {index}', pixels_of(figure))
+
+    @property
+    def scores_by(self) -> tuple[str, ...]:
+        'What samples can be ordered by: keys of `score`.'
+        return () if self.predictor is None else ('loss', 'disagreement', 'uncertainty')
 
     def dates(self, number: int) -> list[tuple[str, int]]:
         'The same ground at other times: date and number of the sample, by time.'

@@ -12,6 +12,7 @@ import urllib.request
 
 import geopandas
 import pytest
+from a_flight import write_answers
 from conftest import TESTS
 
 import geoseg
@@ -137,6 +138,35 @@ def test_look_click_and_draw(lab, browser, own_run):
     page.locator('.geoseg-date').evaluate("node => { node.value = 0; node.dispatchEvent(new Event('input')) }")
     page.wait_for_function("document.querySelector('.geoseg-title').textContent.includes('20170621')")
     shot(page, 'another date')
+    page.close()
+
+
+def test_photos_beside_the_map(lab, browser):
+    "The least sure photo first; a click on a candidate shows its tile, a tick hides the candidates."
+    _, folder = lab
+    (folder / 'flight').mkdir()
+    write_answers(folder / 'flight')
+    page = opened(lab, browser, 'photos.ipynb', "import geoseg\nw = geoseg.explore('flight/places', "
+                  "photos='flight/photos', tiles='flight/map.tif')\nw")
+    page.wait_for_selector('.geoseg-explore[data-ready]')
+    title = page.locator('.geoseg-title')
+    assert title.inner_text().startswith('1 / 3 lost.png: confidence 0.10, not on the map')
+    canvas = page.locator('.geoseg-canvas')
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    page.mouse.click(box['x'] + 2, box['y'] + 2)  # the focus, and the photo
+    page.wait_for_function("document.querySelector('.geoseg-answer').textContent.includes('in: photo')")
+    page.keyboard.press('ArrowRight')
+    page.wait_for_function("document.querySelector('.geoseg-title').textContent.startsWith('2 / 3  doubtful.png')")
+    page.mouse.click(box['x'] + 120, box['y'] + 360)  # the middle of the ground that the photo shows
+    page.wait_for_function("document.querySelectorAll('.geoseg-crops canvas').length === 3")
+    words = page.locator('.geoseg-crops').inner_text()
+    assert 'the map, as the photo sees it' in words and '1: similarity 0.50' in words
+    shot(page, 'photos')
+    pixels = "node => [...node.getContext('2d').getImageData(0, 0, node.width, node.height).data].join()"
+    before = canvas.evaluate(pixels)
+    page.locator('.geoseg-class[data-class="footprint"] input').click()
+    wait_for(lambda: canvas.evaluate(pixels) != before)
     page.close()
 
 

@@ -123,7 +123,7 @@ function render({ model, el }) {
     context.clearRect(0, 0, canvas.width, canvas.height);
     if (!state) return;
     if (mesh) return drawMesh();
-    context.imageSmoothingEnabled = false;
+    context.imageSmoothingEnabled = zoom < 1;
     context.setTransform(zoom, 0, 0, zoom, left, top);
     for (const name of state.layers) {
       context.globalAlpha = opacity[name] ?? (name === 'image' ? 1 : 0);
@@ -311,6 +311,7 @@ function render({ model, el }) {
     [...state.ids, ...state.grey].forEach((name, i) => { pictures[name] = bytes[i + 1]; });
     if (state.ids.includes('prediction')) opacity.prediction ??= 0.4;
     else opacity.mask ??= 0.4;
+    for (const [name, value] of Object.entries(message.opacity ?? {})) opacity[name] ??= value;
     mesh = message.mesh ? { points: new Float32Array(bytes.at(-1).slice().buffer) } : part ? mesh : null;
     if (mesh) {
       state.layers = ['texture', ...state.layers.slice(1)];
