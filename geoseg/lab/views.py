@@ -86,12 +86,6 @@ class View:
         self.data, self.predictor = data, predictor
         self.samples = [(split, i) for split in self.splits for i in range(self.size(split))]
 
-    @property
-    def classes(self) -> list[tuple[str, list[int]]]:  # name, colour
-        scheme = getattr(self.data, 'scheme', None)
-        return [] if scheme is None else [(name, color.tolist()) for name, color in
-                                          zip(scheme.names, scheme.colors, strict=True)]
-
     def size(self, split: str) -> int:
         known = {name.partition('_')[0] for name in self.data.datasets}
         return drawing_of(self.data.kind).size(self.data, split) if split in known else 0
@@ -103,11 +97,6 @@ class View:
             raise ConfigError(f'{self.data.layout}: nothing to see without a network; explore(RUN)')
         figure = drawing_of(self.data.kind).predictions(self.predictor, self.data, split, [index])
         return Layers(f'{split} {index}', pixels_of(figure))
-
-    @property
-    def scores_by(self) -> tuple[str, ...]:
-        'What samples can be ordered by: keys of `score`.'
-        return () if self.predictor is None else ('loss', 'disagreement', 'uncertainty')
 
     def dates(self, number: int) -> list[tuple[str, int]]:
         'The same ground at other times: date and number of the sample, by time.'
@@ -132,6 +121,19 @@ class View:
     def crops(self, layers: Layers, row: int, col: int) -> list[tuple[str, np.ndarray]]:
         'What was recalled at a pixel: when, and a picture, uint8 [h, w, 3].'
         return []
+
+# %% ../../nbs/lab/views.ipynb #72c01aae
+@patch(as_prop=True)
+def scores_by(self: View) -> tuple[str, ...]:
+    'What samples can be ordered by: keys of `score`.'
+    return () if self.predictor is None else ('loss', 'disagreement', 'uncertainty')
+
+
+@patch(as_prop=True)
+def classes(self: View) -> list[tuple[str, list[int]]]:  # name, colour
+    scheme = getattr(self.data, 'scheme', None)
+    return [] if scheme is None else [(name, color.tolist()) for name, color in
+                                      zip(scheme.names, scheme.colors, strict=True)]
 
 # %% ../../nbs/lab/views.ipynb #2990528d
 class SegmentationView(View):
