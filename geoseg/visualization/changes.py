@@ -159,7 +159,8 @@ def plot_changes(
     return figure
 
 # %% ../../nbs/visualization/changes.ipynb #25f7b55a
-FOUND, MISSED, SPOILT = (0, 140, 60), (200, 30, 30), (240, 160, 40)  # changed: right, wrong; unchanged: wrong
+# changed: right, wrong; unchanged: wrong; blue, vermilion and yellow can be told apart without red and green
+FOUND, MISSED, SPOILT = (0, 114, 178), (213, 94, 0), (240, 220, 60)
 
 
 def judge_changes(
