@@ -1,6 +1,7 @@
 "A map's gallery and photos that are placed on it, without training: on a drawn map, and on real drone photos."
 import json
 import os
+import pickle
 import re
 import shutil
 from pathlib import Path
@@ -21,6 +22,7 @@ from geoseg.cli import main
 from geoseg.core.errors import ConfigError
 from geoseg.data.pairs.pairs import Ortho
 from geoseg.geo.coords import exif_place
+from geoseg.inference.places import map_gallery
 from geoseg.inference.places.localize import localize, photo_files
 from geoseg.inference.places.map_gallery import MapGallery, gallery
 from geoseg.inference.places.mosaic import Mosaic
@@ -46,6 +48,48 @@ def known(scene, tmp_path_factory):
 def camera(scene):
     west, south, east, north = Ortho.read(scene).outline.bounds
     return Camera((west + east) / 2 - 20, (south + north) / 2 + 15, height=90., yaw=200., pitch=6.)
+
+
+def elsewhere(function, tasks, where, threads, title):
+    "Workers that are sent what can be pickled, stand in another folder and end in another order."
+    here = os.getcwd()
+    for name, given in sorted(tasks.items(), reverse=True):
+        call = pickle.loads(pickle.dumps((function, given)))
+        os.chdir('/')
+        found = call[0](*call[1])
+        os.chdir(here)
+        yield name, pickle.loads(pickle.dumps(found))
+
+
+def test_many_processes_write_the_files_of_one(scene, known, tmp_path, monkeypatch):
+    "A gallery that is made, and one that is added to; a map of two rasters, one of which has an edge without data."
+    monkeypatch.setattr(map_gallery, 'compute', elsewhere)
+    monkeypatch.setattr(map_gallery, 'GROUP', 2)
+    monkeypatch.setattr(map_gallery, 'BLOCK', 3)
+    monkeypatch.chdir(Path(scene).parent)
+    other = tmp_path / 'beside.tif'
+    with rasterio.open(scene) as file:
+        values, profile = file.read(), file.profile
+    values[:, :, :90] = 0
+    at = profile['transform'] @ rasterio.Affine.translation(profile['width'] - 40, 25)
+    with rasterio.open(other, 'w', **profile | {'transform': at, 'nodata': 0}) as file:
+        file.write(values[..., ::-1])
+    for name, more in (('one', {}), ('two', {'workers': 2})):
+        gallery(Path(scene).name, tmp_path / name, sides=[128], **more)
+        gallery([Path(scene).name, str(other)], tmp_path / name, sides=[128], **more)
+    one, two = (sorted((tmp_path / name).glob('[!.]*')) for name in ('one', 'two'))  # .finished.json has times
+    assert [file.name for file in one] == [file.name for file in two] and len(one) > 3
+    for a, b in zip(one, two, strict=True):
+        assert a.read_bytes() == b.read_bytes(), a.name
+    both = MapGallery.load(tmp_path / 'two')
+    assert len(both.about['maps']) == 2 and len(both) > (known.side == 128).sum()
+
+
+def test_a_worker_of_another_kind_is_named(known, scene, tmp_path, monkeypatch):
+    given = None, map_gallery.ENCODER, 'gem', 'cpu'
+    call = Mosaic.open(scene), given, {'encoder': 'another'}, shapely.Polygon(), [], False
+    with pytest.raises(ConfigError, match='this worker has another one'):
+        map_gallery.do_jobs(call, [])
 
 
 SHAPE = 240, 320
