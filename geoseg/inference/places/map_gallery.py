@@ -217,7 +217,7 @@ def tile_jobs(
             if outline.intersects(shapely.box(x, y - wide, x + wide, y)):
                 yield Job('tiles', side, x, y, min(BLOCK, rows[-1] + 1 - top), min(BLOCK, columns[-1] + 1 - left))
 
-
+# %% ../../../nbs/inference/places/map_gallery.ipynb #9433b7ab
 def read_tiles(
     mosaic: Mosaic,
     job: Job,
@@ -459,7 +459,7 @@ def open_encoder(
     'What describes tiles and photos.'
     return TileEncoder(encoder, pooling, device) if checkpoint is None else Localizer.load(checkpoint, device)
 
-
+# %% ../../../nbs/inference/places/map_gallery.ipynb #79aac1c2
 @releases_locks()
 @text_paths
 @takes_trust
