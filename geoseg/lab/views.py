@@ -50,9 +50,6 @@ class Layers:
     opacity: dict[str, float] = field(default_factory=dict)  # of layers that are seen from the start
     triangles: np.ndarray | None = None  # float32 [F, 3, 3] of a mesh, whose layers have a row of faces: H = 1, W = F
 
-# %% ../../nbs/lab/views.ipynb #090a5933-2
-#| export
-
 # %% ../../nbs/lab/views.ipynb #b29split1
 def pixels_of(
     figure: Figure,  # is closed
@@ -152,144 +149,44 @@ class SegmentationView(View):
         'A batch of one sample.'
         return torch.utils.data.default_collate([sample])
 
-    def layers(self, number: int) -> Layers:
-        split, index = self.samples[number]
-        dataset = self.dataset(split)
-        sample = dataset[index]
-        picture = dataset.pipeline.normalize.undo(sample['image'])
-        picture = picture[..., :3] if picture.shape[2] > 2 else picture[..., :1].repeat(3, -1)
-        found = Layers(sample['name'], np.rint(picture * 255).astype(np.uint8), sample=sample)
-        found.ids['mask'] = sample['mask'].numpy().astype(np.uint8)
-        found.affine = self.affine(sample)
-        if self.predictor is not None:
-            output = self.predictor.output(self.batch(sample))
-            logits = _fitted(output['logits'], found.image.shape[:2])
-            probability = logits.softmax(0)
-            known = found.ids['mask'] < len(probability)
-            found.logits = logits.numpy()
-            found.ids['prediction'] = probability.argmax(0).numpy().astype(np.uint8)
-            found.grey['uncertainty'] = uncertainty_of(probability)
-            found.ids['error'] = np.where(known & (found.ids['mask'] != found.ids['prediction']),
-                                          found.ids['prediction'], 255).astype(np.uint8)
-            remembered = self.remembered(sample, found.image.shape[:2])
-            if remembered is not None:
-                changed = (remembered < 255) & (remembered != found.ids['prediction'])
-                found.ids['memory'] = remembered
-                found.ids['change'] = np.where(changed, found.ids['prediction'], 255).astype(np.uint8)
-            if 'pixel_logits' in output:
-                alone = _fitted(output['pixel_logits'].float(), found.image.shape[:2]).argmax(0).numpy()
-                found.ids['change by memory'] = np.where(alone != found.ids['prediction'], found.ids['prediction'],
-                                                         255).astype(np.uint8)
-        return found
+# %% ../../nbs/lab/views.ipynb #cf53201e
+@patch
+def affine(self: SegmentationView, sample: dict[str, Any]) -> np.ndarray | None:
+    'Where pixels lie, from the places of the cells; None where a sample has no place for each.'
+    cells = sample['xy']
+    if cells.ndim != 3 or self.data.frame is None or not torch.isfinite(cells).all() or min(cells.shape[:2]) < 2:
+        return None
+    height, width = sample['mask'].shape
+    rows, cols = (np.arange(n) * (side / n) + side / n / 2 for n, side in zip(cells.shape[:2], (height, width),
+                                                                           strict=True))
+    at = np.stack([*np.meshgrid(cols, rows), np.ones(cells.shape[:2])], -1).reshape(-1, 3)
+    return np.linalg.lstsq(at, cells.reshape(-1, 2).double().numpy(), rcond=None)[0].T
 
-    def affine(self, sample: dict[str, Any]) -> np.ndarray | None:
-        'Where pixels lie, from the places of the cells; None where a sample has no place for each.'
-        cells = sample['xy']
-        if cells.ndim != 3 or self.data.frame is None or not torch.isfinite(cells).all() or min(cells.shape[:2]) < 2:
-            return None
-        height, width = sample['mask'].shape
-        rows, cols = (np.arange(n) * (side / n) + side / n / 2 for n, side in zip(cells.shape[:2], (height, width),
-                                                                               strict=True))
-        at = np.stack([*np.meshgrid(cols, rows), np.ones(cells.shape[:2])], -1).reshape(-1, 3)
-        return np.linalg.lstsq(at, cells.reshape(-1, 2).double().numpy(), rcond=None)[0].T
 
-    def dates(self, number: int) -> list[tuple[str, int]]:
-        split, index = self.samples[number]
-        if (grid := getattr(self.dataset(split), 'grid', None)) is None:
-            return []
-        area, *here = grid[index][:3]
-        found, numbers = [], {at: n for n, at in enumerate(self.samples)}
-        for other in self.splits:
-            for i, (there, *at, _, _) in enumerate(self.dataset(other).grid if self.size(other) else ()):
-                if at == here and there.acquisition.transform == area.acquisition.transform:
-                    found.append((there.acquisition.date, numbers[other, i]))
-        return sorted(found)
+@patch
+def whole_affine(
+    self: SegmentationView,
+    a: Acquisition,
+) -> np.ndarray | None:  # as `Layers.affine`; None: in another CRS
+    'Where the pixels of a raster lie.'
+    if a.crs != self.data.frame.crs:
+        return None
+    ta, tb, tc, td, te, tf = a.transform
+    x, y = self.data.frame.origin
+    return np.array([[ta, tb, tc - x], [td, te, tf - y]])
 
-    def acquisition(self, number: int) -> Acquisition:
-        'The raster of a sample.'
-        split, index = self.samples[number]
-        return self.dataset(split).grid[index][0].acquisition
 
-    def chip_at(
-        self,
-        a: Acquisition,
-        row: int,
-        col: int,
-    ) -> tuple[int, int, int] | None:  # number of a sample, row and column of its first pixel; None: no sample
-        'The sample that has the labels of a pixel of a raster.'
-        chips = self._chips_of(a)
-        number, top, left, side, *kept = chips.T
-        down, right = row - top, col - left
-        inside = (down >= 0) & (down < side) & (right >= 0) & (right < side)
-        own = inside & (kept[0] <= down) & (down < kept[1]) & (kept[2] <= right) & (right < kept[3])
-        found = np.flatnonzero(own if own.any() else inside)
-        return tuple(chips[found[0], :3].tolist()) if len(found) else None
-
-    def _chips_of(self, a: Acquisition) -> np.ndarray:  # int [n, 8]: sample, first pixel, side, rows and columns kept
-        'The samples of a raster; looked for once.'
-        known = self.__dict__.setdefault('_chips', {})
-        if a not in known:
-            found, before = [], 0
-            for split in self.splits:
-                dataset = self.dataset(split) if split in self.data.datasets else None
-                for i, (area, top, left, rows, cols) in enumerate(getattr(dataset, 'grid', ())):
-                    if area.acquisition is a or area.acquisition == a:
-                        kept = rows.start, rows.stop, cols.start, cols.stop
-                        found.append((before + i, top, left, dataset.chip, *kept))
-                before += 0 if dataset is None else len(dataset)
-            known[a] = np.array(found, np.int64).reshape(-1, 8)
-        return known[a]
-
-    def sample_of(
-        self,
-        split: str,
-        name: str,  # of a picture or raster, as `labelled` names it
-        row: int,
-        col: int,
-    ) -> tuple[int, float, float, float, float] | None:  # its number, the pixel in it, its height and width to theirs
-        'The sample that shows a pixel of a labelled picture; None: no sample does.'
-        if not self.size(split):
-            return None
-        dataset = self.dataset(split)
-        if hasattr(dataset, 'grid'):
-            areas = dict(zip(self.data.split_names()[split], self.data.datasets[split].areas, strict=True))
-            area = areas.get(name)
-            found = area and self.chip_at(area.acquisition, area.row + row, area.col + col)
-            return found and (found[0], area.row + row - found[1], area.col + col - found[2], 1., 1.)
-        if name not in dataset.names:
-            return None
-        index = dataset.names.index(name)
-        down, right = np.divide(dataset[index]['mask'].shape, dataset.mask(index).shape).tolist()
-        return self.samples.index((split, index)), down * row, right * col, down, right
-
-    def middle(self, number: int) -> np.ndarray | None:
-        split, index = self.samples[number]
-        dataset = self.dataset(split)
-        if (grid := getattr(dataset, 'grid', None)) is not None:
-            (a, row, col), half = (grid[index][0].acquisition, *grid[index][1:3]), dataset.chip / 2
-            if (affine := self.whole_affine(a)) is not None:
-                return affine @ (col + half, row + half, 1)
-        sample = dataset[index]
-        affine, (height, width) = self.affine(sample), sample['mask'].shape
-        return None if affine is None else affine @ (width / 2, height / 2, 1)
-
-    def whole_affine(self, a: Acquisition) -> np.ndarray | None:  # as `Layers.affine`; None: in another CRS
-        'Where the pixels of a raster lie.'
-        if a.crs != self.data.frame.crs:
-            return None
-        ta, tb, tc, td, te, tf = a.transform
-        x, y = self.data.frame.origin
-        return np.array([[ta, tb, tc - x], [td, te, tf - y]])
-
-    def score(self, number: int) -> dict[str, float]:
-        return scores_of(self.layers(number), 'mask')
-
-    def at(self, layers: Layers, row: int, col: int) -> dict[str, Any]:
-        found = {'row': row, 'column': col} | classes_at(layers, row, col, self.data.scheme.names)
-        if layers.affine is not None:
-            found['east'], found['north'] = (layers.affine @ (col + 0.5, row + 0.5, 1)).round(1).tolist()
-        return found | self.recalled(layers, row, col)
-
+@patch
+def middle(self: SegmentationView, number: int) -> np.ndarray | None:
+    split, index = self.samples[number]
+    dataset = self.dataset(split)
+    if (grid := getattr(dataset, 'grid', None)) is not None:
+        (a, row, col), half = (grid[index][0].acquisition, *grid[index][1:3]), dataset.chip / 2
+        if (affine := self.whole_affine(a)) is not None:
+            return affine @ (col + half, row + half, 1)
+    sample = dataset[index]
+    affine, (height, width) = self.affine(sample), sample['mask'].shape
+    return None if affine is None else affine @ (width / 2, height / 2, 1)
 
 # %% ../../nbs/lab/views.ipynb #2990528d-2
 def _fitted(logits: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
@@ -297,6 +194,38 @@ def _fitted(logits: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
     if tuple(logits.shape[-2:]) != tuple(shape):
         logits = torch.nn.functional.interpolate(logits, shape, mode='bilinear', align_corners=False)
     return logits[0].cpu()
+
+# %% ../../nbs/lab/views.ipynb #9b27a878
+@patch
+def layers(self: SegmentationView, number: int) -> Layers:
+    split, index = self.samples[number]
+    dataset = self.dataset(split)
+    sample = dataset[index]
+    picture = dataset.pipeline.normalize.undo(sample['image'])
+    picture = picture[..., :3] if picture.shape[2] > 2 else picture[..., :1].repeat(3, -1)
+    found = Layers(sample['name'], np.rint(picture * 255).astype(np.uint8), sample=sample)
+    found.ids['mask'] = sample['mask'].numpy().astype(np.uint8)
+    found.affine = self.affine(sample)
+    if self.predictor is not None:
+        output = self.predictor.output(self.batch(sample))
+        logits = _fitted(output['logits'], found.image.shape[:2])
+        probability = logits.softmax(0)
+        known = found.ids['mask'] < len(probability)
+        found.logits = logits.numpy()
+        found.ids['prediction'] = probability.argmax(0).numpy().astype(np.uint8)
+        found.grey['uncertainty'] = uncertainty_of(probability)
+        found.ids['error'] = np.where(known & (found.ids['mask'] != found.ids['prediction']),
+                                      found.ids['prediction'], 255).astype(np.uint8)
+        remembered = self.remembered(sample, found.image.shape[:2])
+        if remembered is not None:
+            changed = (remembered < 255) & (remembered != found.ids['prediction'])
+            found.ids['memory'] = remembered
+            found.ids['change'] = np.where(changed, found.ids['prediction'], 255).astype(np.uint8)
+        if 'pixel_logits' in output:
+            alone = _fitted(output['pixel_logits'].float(), found.image.shape[:2]).argmax(0).numpy()
+            found.ids['change by memory'] = np.where(alone != found.ids['prediction'], found.ids['prediction'],
+                                                     255).astype(np.uint8)
+    return found
 
 # %% ../../nbs/lab/views.ipynb #1249081c
 def uncertainty_of(
@@ -331,6 +260,101 @@ def classes_at(layers: Layers, row: int, col: int, names: list[str]) -> dict[str
         probability /= probability.sum()
         found['probabilities'] = {names[i]: round(float(probability[i]), 3) for i in np.argsort(-probability)[:5]}
     return found
+
+# %% ../../nbs/lab/views.ipynb #bf457670
+@patch
+def score(self: SegmentationView, number: int) -> dict[str, float]:
+    return scores_of(self.layers(number), 'mask')
+
+
+@patch
+def at(self: SegmentationView, layers: Layers, row: int, col: int) -> dict[str, Any]:
+    found = {'row': row, 'column': col} | classes_at(layers, row, col, self.data.scheme.names)
+    if layers.affine is not None:
+        found['east'], found['north'] = (layers.affine @ (col + 0.5, row + 0.5, 1)).round(1).tolist()
+    return found | self.recalled(layers, row, col)
+
+# %% ../../nbs/lab/views.ipynb #82f9d750
+@patch
+def dates(self: SegmentationView, number: int) -> list[tuple[str, int]]:
+    split, index = self.samples[number]
+    if (grid := getattr(self.dataset(split), 'grid', None)) is None:
+        return []
+    area, *here = grid[index][:3]
+    found, numbers = [], {at: n for n, at in enumerate(self.samples)}
+    for other in self.splits:
+        for i, (there, *at, _, _) in enumerate(self.dataset(other).grid if self.size(other) else ()):
+            if at == here and there.acquisition.transform == area.acquisition.transform:
+                found.append((there.acquisition.date, numbers[other, i]))
+    return sorted(found)
+
+
+@patch
+def acquisition(self: SegmentationView, number: int) -> Acquisition:
+    'The raster of a sample.'
+    split, index = self.samples[number]
+    return self.dataset(split).grid[index][0].acquisition
+
+# %% ../../nbs/lab/views.ipynb #afe615d7
+@patch
+def chip_at(
+    self: SegmentationView,
+    a: Acquisition,
+    row: int,
+    col: int,
+) -> tuple[int, int, int] | None:  # number of a sample, row and column of its first pixel; None: no sample
+    'The sample that has the labels of a pixel of a raster.'
+    chips = self._chips_of(a)
+    number, top, left, side, *kept = chips.T
+    down, right = row - top, col - left
+    inside = (down >= 0) & (down < side) & (right >= 0) & (right < side)
+    own = inside & (kept[0] <= down) & (down < kept[1]) & (kept[2] <= right) & (right < kept[3])
+    found = np.flatnonzero(own if own.any() else inside)
+    return tuple(chips[found[0], :3].tolist()) if len(found) else None
+
+
+@patch
+def _chips_of(
+    self: SegmentationView,
+    a: Acquisition,
+) -> np.ndarray:  # int [n, 8]: sample, first pixel, side, rows and columns kept
+    'The samples of a raster; looked for once.'
+    known = self.__dict__.setdefault('_chips', {})
+    if a not in known:
+        found, before = [], 0
+        for split in self.splits:
+            dataset = self.dataset(split) if split in self.data.datasets else None
+            for i, (area, top, left, rows, cols) in enumerate(getattr(dataset, 'grid', ())):
+                if area.acquisition is a or area.acquisition == a:
+                    kept = rows.start, rows.stop, cols.start, cols.stop
+                    found.append((before + i, top, left, dataset.chip, *kept))
+            before += 0 if dataset is None else len(dataset)
+        known[a] = np.array(found, np.int64).reshape(-1, 8)
+    return known[a]
+
+# %% ../../nbs/lab/views.ipynb #a66d4ea9
+@patch
+def sample_of(
+    self: SegmentationView,
+    split: str,
+    name: str,  # of a picture or raster, as `labelled` names it
+    row: int,
+    col: int,
+) -> tuple[int, float, float, float, float] | None:  # its number, the pixel in it, its height and width to theirs
+    'The sample that shows a pixel of a labelled picture; None: no sample does.'
+    if not self.size(split):
+        return None
+    dataset = self.dataset(split)
+    if hasattr(dataset, 'grid'):
+        areas = dict(zip(self.data.split_names()[split], self.data.datasets[split].areas, strict=True))
+        area = areas.get(name)
+        found = area and self.chip_at(area.acquisition, area.row + row, area.col + col)
+        return found and (found[0], area.row + row - found[1], area.col + col - found[2], 1., 1.)
+    if name not in dataset.names:
+        return None
+    index = dataset.names.index(name)
+    down, right = np.divide(dataset[index]['mask'].shape, dataset.mask(index).shape).tolist()
+    return self.samples.index((split, index)), down * row, right * col, down, right
 
 # %% ../../nbs/lab/views.ipynb #2245b112
 @patch

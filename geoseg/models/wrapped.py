@@ -86,21 +86,25 @@ class WrappedModel(nn.Module):
             answer = F.interpolate(answer, (high, wide), mode='bilinear', align_corners=False)
         return {'logits': self.logits(answer[..., :height, :width])}
 
-    def parts(self, inputs: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-        'As many samples at a time as the model takes; the last one again where they do not suffice.'
-        if self.batch is None:
-            return [inputs]
-        count = len(inputs['image'])
-        rows = [[min(i + j, count - 1) for j in range(self.batch)] for i in range(0, count, self.batch)]
-        return [{name: value[row] for name, value in inputs.items()} for row in rows]
+# %% ../../nbs/models/wrapped.ipynb #e69ee4a4
+@patch
+def parts(self: WrappedModel, inputs: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    'As many samples at a time as the model takes; the last one again where they do not suffice.'
+    if self.batch is None:
+        return [inputs]
+    count = len(inputs['image'])
+    rows = [[min(i + j, count - 1) for j in range(self.batch)] for i in range(0, count, self.batch)]
+    return [{name: value[row] for name, value in inputs.items()} for row in rows]
 
-    def logits(self, answer: Tensor) -> Tensor:
-        'Logits of all classes; one channel is the second of two classes.'
-        single = answer.shape[1] == 1
-        if self.answer == 'logits':
-            return torch.cat([torch.zeros_like(answer), answer], 1) if single else answer
-        answer = torch.cat([1 - answer, answer], 1) if single else answer
-        return answer.clamp(min=1e-12).log()
+
+@patch
+def logits(self: WrappedModel, answer: Tensor) -> Tensor:
+    'Logits of all classes; one channel is the second of two classes.'
+    single = answer.shape[1] == 1
+    if self.answer == 'logits':
+        return torch.cat([torch.zeros_like(answer), answer], 1) if single else answer
+    answer = torch.cat([1 - answer, answer], 1) if single else answer
+    return answer.clamp(min=1e-12).log()
 
 # %% ../../nbs/models/wrapped.ipynb #a26d0009
 FACTS = ('classes', 'mean', 'std', 'answer', 'output', 'multiple', 'bands', 'value_range', 'window', 'image_size',
