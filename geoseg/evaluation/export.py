@@ -4,22 +4,22 @@
 
 # %% auto #0
 __all__ = ['CHOICES', 'READER', 'FORMATS', 'LARGEST_SIDE', 'check_choices', 'check_area', 'graph_inputs', 'ground_resolution',
-           'describe', 'Exported', 'ours', 'forget_memory', 'memory_facts', 'compare_outputs', 'made_here',
-           'check_targets', 'weight_bytes', 'check_length', 'frozen_memory', 'chips_of', 'cut', 'file_at', 'check_side',
-           'check_numbers', 'check_int8', 'measure_int8', 'check_parts', 'part_files', 'export_parts',
-           'check_differences', 'export', 'run_made', 'write_model']
+           'describe', 'memory_facts', 'made_here', 'check_targets', 'weight_bytes', 'check_length', 'frozen_memory',
+           'chips_of', 'cut', 'file_at', 'check_side', 'check_numbers', 'check_int8', 'measure_int8', 'check_parts',
+           'part_files', 'export_parts', 'run_made', 'write_model', 'Export', 'export']
 
 # %% ../../nbs/evaluation/export.ipynb #a26c0004
 import json
 import math
 import os
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+from fastcore.basics import patch
 from safetensors import safe_open
 from torch import Tensor
 
@@ -39,10 +39,11 @@ from ..geo.coords import Frame
 from ..geo.frozen import TABLES, FrozenMemory, recall_inside
 from .evaluate import SegmentationKind, split_loader  # noqa: F401  imported to be known
 from .evaluate_places import LocalizationKind  # noqa: F401  imported to be known
+from .exported import Exported, check_differences, compare_outputs, forget_memory, ours
 from .kinds import Kind, kind_of
 from ..inference.answer import Trained
 from ..inference.tiling import check_views
-from ..models.graphs import ANSWERS, PICTURES, Graph, Traced, recalled_inputs, trace
+from ..models.graphs import PICTURES, Graph, Traced, recalled_inputs, trace
 from ..metrics.segmentation import image_confusions, metrics_from_confusion
 from ..models.onnx import (LARGEST, OPSET, OURS, deepness, described, int8_bytes, need, onnx_bytes, open_session,
                                 read_about, run_session)
@@ -165,61 +166,6 @@ def describe(
         about['scale'] = predictor.network.scale.item() / predictor.temperature
     return json.loads(json.dumps(about))
 
-# %% ../../nbs/evaluation/export.ipynb #a26c0010
-@dataclass
-class Exported:
-    'What `export` wrote, and how near it is to the network.'
-
-    file: Path
-    about: dict[str, Any]  # the metadata
-    differences: dict[str, float]  # of each output: the largest, in shares of its largest value
-    classes: float | None  # share of the places whose class differs; None: there are none
-    chips: str  # what went through both
-    int8: dict[str, Any] | None = None  # what 8 bits cost, see `measure_int8`
-    also: Sequence[Path] = ()  # step and answer, where `file` is the encoder
-
-    def report(self) -> str:
-        'What a terminal shows.'
-        size = self.about['size']
-        sizes = '' if size is None else ', pictures of any size' if size == 'any' else f', pictures of {size} pixels'
-        lines = [f'{name}: differs by {value:.2g} at most' for name, value in self.differences.items()]
-        lines += [] if self.classes is None else [f'classes: {self.classes:.4%} differ']
-        if self.int8 is not None:
-            was, now = self.int8['mIoU']['float'], self.int8['mIoU']['int8']
-            large, small = (self.int8['bytes'][name] / 1e6 for name in ('float', 'int8'))
-            lines += [f'int8: mIoU {now:.4f} on the val split, {was:.4f} in floats ({now - was:+.4f}); '
-                      f'{small:.2f} MB, {large:.2f} MB in floats']
-        lines.append(f'checked on {self.chips}; any number of samples{sizes}')
-        return '\n'.join([*lines, str(self.file), *map(str, self.also)])
-
-
-def ours(
-    predictor: Predictor,
-    batch: Mapping[str, Any],  # normalised
-    given: Mapping[str, Any],  # of `export`
-    class_axis: int,
-) -> dict[str, Tensor]:
-    'What the network itself says, by the names of the graph.'
-    if given['place'] == 'without':
-        predictor = predictor.without('xy', 'gps')
-    if given['memory'] == 'frozen':  # it recalls for new pictures
-        batch = {name: value for name, value in batch.items() if name != 'source'}
-    output = predictor.output(batch)
-    if 'logits' in output:
-        logits = output['logits'] * (1. if given['calibrated'] else predictor.temperature)
-        output = output | {'logits': logits, 'probabilities': logits.softmax(class_axis)}
-    output |= {f'{name}_features': output[name] for name in PICTURES if name in output}
-    return {name: value for name, value in output.items() if isinstance(value, Tensor)}
-
-
-def forget_memory(network: torch.nn.Module):
-    'Make a network one that recalls nothing.'
-    memory = network.memory
-    if memory.classes:  # its maps are finer than those of a network without
-        network.ask = lambda xy, source, time, shape: memory.nothing(shape[0] * shape[1] * shape[2], 1)
-    else:
-        network.memory = None
-
 # %% ../../nbs/evaluation/export.ipynb #a26c0010-2
 def memory_facts(
     network: torch.nn.Module,
@@ -236,27 +182,6 @@ def memory_facts(
         recall_inside(network, kept)
         return {'frozen': {'entries': kept.entries, 'area': area and list(map(float, area))}}
     return {}
-
-
-def compare_outputs(
-    own: Mapping[str, Tensor],
-    other: Mapping[str, Tensor],
-    class_axis: int,
-) -> tuple[dict[str, float], float | None]:  # see `Exported`
-    'How far the outputs of a graph are from those of the network.'
-    differences, classes = {}, None
-    for name, value in other.items():
-        mine = own[name].detach().cpu().to(value.dtype)
-        if mine.shape != value.shape:
-            raise ValueError(f'{name}: the exported network gives {tuple(value.shape)}, the network '
-                             f'{tuple(mine.shape)}')
-        span = max(1., float(mine.abs().max())) if mine.numel() else 1.
-        differences[name] = float((mine - value).abs().max()) / span if mine.numel() else 0.
-        if not differences[name] == differences[name]:
-            differences[name] = float('inf')
-        if name in ANSWERS:
-            classes = float((mine.argmax(class_axis) != value.argmax(class_axis)).float().mean())
-    return differences, classes
 
 # %% ../../nbs/evaluation/export.ipynb #99512d14
 def made_here(
@@ -536,16 +461,158 @@ def export_parts(
     first, *others = part_files(file).values()
     return Exported(first, about, differences, classes, what, also=others)
 
+# %% ../../nbs/evaluation/export.ipynb #a26c0012-3
+def run_made(
+    file: Path,  # that will be written
+    traced: Traced,
+    inputs: Mapping[str, Tensor],
+    about: Mapping[str, Any],
+) -> tuple[Any, dict[str, Tensor]]:  # the content of an ONNX file, or a program; what it says of the inputs
+    'The exported network, and its answers.'
+    if file.suffix == '.onnx':
+        content = onnx_bytes(traced, about)
+        return content, run_session(open_session(content), inputs)
+    with torch.no_grad():
+        found = traced.program.module()(*inputs.values())
+    return traced.program, dict(zip(traced.outputs, found, strict=True))
 
-def check_differences(
+
+def write_model(
     file: Path,
-    differences: Mapping[str, float],  # of each output
-    tolerance: float,
+    made: Any,  # of `run_made`
+    about: Mapping[str, Any],
 ):
-    '`ValueError` where an export is not what was trained.'
-    if worst := [name for name, value in differences.items() if not value <= tolerance]:
-        raise ValueError(f'{file}: {worst[0]} differs from the network by {differences[worst[0]]:.2g}, more than '
-                         f'tolerance={tolerance:g}; nothing is written')
+    'Write what was made, whole.'
+    if isinstance(made, bytes):
+        write_whole(file, made)
+        return
+    made.example_inputs = None  # chips of the data, which a program would keep
+    with writing(file) as draft:
+        torch.export.save(made, draft, extra_files={OURS: json.dumps(about)})
+
+# %% ../../nbs/evaluation/export.ipynb #914c3a09
+class Export(SimpleNamespace):
+    'The parameters of `export`, and what the steps below make of them.'
+
+
+@patch
+def check_values(self: Export):
+    'An error for a value that no export can have.'
+    check_numbers(**{name: getattr(self, name) for name in ('size', 'window', 'resolution', 'tolerance', 'chips')})
+    if self.license is not None and not isinstance(self.license, str):
+        raise ConfigError(f'license is {self.license!r}, expected a name such as CC-BY-4.0')
+    for name in ('normalize', 'calibrated', 'int8', 'parts'):
+        if not isinstance(getattr(self, name), bool):
+            raise ConfigError(f'{name} is {getattr(self, name)!r}, expected true or false')
+    if 'area' in (self.overrides or {}) and self.memory == 'frozen':
+        raise ConfigError('area limits the data; the ground that memory=frozen keeps is memory_area=[west,south,east,'
+                          'north]')
+
+
+@patch
+def open_network(self: Export):
+    'Open the network, and refuse what it or the files do not allow.'
+    self.trained = trained = Trained(self.checkpoint, self.overrides)
+    self.settings = trained.settings()
+    if self.out is None and trained.run is None:
+        raise ConfigError(f'{trained.path}: its run is not here; say where the file goes, with out=FILE.onnx')
+    self.target = Path(self.out).expanduser() if self.out is not None else trained.run.folder / 'export'
+    self.file = file_at(self.target, self.out)
+    check_side(self.size, trained)
+    self.predictor, self.kind = Predictor.load(trained.path, 'cpu', self.settings['network']), kind_of(trained.kind)
+    memory = self.predictor.memory
+    check_choices(self.predictor, self.place, self.memory, trained.path)
+    ground = check_area(self.memory_area, self.memory, memory and memory.frame)
+    if self.parts:
+        check_parts(self.file, self.predictor, self.answer, int8=self.int8, size=self.size)
+    check_targets(self.file, self.memory, self.parts)
+    check_length(self.file, self.predictor.network)
+    self.kept = frozen_memory(self.file, self.predictor, ground) if self.memory == 'frozen' else None
+    if self.int8:
+        check_int8(self.file, trained, self.memory)
+    self.window = self.window or self.size or self.settings.get('patch') or 512
+    self.overlap = check_views(self.window, self.overlap, ()) if trained.kind == 'segmentation' else 0
+    self.forgets = memory is not None and self.memory == 'without'
+    if self.forgets:
+        self.predictor.network.recalling = False
+
+# %% ../../nbs/evaluation/export.ipynb #65937c3a
+@patch
+def take_chips(self: Export):
+    'Chips as the graph takes them, what the network says of them, and what the file says of itself.'
+    predictor = self.predictor
+    batch, self.what = chips_of(self.trained, self.kind, predictor.network, self.data, self.split, self.size,
+                                self.chips)
+    check_outputs(self.file.parent, [self.trained.path], [(self.file, 'the network')], ours=True)
+    given = {name: getattr(self, name) for name in ('answer', 'normalize', 'calibrated', 'place', 'memory', 'window',
+                                                    'overlap', 'resolution', 'license')}
+    self.about = describe(self.trained, predictor, self.settings, batch, given)
+    self.own = ours(predictor, batch, given, self.kind.class_axis)
+    inputs = graph_inputs(predictor, batch, self.place, self.memory)
+    if self.forgets:
+        forget_memory(predictor.network)
+    self.about |= memory_facts(predictor.network, self.file, self.memory, self.kept, self.memory_area)
+    self.about['place'] = next((name for name in ('xy', 'gps') if name in inputs), None)
+    known = self.about['normalization']
+    self.inside = (known['mean'], known['std']) if self.normalize and known['mean'] else (None, None)
+    self.raw = self.scaled(inputs)
+
+
+@patch
+def scaled(
+    self: Export,
+    inputs: Mapping[str, Tensor],  # of `graph_inputs`
+) -> dict[str, Tensor]:
+    'Inputs of the graph: pictures from 0 to 1 where it normalises them itself.'
+    mean, std = self.inside
+    return {name: value * torch.tensor(std).view(-1, 1, 1) + torch.tensor(mean).view(-1, 1, 1)
+            if name in PICTURES and mean else value for name, value in inputs.items()}
+
+# %% ../../nbs/evaluation/export.ipynb #428833d7
+@patch
+def make(
+    self: Export,
+) -> tuple[Any, dict[str, Tensor]]:  # the content of the file, and what it says of the chips
+    'The exported network, once it gives what the original gives.'
+    about, raw = self.about, self.raw
+    temperature = self.predictor.temperature if self.calibrated else 1.
+    graph = Graph(self.predictor.network, list(raw), *self.inside, temperature, self.answer, self.kind.class_axis)
+    traced = trace(graph.eval(), raw, fixed=self.size is not None)
+    about |= {'inputs': {name: [str(value.dtype).removeprefix('torch.'), *value.shape[1:]]
+                         for name, value in raw.items()}, 'outputs': traced.outputs,
+              'size': 'any' if traced.any_size else list(raw['image'].shape[2:]) if 'image' in raw else None,
+              'why_fixed': traced.why or None, 'opset': OPSET if self.file.suffix == '.onnx' else None}
+    made, found = run_made(self.file, traced, raw, about)
+    self.differences, self.classes = compare_outputs(self.own, found, self.kind.class_axis)
+    check_differences(self.file, self.differences, self.tolerance)
+    if self.int8:
+        made, about['int8'] = measure_int8(
+            made, about, self.trained, self.kind, self.predictor, self.data, self.chips,
+            lambda batch: self.scaled(graph_inputs(self.predictor, batch, self.place, self.memory)))
+        found = run_session(open_session(made), raw)
+        self.differences, self.classes = compare_outputs(self.own, found, self.kind.class_axis)
+    return made, found
+
+# %% ../../nbs/evaluation/export.ipynb #925ac51e
+@patch
+def run(self: Export) -> Exported:
+    'Make, check and write.'
+    self.take_chips()
+    file, about, predictor = self.file, self.about, self.predictor
+    if self.parts:
+        return export_parts(file, predictor, about, self.own, self.raw['image'], self.tolerance, self.what)
+    made, found = self.make()
+    make_folder(file.parent)
+    if self.memory == 'recalled':
+        predictor.memory.save(file.with_suffix('.memory'))
+        write_whole(file.with_name(READER), Path(reader.__file__).read_text(encoding='utf-8'))
+    write_model(file, made, about)
+    checked = {'differences': self.differences, 'classes that differ': self.classes, 'chips': self.what}
+    write_whole(file.with_suffix('.json'), json.dumps({OURS: about, 'deepness': deepness(about), 'check': checked},
+                                                      indent=1) + '\n')
+    item = stac_item(file, about, found, sum(value.numel() for value in predictor.network.parameters()))
+    write_whole(file.with_suffix('.stac.json'), json.dumps(item, indent=1) + '\n')
+    return Exported(file, about, self.differences, self.classes, self.what, about.get('int8'))
 
 # %% ../../nbs/evaluation/export.ipynb #a26c0012-2
 @releases_locks()
@@ -576,111 +643,8 @@ def export(
     trust: bool = False,  # whatever the files name: see SECURITY.md
 ) -> Exported:
     'Write a network as ONNX or .pt2, once it gives what the original gives.'
-    check_numbers(size=size, window=window, resolution=resolution, tolerance=tolerance, chips=chips)
-    if license is not None and not isinstance(license, str):
-        raise ConfigError(f'license is {license!r}, expected a name such as CC-BY-4.0')
-    for name, value in (('normalize', normalize), ('calibrated', calibrated), ('int8', int8), ('parts', parts)):
-        if not isinstance(value, bool):
-            raise ConfigError(f'{name} is {value!r}, expected true or false')
-    if 'area' in (overrides or {}) and memory == 'frozen':
-        raise ConfigError('area limits the data; the ground that memory=frozen keeps is memory_area=[west,south,east,'
-                          'north]')
-    trained = Trained(checkpoint, overrides)
-    settings = trained.settings()
-    if out is None and trained.run is None:
-        raise ConfigError(f'{trained.path}: its run is not here; say where the file goes, with out=FILE.onnx')
-    target = Path(out).expanduser() if out is not None else trained.run.folder / 'export'
-    file = file_at(target, out)
-    check_side(size, trained)
-    predictor, kind = Predictor.load(trained.path, 'cpu', settings['network']), kind_of(trained.kind)
-    check_choices(predictor, place, memory, trained.path)
-    ground = check_area(memory_area, memory, predictor.memory and predictor.memory.frame)
-    if parts:
-        check_parts(file, predictor, answer, int8=int8, size=size)
-    check_targets(file, memory, parts)
-    check_length(file, predictor.network)
-    kept = frozen_memory(file, predictor, ground) if memory == 'frozen' else None
-    if int8:
-        check_int8(file, trained, memory)
-    window = window or size or settings.get('patch') or 512
-    given = {'answer': answer, 'normalize': normalize, 'calibrated': calibrated, 'place': place, 'memory': memory,
-             'window': window, 'overlap': check_views(window, overlap, ()) if trained.kind == 'segmentation' else 0,
-             'resolution': resolution, 'license': license}
-    if predictor.memory is not None and memory == 'without':
-        predictor.network.recalling = False
-    lock_output(file if file == target else target, force, file=file == target)
-    batch, what = chips_of(trained, kind, predictor.network, data, split, size, chips)
-    check_outputs(file.parent, [trained.path], [(file, 'the network')], ours=True)
-    about = describe(trained, predictor, settings, batch, given)
-    own = ours(predictor, batch, given, kind.class_axis)
-    inputs = graph_inputs(predictor, batch, place, memory)
-    if predictor.memory is not None and memory == 'without':
-        forget_memory(predictor.network)
-    about |= memory_facts(predictor.network, file, memory, kept, memory_area)
-    about['place'] = next((name for name in ('xy', 'gps') if name in inputs), None)
-    mean, std = about['normalization']['mean'], about['normalization']['std']
-    inside = normalize and bool(mean)
-
-    def scaled(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: value * torch.tensor(std).view(-1, 1, 1) + torch.tensor(mean).view(-1, 1, 1)
-                if name in PICTURES and inside else value for name, value in inputs.items()}
-
-    raw = scaled(inputs)
-    if parts:
-        return export_parts(file, predictor, about, own, raw['image'], tolerance, what)
-    graph = Graph(predictor.network, list(raw), mean if inside else None, std if inside else None,
-                  predictor.temperature if calibrated else 1., answer, kind.class_axis)
-    traced = trace(graph.eval(), raw, fixed=size is not None)
-    about |= {'inputs': {name: [str(value.dtype).removeprefix('torch.'), *value.shape[1:]]
-                         for name, value in raw.items()}, 'outputs': traced.outputs,
-              'size': 'any' if traced.any_size else list(raw['image'].shape[2:]) if 'image' in raw else None,
-              'why_fixed': traced.why or None, 'opset': OPSET if file.suffix == '.onnx' else None}
-    made, found = run_made(file, traced, raw, about)
-    differences, classes = compare_outputs(own, found, kind.class_axis)
-    check_differences(file, differences, tolerance)
-    if int8:
-        made, about['int8'] = measure_int8(
-            made, about, trained, kind, predictor, data, chips,
-            lambda batch: scaled(graph_inputs(predictor, batch, place, memory)))
-        found = run_session(open_session(made), raw)
-        differences, classes = compare_outputs(own, found, kind.class_axis)
-    make_folder(file.parent)
-    if memory == 'recalled':
-        predictor.memory.save(file.with_suffix('.memory'))
-        write_whole(file.with_name(READER), Path(reader.__file__).read_text(encoding='utf-8'))
-    write_model(file, made, about)
-    checked = {'differences': differences, 'classes that differ': classes, 'chips': what}
-    write_whole(file.with_suffix('.json'), json.dumps({OURS: about, 'deepness': deepness(about), 'check': checked},
-                                                      indent=1) + '\n')
-    item = stac_item(file, about, found, sum(value.numel() for value in predictor.network.parameters()))
-    write_whole(file.with_suffix('.stac.json'), json.dumps(item, indent=1) + '\n')
-    return Exported(file, about, differences, classes, what, about.get('int8'))
-
-# %% ../../nbs/evaluation/export.ipynb #a26c0012-3
-def run_made(
-    file: Path,  # that will be written
-    traced: Traced,
-    inputs: Mapping[str, Tensor],
-    about: Mapping[str, Any],
-) -> tuple[Any, dict[str, Tensor]]:  # the content of an ONNX file, or a program; what it says of the inputs
-    'The exported network, and its answers.'
-    if file.suffix == '.onnx':
-        content = onnx_bytes(traced, about)
-        return content, run_session(open_session(content), inputs)
-    with torch.no_grad():
-        found = traced.program.module()(*inputs.values())
-    return traced.program, dict(zip(traced.outputs, found, strict=True))
-
-
-def write_model(
-    file: Path,
-    made: Any,  # of `run_made`
-    about: Mapping[str, Any],
-):
-    'Write what was made, whole.'
-    if isinstance(made, bytes):
-        write_whole(file, made)
-        return
-    made.example_inputs = None  # chips of the data, which a program would keep
-    with writing(file) as draft:
-        torch.export.save(made, draft, extra_files={OURS: json.dumps(about)})
+    job = Export(**locals())
+    job.check_values()
+    job.open_network()
+    lock_output(job.file if job.file == job.target else job.target, force, file=job.file == job.target)
+    return job.run()

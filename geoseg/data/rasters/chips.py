@@ -234,9 +234,6 @@ def ignore_band_of(
     return None if band is None else IgnoreBand(band, tuple(values or ()), tuple(bits or ()))
 
 # %% ../../../nbs/data/rasters/chips.ipynb #91b446d6
-CHIP_SIZED = ('image_size', 'crop', 'crop_padding')  # settings for pictures of many sizes
-
-
 class RasterData(SegmentationData):
     'Chips of GeoTIFFs: several acquisitions of a place, images and masks paired by their names.'
     layout = 'raster'
@@ -245,9 +242,7 @@ class RasterData(SegmentationData):
         self,
         root: str | Path | dict[str, str],  # one folder, or {train: …, val: …, test: …, predict: …}
         labels: str | Path | LabelScheme | None = None,  # classes: a file, a built-in name; None: in `root`
-        augment: Augment | None = None,
-        batch_size: int = 8,
-        num_workers: int = 0,
+        augment: Augment | None = None, batch_size: int = 8, num_workers: int = 0,
         seed: int = 0,  # of splits, order, positions and augmentation
         unknown: str = 'error',  # label values that the scheme does not know: 'error' or 'ignore'
         pattern: str = '{date}_image.tif',  # of image files; {date}, {tile}, {band}, or a name alone
@@ -287,28 +282,17 @@ class RasterData(SegmentationData):
         area: list[float | str] | str | None = None,  # only this ground: a file of polygons, or [w, s, e, n, CRS]
         legend: str | Path | None = None,  # which class a value of the labels is, a CSV or YAML; None: the class list
     ):
-        self.legend, self.area = legend, area
-        order = None if label_order is None else tuple(label_order)
-        drawn = LabelSettings(label_field, label_layer, label_width, order, all_touched, outside, label_extent)
-        labels, self.label_source = open_label_file(labels, label_file, drawn, allow_outside)
-        dates = remember == 'all' or isinstance(remember, list)
-        super().__init__(root, labels, augment, batch_size, num_workers, seed, unknown, None if dates else remember,
-                         allow_outside, value_255, palette)
-        self.remember_dates = remember if dates else None
-        self.single = len(set(self.roots.values())) == 1 and len(self.roots) > 1
-        self.pattern, self.mask_pattern, self.masks = pattern, mask_pattern, masks
+        self.legend, self.area, self.regions, self.bands = legend, area, regions or {}, bands
+        self.pattern, self.mask_pattern, self.masks, self.split = pattern, mask_pattern, masks, split
+        self.chip, self.stride, self.chips_per_epoch, self.snap, self.block = chip, stride, chips_per_epoch, snap, block
+        self.ratios, self.left_out = tuple(ratios), {'val': val_acquisitions, 'test': test_acquisitions}
         self.how = {'grid_band': grid_band, 'extra_bands': extra_bands, 'apply_scale': apply_scale}
-        self.chip, self.stride, self.chips_per_epoch, self.snap = chip, stride, chips_per_epoch, snap
-        self.split, self.block, self.ratios = split, block, tuple(ratios)
-        self.left_out = {'val': val_acquisitions, 'test': test_acquisitions}
-        self.regions, self.bands = regions or {}, bands
-        self.check_settings()
-        self.reader = Reader(self.scheme, bands, value_range, self.augment.mean, unknown, Blocks(cache_mb << 20),
-                             ignore_band_of(ignore_band, ignore_values, ignore_bits))
-        if self.label_source is not None:
-            self.label_source = in_classes(self.label_source, self.scheme, legend, unknown)
-        self.acquisitions = self._find()
-        self.channels = self._channels()
+        self.remember_dates = remember if remember == 'all' or isinstance(remember, list) else None
+        labels, self.label_source = open_label_file(labels, label_file, LabelSettings(
+            label_field, label_layer, label_width, label_order, all_touched, outside, label_extent), allow_outside)
+        super().__init__(root, labels, augment, batch_size, num_workers, seed, unknown,
+                         None if self.remember_dates is not None else remember, allow_outside, value_255, palette)
+        self.open_rasters(value_range, cache_mb, ignore_band_of(ignore_band, ignore_values, ignore_bits))
 
 # %% ../../../nbs/data/rasters/chips.ipynb #94e58064
 @patch
@@ -332,7 +316,28 @@ def check_settings(self: RasterData):
     if self.remember_dates is not None and not self.single:
         raise ValueError('remember: each split has a root of its own: name a folder, not dates')
 
+# %% ../../../nbs/data/rasters/chips.ipynb #3a4b79fd
+@patch
+def open_rasters(
+    self: RasterData,
+    value_range: Sequence[Any] | None,
+    cache_mb: int,
+    flags: IgnoreBand | None,  # which pixels have no data
+):
+    'Check the settings, and find the acquisitions; their pixels are read later.'
+    self.single = len(set(self.roots.values())) == 1 and len(self.roots) > 1
+    self.check_settings()
+    self.reader = Reader(self.scheme, self.bands, value_range, self.augment.mean, self.unknown, Blocks(cache_mb << 20),
+                         flags)
+    if self.label_source is not None:
+        self.label_source = in_classes(self.label_source, self.scheme, self.legend, self.unknown)
+    self.acquisitions = self._find()
+    self.channels = self._channels()
+
 # %% ../../../nbs/data/rasters/chips.ipynb #86d1fdc2
+CHIP_SIZED = ('image_size', 'crop', 'crop_padding')  # settings for pictures of many sizes
+
+
 @patch(cls_method=True)
 def recognises(cls: RasterData, root: Path) -> bool:
     return holds_rasters(root)

@@ -48,6 +48,10 @@ class LabelSettings:
     outside: str = 'ignore'  # ground in no feature: 'ignore', a class, or 'masks': as the masks of the folder say
     label_extent: str = 'labels'  # where `outside` is that class: in the extent of 'labels', or of each 'image'
 
+    def __post_init__(self):
+        if self.label_order is not None:  # a configuration has a list
+            object.__setattr__(self, 'label_order', tuple(self.label_order))
+
 # %% ../../../nbs/data/rasters/labels.ipynb #1ab00007-2
 @dataclass(frozen=True)
 class LabelSource:
