@@ -563,6 +563,6 @@ def test_from_a_shell(folder, written, told, tmp_path, capsys):
              'unknown=ignore', *(f'{k}={v}' for k, v in SMALL.items())]
     assert cli.main(words) == 0
     said = capsys.readouterr().out
-    assert f'changed until {DATES[3]} since newest' in said
+    assert f'changed until {DATES[3]} since the newest map' in said
     assert file_of(tmp_path / 'out').read_bytes() == file_of(written[0]).read_bytes()
     assert json.loads((tmp_path / 'out' / f'{DATES[3]}_image.json').read_text())['changed'] == written[1]['changed']
