@@ -141,7 +141,7 @@ def plot_changes(
     scheme: LabelScheme,
     side: int = 400,  # pixels of a picture's longer side
 ) -> Figure:
-    'Both maps, and what is different, the redder the surer; what is not judged is white.'
+    'Both maps, and what has changed: the redder, the surer; white is not judged.'
     with rasterio.open(raster) as file:
         step = max(1, max(file.shape) / side)
         code, sure, _ = file.read(out_shape=(3, *(max(1, round(n / step)) for n in file.shape)))

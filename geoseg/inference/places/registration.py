@@ -21,7 +21,7 @@ from .gallery import MapTiles
 # %% ../../../nbs/inference/places/registration.ipynb #2086ebb4
 @dataclass
 class Registration:
-    'A photo laid on a tile.'
+    'The alignment of a photo with a tile.'
 
     xy: np.ndarray  # float64 [2]: the ground at the middle of the photo, metres
     outline: np.ndarray  # float64 [4, 2]: its corners on the ground
@@ -35,7 +35,7 @@ def register(
     side: float,  # of the tile, metres
     least: int = 12,  # points that must agree
 ) -> Registration | None:  # None: no agreement that passes the checks
-    'Lay a photo on a tile by its details.'
+    'Align a photo with a tile by matched key points.'
     sift = cv2.SIFT_create(2000)
     (points, a), (tile_points, b) = (sift.detectAndCompute(cv2.cvtColor(p, cv2.COLOR_RGB2GRAY), None)
                                      for p in (photo, tile))
@@ -67,7 +67,7 @@ def register_places(
     photos: Mapping[str, Any],  # as there
     tiles: MapTiles,  # those of the gallery at least
 ) -> pd.DataFrame:
-    'Lay each photo on its first tile; where that passes the checks, its middle is the refined position.'
+    'Align each photo with its top-ranked tile; if that passes the checks, its middle is the refined position.'
     places, number = places.copy(), {name: i for i, name in enumerate(tiles.names)}
     for photo, rows in places.groupby('photo', sort=False):
         i, picture = number[rows.tile.iloc[0]], photos[photo]

@@ -22,7 +22,7 @@ from ..tiling import window_weights
 
 # %% ../../../nbs/inference/rasters/windows.ipynb #2a1bfa2b
 class ValidReader(Reader):
-    'Reads no labels: the mask is 0 where there are data, 255 elsewhere.'
+    'A reader without labels: the mask is 0 where there are data, 255 elsewhere.'
 
     def _encode(self, a, labels, valid, shape) -> np.ndarray:
         return np.full(shape, 0, np.uint8) if valid is None else np.where(valid, 0, IGNORE).astype(np.uint8)
