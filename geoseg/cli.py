@@ -30,8 +30,9 @@ import yaml
 
 from .core.errors import ConfigError, UnknownKey, check_utf8, nearest
 from .core.locks import process_rank
-from .core.signals import EXIT_CODES, Stopped, ends_on_sigterm, requeueing
+from .core.signals import Stopped, ends_on_sigterm, requeueing
 from .core.signatures import Parameter, Signature, read_signature
+from .core.streams import keep_freed_memory
 from . import __version__, leave_working_folder
 
 # %% ../nbs/command_line.ipynb #db8a43aa
@@ -636,6 +637,7 @@ def main(
     'The command `geoseg`.'
     if argv is None:
         leave_working_folder()
+        keep_freed_memory()
     argv = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     name = argv[0] if argv else ''
@@ -654,12 +656,10 @@ def main(
         with trusted(trust), letting_in(','.join(known.plugins)), requeueing(), ends_on_sigterm():
             VERBS[name].run(known)
         sys.stdout.flush()
-    except Stopped as stopped:
+    except (Stopped, KeyboardInterrupt) as stopped:
+        stopped = stopped if isinstance(stopped, Stopped) else Stopped(signal.SIGINT)
         print(f'geoseg {name}: {stopped}', file=sys.stderr)
         return stopped.code
-    except KeyboardInterrupt:
-        print(f'geoseg {name}: {Stopped(signal.SIGINT)}', file=sys.stderr)
-        return EXIT_CODES[signal.SIGINT]
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         ours = 'DataLoader worker' in str(error) or not isinstance(error, RuntimeError)
         if isinstance(error, BrokenPipeError) and reader_left():
