@@ -1,4 +1,4 @@
-"""What leaves as what: each recipe as ONNX and .pt2 at the sizes of its recipe, checked, a row each in a CSV.
+"""What leaves as what: each recipe as ONNX and .pt2, its network at full size, checked; a row each in a CSV.
 
     python tools/exports.py             the networks of the recipes: nbs/guides/exports_full.csv; finished rows stay
     python tools/exports.py --tiny      at the sizes of the tests, anew: nbs/guides/exports.csv
@@ -35,7 +35,9 @@ STEP = {'epochs': 1, 'batch_size': 2, 'num_workers': 0, 'save_top_k': 0, 'draw_e
         'trainer.enable_progress_bar': False}
 DATA = {'deepglobe-trm': 'world'}  # the tiny one has pictures that are smaller than a patch
 LOCATE = {'every_n_epochs': 1, 'trainer.num_sanity_val_steps': 0}
-MORE = {'wildscenes-mask2former': {'pretrained': False}, 'geosegformer': {'memory_warmup_epochs': 0},
+SMALL = {'image_size': [256, 320]}  # one step on whole photos takes minutes; the network is the same
+MORE = {'wildscenes-mask2former': {'pretrained': False, **SMALL}, 'wildscenes-deeplabv3': SMALL,
+        'wildscenes-fcn': SMALL, 'wildscenes-unet': SMALL, 'geosegformer': {'memory_warmup_epochs': 0},
         'game4loc-cross-area': LOCATE, 'game4loc-same-area': LOCATE}
 LAST = (*(name for name in MORE if name.startswith('game4loc')), 'wildscenes-mask2former')  # take long
 

@@ -7,7 +7,6 @@ __all__ = ['KEPT', 'PERCENTILES', 'WRITTEN', 'SHARES', 'BandStatistics', 'Statis
            'training_data', 'check_types', 'count_parts', 'count_share', 'count_together', 'statistics']
 
 # %% ../../nbs/evaluation/statistics.ipynb #2945053e
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from ..core.locks import lock_output, releases_locks
 from ..core.notebooks import text_paths
 from ..core.outputs import check_outputs
 from ..core.pages import csv_text
-from ..core.plugins import letting_in, plugin_modules
+from ..core.plugins import letting_in, plugin_sources
 from ..data.loading import LayoutData
 from .inspection import recipe_for
 from ..inference.answer import absolute_paths
@@ -235,9 +234,9 @@ def count_together(
 ) -> tuple[dict[str, BandStatistics], set[str]]:  # bands by name; types of the images
     'The bands, counted by many processes as by one.'
     n = 4 * where.workers if where.workers else SHARES
-    plugins = [getattr(sys.modules[name], '__file__', None) or name for name in plugin_modules()]
     given = ([str(Path(name).absolute()) if Path(name).is_file() else name for name in configs if name],
-             {name: absolute_paths(value) if name == 'data' else value for name, value in overrides.items()}, plugins)
+             {name: absolute_paths(value) if name == 'data' else value for name, value in overrides.items()},
+             plugin_sources())
     tasks = {i: (*given, (i, n)) for i in range(n)}
     total, counts, moments, types = {}, {}, {}, set()
     for i, (bands, parts) in compute(count_share, tasks, where, title='images'):

@@ -9,7 +9,6 @@ __all__ = ['WHERE', 'FINISHED', 'ANSWERS', 'Request', 'Trained', 'file_states', 
 # %% ../../nbs/inference/answer.ipynb #24f8d5cc
 import hashlib
 import json
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -27,7 +26,7 @@ from ..core.files import fingerprint, write_whole, written_files
 from ..core.inputs import parse_yaml, read_json
 from ..core.listing import note
 from ..core.outputs import check_outputs
-from ..core.plugins import Registry, letting_in, plugin_modules, register
+from ..core.plugins import Registry, letting_in, plugin_sources, register
 from ..core.trust import is_trusted, refuse_links, trusted
 from ..data.labels import LabelScheme
 from ..data.layouts import LAYOUTS
@@ -516,8 +515,7 @@ def sent(
     memory = None if ask.memory is None else str(Path(ask.memory).expanduser().absolute())
     request = replace(ask, data=absolute_paths(ask.data), out=str(answer.folder.absolute()), memory=memory,
                       **dict.fromkeys(WHERE))
-    plugins = [getattr(sys.modules[name], '__file__', None) or name for name in plugin_modules()]
-    return type(trained), str(trained.path.absolute()), trained.overrides, request, plugins, is_trusted()
+    return type(trained), str(trained.path.absolute()), trained.overrides, request, plugin_sources(), is_trusted()
 
 
 _opened: dict[str, Answer] = {}  # the last one of this process

@@ -10,7 +10,6 @@ __all__ = ['INDEX', 'FORMAT', 'TABLES', 'TILE', 'BLOCK', 'DENSITY', 'SHARD', 'GR
 # %% ../../../nbs/inference/places/map_gallery.ipynb #3749d572
 import json
 import math
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -34,7 +33,7 @@ from ...core.locks import lock_output, releases_locks
 from ...core.mappings import as_list
 from ...core.notebooks import text_paths
 from ...core.outputs import check_outputs
-from ...core.plugins import letting_in, plugin_modules
+from ...core.plugins import letting_in, plugin_sources
 from ...core.trust import is_trusted, refuse_links, takes_trust, trusted
 from ...geo.coords import Frame
 from ..answer import FINISHED, file_states, finishing, is_finished
@@ -438,9 +437,8 @@ def share_jobs(
     old: shapely.Geometry,
 ) -> Iterator[tuple | None]:  # as `do_job`, in the order of the jobs
     'Let workers describe a map.'
-    plugins = [getattr(sys.modules[name], '__file__', None) or name for name in plugin_modules()]
     sheets = [replace(sheet, file=sheet.file.absolute()) for sheet in mosaic.sheets]
-    call = replace(mosaic, sheets=sheets), given, about, old, plugins, is_trusted()
+    call = replace(mosaic, sheets=sheets), given, about, old, plugin_sources(), is_trusted()
     tasks = {i: (call, jobs[i:i + GROUP]) for i in range(0, len(jobs), GROUP)}
     held, following = {}, 0
     for i, found in compute(do_jobs, tasks, where, torch.get_num_threads(), 'map'):
