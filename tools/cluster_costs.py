@@ -12,19 +12,15 @@ import hashlib
 import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import pandas as pd
 import torch
-from show_rates import FACTS, OVERLAP, WINDOW, draw
+from show_rates import FACTS, OVERLAP, WINDOW, add_row, draw, kept_rows
 
 import geoseg
-from geoseg.core.files import write_whole
-from geoseg.core.pages import csv_text, read_csv
 
 ROWS = Path(__file__).resolve().parent.parent / 'nbs/guides/cluster_costs.csv'
 SIDES, WORKERS = (4000, 10_000), (0, 1, 2)  # 0: this process alone
@@ -73,23 +69,15 @@ def main():
     words = parser.parse_args()
     if words.case:
         return one(*words.case, words.work)
-    rows = [] if words.again or not words.out.is_file() else read_csv(
-        words.out, dtype=str, keep_default_na=False).to_dict('records')
+    rows = kept_rows(words.out, words.again)
     with tempfile.TemporaryDirectory() as folder:
         folder = words.work or Path(folder)
         folder.mkdir(exist_ok=True)
         for side in words.sides:
             draw(folder / f'{side}.tif', side)
             for workers in WORKERS:
-                if any((row['side'], row['workers']) == (str(side), str(workers)) for row in rows):
-                    continue
-                done = subprocess.run([sys.executable, __file__, '--work', folder, '--case', str(side), str(workers)],
-                                      stdout=subprocess.PIPE, text=True, check=True,
-                                      env=os.environ | {'OMP_NUM_THREADS': '1'})
-                rows.append(json.loads(done.stdout.splitlines()[-1]))
-                print(rows[-1], flush=True)
-                table = pd.DataFrame([{field: row.get(field, '') for field in FIELDS} for row in rows])
-                write_whole(words.out, csv_text(table, index=False))
+                if not any((row['side'], row['workers']) == (str(side), str(workers)) for row in rows):
+                    add_row(words.out, rows, FIELDS, __file__, folder, str(side), str(workers))
             if len({row['sha256'] for row in rows if row['side'] == str(side)}) > 1:
                 sys.exit(f'{side}: the workers give other bytes than one process')
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +154,21 @@ def one(name: str, side: int, folder: Path):
                       'load': f'{os.getloadavg()[1]:.1f}'}))
 
 
+def kept_rows(file: Path, again: bool) -> list[dict[str, str]]:
+    'The rows that need not be measured.'
+    return [] if again or not file.is_file() else read_csv(file, dtype=str, keep_default_na=False).to_dict('records')
+
+
+def add_row(file: Path, rows: list[dict[str, str]], fields: Sequence[str], script: str, folder: Path, *case: str):
+    'Measure a case in a process of its own, on one thread, and write the table.'
+    done = subprocess.run([sys.executable, script, '--work', folder, '--case', *case], stdout=subprocess.PIPE,
+                          text=True, check=True, env=os.environ | {'OMP_NUM_THREADS': '1'})
+    rows.append(json.loads(done.stdout.splitlines()[-1]))
+    print(rows[-1], flush=True)
+    table = pd.DataFrame([{field: row.get(field, '') for field in fields} for row in rows])
+    write_whole(file, csv_text(table, index=False))
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('out', type=Path, nargs='?', default=ROWS)
@@ -163,23 +179,15 @@ def main():
     words = parser.parse_args()
     if words.case:
         return one(words.case[0], int(words.case[1]), words.work)
-    rows = [] if words.again or not words.out.is_file() else read_csv(
-        words.out, dtype=str, keep_default_na=False).to_dict('records')
+    rows = kept_rows(words.out, words.again)
     with tempfile.TemporaryDirectory() as folder:
         folder = words.work or Path(folder)
         folder.mkdir(exist_ok=True)
         build(folder)
 
         def measure(name: str, side: int):
-            if any((row['network'], row['side']) == (name, str(side)) for row in rows):
-                return
-            done = subprocess.run([sys.executable, __file__, '--work', folder, '--case', name, str(side)],
-                                  stdout=subprocess.PIPE, text=True, check=True,
-                                  env=os.environ | {'OMP_NUM_THREADS': '1'})
-            rows.append(json.loads(done.stdout.splitlines()[-1]))
-            print(rows[-1], flush=True)
-            table = pd.DataFrame([{field: row.get(field, '') for field in FIELDS} for row in rows])
-            write_whole(words.out, csv_text(table, index=False))
+            if not any((row['network'], row['side']) == (name, str(side)) for row in rows):
+                add_row(words.out, rows, FIELDS, __file__, folder, name, str(side))
 
         for name in MODELS:
             measure(name, SIDE)

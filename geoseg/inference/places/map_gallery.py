@@ -284,7 +284,7 @@ def do_job(
     encoder: Any,  # as of `build_gallery`
     old: shapely.Geometry,  # as of `read_points`
     job: Job,
-) -> tuple | None:  # of tiles: features, centres, sides, shares, spread of the colours; else as `read_points`
+) -> tuple | None:  # of tiles: features, centres, sides, shares, whether one has several colours; else as `read_points`
     'Describe a piece of a map.'
     if job.kind == 'points':
         return read_points(mosaic, job, old)
@@ -292,9 +292,9 @@ def do_job(
     if found is None:
         return None
     pictures, centres, shares = found
-    spread = max([0., *(tile[tile.any(-1)].std(0).max() for tile in pictures if tile.any())])
+    varied = any(tile[tile.any(-1)].std(0).max() >= 1 for tile in pictures if tile.any())
     features = encoder.features(pictures, 'gallery').cpu().numpy().astype(np.float16)
-    return features, centres, np.full(len(centres), job.scale), shares, spread
+    return features, centres, np.full(len(centres), job.scale), shares, varied
 
 
 def join_tiles(
@@ -306,8 +306,8 @@ def join_tiles(
     parts = [part for part in found if part is not None]
     if not parts:
         raise ConfigError(f'{what}: no square of {min(sides):g} m has data')
-    *tables, spread = zip(*parts, strict=True)
-    if max(spread) < 1:
+    *tables, varied = zip(*parts, strict=True)
+    if not any(varied):
         raise ConfigError(f'{what}: shows one colour only; no photo can be found on it')
     return {name: np.concatenate(values) for name, values in zip(('features', 'xy', 'side', 'share'), tables,
                                                                  strict=True)}
