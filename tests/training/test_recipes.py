@@ -1,5 +1,7 @@
 "The natural-scene recipes: they run from end to end with small networks, and train with what they say."
 import math
+import subprocess
+import sys
 
 import pytest
 import tiny
@@ -200,3 +202,15 @@ def test_what_was_parsed_before_is_a_copy():
     first.config.run.monitor, first.config.model.init_args.labels = 'changed', 'changed'
     first.config.data.init_args.augment['image_size'] = 'changed'
     assert 'changed' not in parse(['unet']).parser.dump(parse(['unet']).config)
+
+
+def test_one_batch_is_not_all_of_them():
+    "Of equal types `typing` keeps the order that a process named first: behind rasters, numbers were read as floats."
+    code = ('import geoseg.data.rasters.reader\n'
+            'from geoseg.training.config import parse\n'
+            'for given in (1, 1.0, 2, 0.5):\n'
+            '    keys = dict.fromkeys(("limit_train_batches", "limit_val_batches", "overfit_batches"), given)\n'
+            '    found = parse(["unet"], {"data": "world:tiny"} | keys).config.trainer\n'
+            '    print(*(found[key] for key in keys))')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [number for number in ('1', '1.0', '2', '0.5') for _ in range(3)]
