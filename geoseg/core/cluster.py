@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -84,7 +85,8 @@ def client(
         'host': '127.0.0.1', 'nthreads': 1, 'memory_limit': 0, 'silence_logs': logging.ERROR,
         'env': env | ({} if where.devices is None else {'CUDA_VISIBLE_DEVICES': device_name(i)})}}
         for i in range(where.workers or where.devices)}
-    with (SpecCluster(specs, {'cls': Scheduler, 'options': here | {'port': 0}}, silence_logs=logging.ERROR) as cluster,
+    with (SpecCluster(specs, {'cls': Scheduler, 'options': here | {'port': 0, 'dashboard_address': '127.0.0.1:0'}},
+                      silence_logs=logging.ERROR) as cluster,
           Client(cluster) as known):
         yield known
 
@@ -104,25 +106,48 @@ def compute(
     threads: int = 1,  # of each local process
     title: str = '',  # of the progress bar
     errors: bool = False,  # give them as results; False: the first one is raised
+    then: Callable[[Hashable], Mapping[Hashable, tuple]] | None = None,  # after a task: more of them, done first
+    total: int | None = None,  # tasks, with those of `then`
 ) -> Iterator[tuple[Hashable, Any]]:  # name and result, as they are finished
-    'Let the workers do tasks.'
+    'Let the workers do tasks; without workers this process does them, one by one.'
     if not tasks:
+        return
+    bar = partial(tqdm, total=total or len(tasks), desc=title, disable=in_notebook() or None)
+    if not where:
+        with bar() as shown:
+            todo = [*tasks.items()][::-1]
+            while todo:
+                name, given = todo.pop()
+                try:
+                    result = function(*given)
+                except Exception as error:
+                    if not errors:
+                        raise
+                    result = error
+                todo += then(name).items() if then else ()
+                shown.update()
+                yield name, result
         return
     from distributed import as_completed
     from distributed.comm import CommClosedError
-    with (errors_alone(), client(where, threads) as known,
-          tqdm(total=len(tasks), desc=title, disable=in_notebook() or None) as bar):
-        futures = {known.submit(function, *given, pure=False, retries=0 if errors else RETRIES): name
-                   for name, given in tasks.items()}
+    with errors_alone(), client(where, threads) as known, bar() as shown:
+        submit = partial(known.submit, function, pure=False, retries=0 if errors else RETRIES)
+        futures = {submit(*given): name for name, given in tasks.items()}
+        finished = as_completed(futures)
         try:
-            for future in as_completed(futures):
+            for future in finished:
                 if future.cancelled() or future.status == 'lost':
                     raise CommClosedError
                 error = future.exception()
                 if error is not None and not errors:
                     raise error
-                yield futures[future], future.result() if error is None else error
-                bar.update()
+                name, result = futures.pop(future), future.result() if error is None else error
+                for more, given in (then(name) if then else {}).items():
+                    new = submit(*given, priority=1)
+                    futures[new] = more
+                    finished.add(new)
+                shown.update()
+                yield name, result
         except CommClosedError as error:
             name = where.address or 'the local workers'
             raise OSError(f'{name}: the scheduler is gone; the same command goes on') from error

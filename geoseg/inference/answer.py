@@ -65,6 +65,7 @@ class Request:
     workers: int | None = None  # processes on this machine
     address: str | None = None  # of a Dask scheduler
     devices: int | None = None  # GPUs of this machine, a process each
+    mosaic: bool = False  # of a GeoTIFF many files and a VRT of them
 
     @property
     def where(self) -> Workers:

@@ -50,6 +50,7 @@ def predict(
     workers: int | None = None,  # processes on this machine that share GeoTIFFs
     address: str | None = None,  # of a Dask scheduler whose workers share them
     devices: int | None = None,  # GPUs of this machine, a process each
+    mosaic: bool = False,  # of a GeoTIFF too large for one file: a COG for each block, and a VRT of them
     model: str | Path | None = None,  # instead of a checkpoint: anyone's, see `ModelFile`; overrides add facts
     plugins: str | Path | Sequence[str | Path] | None = None,  # classes of one's own, see `load_plugins`
     force: bool = False,  # although a process on another machine may write there, see `lock_output`
@@ -58,7 +59,7 @@ def predict(
     'Predict and write: a class for each pixel or face, a position for each photo.'
     request = Request(data, out, memory, update, window, overlap, stride, tuple(as_list(tta)),
                       Postprocess.of(postprocess), as_list(write), tiles, as_list(sides), gallery, k, register, workers,
-                      address, devices)
+                      address, devices, mosaic)
     if (checkpoint is None) == (model is None):
         raise ConfigError('give a checkpoint, or a model from elsewhere (--model FILE)')
     trained = Trained(checkpoint, overrides) if model is None else ModelFile(model, overrides)

@@ -1,7 +1,7 @@
 """Predict a raster in this process, and by two workers of a scheduler of which one, or the scheduler, is killed.
 
-Everything is imported once; scheduler, workers and predictions are forks that are really killed. Prints what was
-killed and how the call ended.
+With a fourth word as a mosaic, whose files are being written when the kill comes. Everything is imported once;
+scheduler, workers and predictions are forks that are really killed. Prints what was killed and how the call ended.
 """
 import asyncio
 import functools
@@ -67,6 +67,11 @@ def begun(draft):
     return sum(0 < n < 64 for n in rows.values())
 
 
+def written(draft):
+    "Blocks whose files are written, while others are not answered."
+    return len([*draft.glob('written_*.json')])
+
+
 def wait_for(condition, child):
     while not condition():
         assert os.waitpid(child, os.WNOHANG) == (0, 0), 'it ended before it was killed'
@@ -79,15 +84,15 @@ def end(*children):
         os.waitpid(child, 0)
 
 
-def main(checkpoint, raster, out):
-    out, stem = Path(out), Path(raster).stem
+def main(checkpoint, raster, out, mosaic=''):
+    out, stem, midway = Path(out), Path(raster).stem, written if mosaic else begun
     common = dict(checkpoint=checkpoint, data=raster, window=64, overlap=16, write=['probabilities', 'polygons'],
-                  postprocess={'min_pixels': 6})
+                  postprocess={'min_pixels': 6}, mosaic=bool(mosaic))
     ends = {'whole': os.waitpid(fork(lambda: predict(**common, out=out / 'whole')), 0)[1]}
     draft = out / 'cut' / f'.{stem}.draft'
     scheduler, address, workers = schedule(out)
     call = fork(lambda: predict(**common, out=out / 'cut', address=address))
-    wait_for(lambda: begun(draft), call)
+    wait_for(lambda: midway(draft), call)
     end(workers.pop())  # the other one does the rest
     ends['a worker'] = os.waitpid(call, 0)[1]
     end(scheduler, *workers)
@@ -95,15 +100,17 @@ def main(checkpoint, raster, out):
     draft = out / 'again' / f'.{stem}.draft'
     scheduler, address, workers = schedule(out)
     call = fork(lambda: predict(**common, out=out / 'again', address=address))
-    wait_for(lambda: begun(draft), call)
+    wait_for(lambda: midway(draft), call)
     end(scheduler)
     ends['the scheduler'] = os.waitpid(call, 0)[1]
     done = {file.parent.name: json.loads(file.read_text())[1] for file in draft.glob('panel*/done.json')}
+    kept = {str(file): file.stat().st_mtime_ns for file in (out / 'again').glob('*_classes/*.tif')}
     end(*workers)
     scheduler, address, workers = schedule(out)
     ends['again'] = os.waitpid(fork(lambda: predict(**common, out=out / 'again', address=address)), 0)[1]
     end(scheduler, *workers)
-    print(json.dumps({'ends': ends, 'rows before': sum(done.values())}))
+    same = sum(os.stat(file).st_mtime_ns == time for file, time in kept.items())
+    print(json.dumps({'ends': ends, 'rows before': sum(done.values()), 'files before': len(kept), 'left': same}))
 
 
 if __name__ == '__main__':

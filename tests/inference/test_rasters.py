@@ -185,6 +185,88 @@ def test_workers_that_are_killed(trained, scene, tmp_path):
         assert {p.name for p in (tmp_path / out).iterdir()} == {p.name for p in (tmp_path / 'whole').iterdir()}
 
 
+def test_workers_of_a_mosaic_that_are_killed(trained, scene, tmp_path):
+    "The files of a mosaic stay where a worker or the scheduler is killed, and are those of one process."
+    done = run(Path(__file__).with_name('kill_cluster.py'), trained, scene, tmp_path, 'mosaic')
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert {name: bool(end) for name, end in told['ends'].items()} == {
+        'whole': False, 'a worker': False, 'the scheduler': True, 'again': False}, done.stderr
+    whole = {path.relative_to(tmp_path / 'whole') for path in (tmp_path / 'whole').rglob('*')}
+    tiles = sorted(path for path in whole if path.parent.name in ('scene_classes', 'scene_probabilities'))
+    assert len(tiles) == 2 * 9 > 2 * told['files before'] and told['left'] == told['files before'] > 0
+    for out in ('cut', 'again'):
+        for path in (Path('scene_classes.vrt'), Path('scene_probabilities.vrt'), *tiles):
+            assert (tmp_path / 'whole' / path).read_bytes() == (tmp_path / out / path).read_bytes(), (out, path)
+        one, two = (gpd.read_file(tmp_path / folder / 'scene_polygons.gpkg') for folder in ('whole', out))
+        assert one.equals(two)
+        assert {path.relative_to(tmp_path / out) for path in (tmp_path / out).rglob('*')} == whole
+    report = json.loads((tmp_path / 'again/scene.json').read_text())
+    assert len(report['files']) == len(tiles)
+
+
+@pytest.mark.parametrize('overlap, steps', [(16, None), (16, {'min_pixels': 40, 'open': 3}), (48, {'close': 3})])
+def test_a_mosaic_has_the_pixels_of_one_file(trained, scene, tmp_path, monkeypatch, overlap, steps):
+    "Also where more than two windows overlap, and where post-processing looks over the edges of its files."
+    from geoseg.inference.rasters import draft, mosaic, rasters
+    monkeypatch.setattr(rasters, 'plan_raster', functools.partial(rasters.plan_raster, panel=192))
+    monkeypatch.setattr(stream, 'TALL', 128)
+    for module in (draft, mosaic, stream):
+        monkeypatch.setattr(module, 'BLOCK', 64)
+    how = {'window': 64, 'overlap': overlap, 'postprocess': steps,
+           'write': ['probabilities', 'uncertainty', 'polygons', 'qgis']}
+    one, many = geoseg.predict(trained, scene, tmp_path / 'one', **how), tmp_path / 'many'
+    geoseg.predict(trained, scene, many, **how, mosaic=True)
+    for layer in ('classes', 'probabilities', 'uncertainty'):
+        with rasterio.open(one / f'scene_{layer}.tif') as f, rasterio.open(many / f'scene_{layer}.vrt') as g:
+            assert (f.crs, f.transform, f.shape, f.dtypes, f.descriptions, f.colorinterp) == (
+                g.crs, g.transform, g.shape, g.dtypes, g.descriptions, g.colorinterp)
+            assert np.array_equal(f.read(), g.read(), equal_nan=True), layer
+            assert np.array_equal([f.nodata], [g.nodata], equal_nan=True)
+            if layer == 'classes':
+                assert f.tags()['classes'] == g.tags()['classes'] and g.colormap(1).items() <= f.colormap(1).items()
+        for file in (many / f'scene_{layer}').iterdir():
+            with rasterio.open(file) as f:
+                assert f.tags(ns='IMAGE_STRUCTURE')['LAYOUT'] == 'COG'
+    assert gpd.read_file(one / 'scene_polygons.gpkg').equals(gpd.read_file(many / 'scene_polygons.gpkg'))
+    tables = [(folder / f'scene_classes.{end}.aux.xml').read_text() for folder, end in ((one, 'tif'), (many, 'vrt'))]
+    assert tables[0] == tables[1]
+    moved = many.rename(tmp_path / 'moved')  # paths are relative
+    assert (read(moved / 'scene_classes.vrt') == read(one / 'scene_classes.tif')).all()
+
+
+def test_a_mosaic_that_is_done_stays_and_another_job_takes_its_place(trained, scene, tmp_path, monkeypatch, capsys):
+    from geoseg.inference.rasters import rasters
+    monkeypatch.setattr(rasters, 'plan_raster', functools.partial(rasters.plan_raster, panel=192))
+    out, command = tmp_path / 'out', ['predict', '--checkpoint', str(trained), f'data={scene}', 'window=64']
+    files = lambda: {path: path.stat().st_mtime_ns for path in out.rglob('*') if path.is_file()}  # noqa: E731
+    assert cli.main([*command, f'out={out}', 'mosaic=true']) == 0
+    before = files()
+    assert cli.main([*command, f'out={out}', 'mosaic=true']) == 0 and files() == before
+    (out / FINISHED).unlink()
+    tiles = sorted((out / 'scene_classes').iterdir())
+    tiles[1].unlink()
+    (out / 'scene_classes/mine.txt').write_text('notes')
+    assert cli.main([*command, f'out={out}', 'mosaic=true']) == 0 and tiles[1].is_file()
+    assert cli.main([*command, f'out={out}', 'mosaic=false']) == 0
+    assert not (out / 'scene_classes.vrt').exists() and [*(out / 'scene_classes').iterdir()] == [
+        out / 'scene_classes/mine.txt']
+    assert (out / 'scene_classes.tif').is_file() and not (out / '.scene.draft').exists()
+    assert cli.main([*command, f'out={out}', 'mosaic=true']) == 0
+    assert not (out / 'scene_classes.tif').exists() and read(out / 'scene_classes.vrt').shape == (1, 300, 410)
+
+
+def test_a_mosaic_is_refused(trained, scene, tmp_path, capsys):
+    command = ['predict', '--checkpoint', str(trained), f'out={tmp_path / "out"}']
+    for words, wrong in (([f'data={scene}', 'mosaic=4096'], 'mosaic is true or false, not 4096'),
+                         (['mosaic=true'], 'mosaic: not for images')):
+        assert cli.main([*command, *words]) == 2
+        assert wrong in capsys.readouterr().err
+    (tmp_path / 'out' / 'scene_classes').mkdir(parents=True)
+    assert cli.main([*command, f'data={scene}', 'mosaic=true']) == 2
+    assert 'scene_classes is there already' in capsys.readouterr().err
+
+
 def test_a_network_is_opened_once_a_worker(trained, scene, tmp_path, monkeypatch):
     from distributed import LocalCluster
 
