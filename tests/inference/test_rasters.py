@@ -259,7 +259,7 @@ def test_a_mosaic_that_is_done_stays_and_another_job_takes_its_place(trained, sc
 def test_a_mosaic_is_refused(trained, scene, tmp_path, capsys):
     command = ['predict', '--checkpoint', str(trained), f'out={tmp_path / "out"}']
     for words, wrong in (([f'data={scene}', 'mosaic=4096'], 'mosaic is true or false, not 4096'),
-                         (['mosaic=true'], 'mosaic: not for images')):
+                         (['mosaic=true'], 'mosaic: not for pictures')):
         assert cli.main([*command, *words]) == 2
         assert wrong in capsys.readouterr().err
     (tmp_path / 'out' / 'scene_classes').mkdir(parents=True)

@@ -24,6 +24,7 @@ from fastcore.basics import patch
 
 from ...core.cluster import Workers, compute
 from ...core.files import make_folder, note_written, write_whole
+from ...core.locks import DRAFT
 from ...core.streams import peak_resident_memory
 from ...data.augment import IGNORE
 from ...data.labels import LabelScheme
@@ -66,7 +67,8 @@ def write_mosaic(
     gdal = {'uint8': 'Byte', 'float32': 'Float32'}[kind]
 
     def sources(band: int) -> str:
-        return ''.join(
+        gray = '<ColorInterp>Gray</ColorInterp>' if band == 0 and kind == 'float32' else ''  # as in a COG
+        return gray + ''.join(
             f'<SimpleSource><SourceFilename relativeToVRT="1">{target.stem}/{tile_name(row, col)}</SourceFilename>'
             f'<SourceBand>{band + 1}</SourceBand><SourceProperties RasterXSize="{w}" RasterYSize="{h}" '
             f'DataType="{gdal}" BlockXSize="512" BlockYSize="512"/><SrcRect xOff="0" yOff="0" xSize="{w}" ySize="{h}"/>'
@@ -282,6 +284,9 @@ def finish(
         if name != 'classes':
             how = 'float32', self.a, np.nan, layer_bands(name, self.scheme), places
         write_mosaic(target, *how)
+    for folder in {file.parent for file in files}:  # nobody writes there any more
+        for left in folder.glob(f'{DRAFT}*'):  # by a worker that was killed
+            left.unlink()
     note_written(*files)
     out = self.targets['classes'].parent
     return counted(self.scheme, pixels) | {

@@ -1,0 +1,102 @@
+"""The scripts of the guide under a SLURM that runs on this machine: skipped where `sinfo` has no answer.
+
+SLURM_SIGNALS=10 sends that many signals at random moments; SLURM_SEED is where these begin."""
+import os
+import random
+import re
+import shlex
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+import tiny
+
+import geoseg
+
+GUIDE = Path(__file__).parents[2] / 'nbs/guides/cluster.ipynb'
+SIGNALS, SEED = int(os.environ.get('SLURM_SIGNALS', 2)), int(os.environ.get('SLURM_SEED', 0))
+LONG = {'epochs': 12 * SIGNALS, 'trainer.limit_train_batches': 4, 'trainer.limit_val_batches': 1, 'warmup_epochs': 0}
+
+
+def runs() -> bool:
+    return shutil.which('sinfo') is not None and subprocess.run(['sinfo'], capture_output=True).returncode == 0
+
+
+pytestmark = [pytest.mark.long, pytest.mark.skipif(not runs(), reason='no SLURM runs here')]
+
+
+def ask(*words) -> str:
+    return subprocess.run([*map(str, words)], capture_output=True, text=True, check=True).stdout
+
+
+def script(begins: str, folder: Path, changes: dict[str, str]) -> Path:
+    "A script of the guide, with another data set and without a GPU."
+    text = '\n'.join(cell.source for cell in nbformat.read(GUIDE, as_version=4).cells)
+    [found] = [block for block in re.findall(r'```sh\n(.*?)```', text, re.S) if begins in block]
+    for old, new in (changes | {'--gpus=1 ': '', '--cpus-per-task=8 ': ''}).items():
+        assert old in found or old.startswith('--'), old
+        found = found.replace(old, new)
+    (folder / 'job.sh').write_text(found)
+    return folder / 'job.sh'
+
+
+def facts(job: str) -> dict[str, str]:
+    return dict(re.findall(r'(\w+)=(\S+)', ask('scontrol', 'show', 'job', job)))
+
+
+def wait_for(job: str, *states: str, seconds: float = 600) -> dict[str, str]:
+    end = time.monotonic() + seconds
+    while (found := facts(job))['JobState'] not in states:
+        assert time.monotonic() < end, found
+        if found['JobState'] == 'PENDING' and found.get('Reason') == 'BeginTime':  # SLURM lets a job wait
+            subprocess.run(['scontrol', 'update', f'JobId={job}', 'StartTime=now'], capture_output=True)
+        time.sleep(0.5)
+    return found
+
+
+def submit(path: Path) -> str:
+    return ask('sbatch', '--parsable', f'--chdir={path.parent}', path).strip()
+
+
+def test_signals_at_random_moments_cost_no_step(tmp_path):
+    words = ['patience=null', *tiny.words(tiny.settings('unet', **LONG))]
+    settings = {'data=DATA': f'data={tiny.DATA} {shlex.join(words)}'}
+    whole, moments, draw = tiny.train('unet', tmp_path / 'whole', patience=None, **LONG), [], random.Random(SEED)
+    job = submit(script('--job-name=unet\n#SBATCH --ntasks=1', tmp_path, settings))
+    output = tmp_path / f'unet-{job}.txt'
+    for life in range(SIGNALS):
+        assert wait_for(job, 'RUNNING', 'COMPLETED', 'FAILED')['JobState'] == 'RUNNING', (life, moments)
+        begins = re.compile('^(?:train|resume) unet in', re.M)
+        while not output.is_file() or len(begins.findall(output.read_text())) <= life:  # imports take long
+            time.sleep(0.1)
+            assert facts(job)['JobState'] == 'RUNNING', output.read_text()[-2000:]
+        moments.append(round(draw.uniform(0, 3), 2))
+        time.sleep(moments[-1])
+        while (found := facts(job))['JobState'] == 'RUNNING' and int(found['Restarts']) == life:
+            ask('scancel', '--signal=USR1', job)  # once more where its handler was not there yet
+            time.sleep(5)
+    assert wait_for(job, 'COMPLETED', 'FAILED', seconds=900)['JobState'] == 'COMPLETED'
+    text = output.read_text()
+    queued = text.count(f'stopped by SIGUSR1; job {job} is queued again')
+    steps = re.findall(r'epoch \d+, step (\d+)', text)
+    print(f'{queued} times queued again; seconds after training began: {moments}; steps: {steps}')
+    assert queued == SIGNALS == int(facts(job)['Restarts']), text[-2000:]
+    [folder] = {path.parent for path in (tmp_path / 'runs').rglob('config.yaml')}
+    assert tiny.difference(whole.folder, folder) == ''
+
+
+def test_an_array_is_a_sweep(tmp_path):
+    words = tiny.words(tiny.settings('unet', epochs=1, **{'trainer.limit_train_batches': 2, 'lr': None}))
+    job = submit(script('#SBATCH --array', tmp_path, {
+        '--array=0-5': '--array=0-1', 'data=DATA': f'data={tiny.DATA} {shlex.join(words)}', 'seeds=3': 'seeds=1'}))
+    for task in range(2):
+        assert wait_for(f'{job}_{task}', 'COMPLETED', 'FAILED')['JobState'] == 'COMPLETED', [
+            path.read_text()[-2000:] for path in tmp_path.glob('sweep-*')]
+    table = geoseg.sweep('unet', tiny.DATA, out=tmp_path / 'runs/sweep', seeds=1, grid={'lr': [0.001, 0.0001]},
+                         overrides=tiny.settings('unet', epochs=1, **{'trainer.limit_train_batches': 2, 'lr': None}))
+    assert len(table) == 2 and sorted(table['lr']) == [0.0001, 0.001]
+    assert len(pd.read_csv(tmp_path / 'runs/sweep/sweep.csv')) == 2
