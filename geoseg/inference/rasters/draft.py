@@ -136,7 +136,7 @@ def describe_raw(
         ' subClass="VRTRawRasterBand"', *how))
     return described
 
-
+# %% ../../../nbs/inference/rasters/draft.ipynb #c245bc4b
 def write_cog(
     raw: Path,  # array of `Draft`, [bands, height, width]
     kind: str,  # key of GDAL_TYPES

@@ -133,7 +133,7 @@ def plan_raster(
         'batch_size': batch_size, 'panel': panel, 'postprocess': asdict(steps or Postprocess()),
         **({'mosaic': TALL} if mosaic else {})}))
 
-
+# %% ../../../nbs/inference/rasters/rasters.ipynb #712a335a
 def layer_names(
     mosaic: bool = False,
 ) -> dict[str, str]:
@@ -182,7 +182,7 @@ def is_answered(
     files = [targets[name] for name in job['layers']] + [out / name for name in known.get('files', ())]
     return known.get('job') == job and all(file.is_file() for file in files)
 
-# %% ../../../nbs/inference/rasters/rasters.ipynb #098109fb-2
+# %% ../../../nbs/inference/rasters/rasters.ipynb #6a3ac690
 def mosaic_draft(
     predictor: Predictor,
     a: Acquisition,
@@ -198,7 +198,7 @@ def mosaic_draft(
         remove_answer(a, out)
     return MosaicDraft(windows, folder, job, targets, predictor.scheme, steps)
 
-
+# %% ../../../nbs/inference/rasters/rasters.ipynb #098109fb-2
 def predict_raster(
     predictor: Predictor,
     a: Acquisition,

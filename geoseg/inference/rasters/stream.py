@@ -315,7 +315,7 @@ def answer_block(
             for _ in in_order(lambda strip: paint_block(*strip), made, 1, clock, 'waiting for the disk'):
                 pass
 
-
+# %% ../../../nbs/inference/rasters/stream.ipynb #ca522bd0
 def read_block(
     folder: Path,  # of the raster's draft
     windows: RasterWindows,
