@@ -153,11 +153,21 @@ def check_onnx(
     check_file(path, 'ONNX file', LARGEST)
     try:
         model = onnx.load(path, load_external_data=False)
-        onnx.checker.check_model(model) if not list(external(model)) else None
-    except Exception as error:  # protobuf and the checker have many ways
+    except Exception as error:  # protobuf has many ways
         raise ValueError(f'{path}: not a readable ONNX file, it may be cut short ({reason(error)})') from error
     if not model.graph.input or not model.graph.output:
         raise ValueError(f'{path}: not a readable ONNX file: it has no graph')
+    newest = onnx.defs.onnx_opset_version()
+    known = {'IR version': (model.ir_version, int(onnx.IR_VERSION)), 'opset': (max(
+        [entry.version for entry in model.opset_import if entry.domain in ('', 'ai.onnx')], default=0), newest)}
+    for name, (version, most) in known.items():
+        if version > most:
+            raise ValueError(f'{path}: is of {name} {version}, and the onnx that is installed reads up to {most}: '
+                             f'export it with opset_version={OPSET}, or update onnx and onnxruntime')
+    try:
+        onnx.checker.check_model(model) if not list(external(model)) else None
+    except Exception as error:  # the checker has many ways, too
+        raise ValueError(f'{path}: not a valid ONNX file ({reason(error)})') from error
     for name in external(model):
         target = (path.parent / name).resolve()
         if not target.is_relative_to(path.parent.resolve()):
@@ -216,7 +226,7 @@ def open_session(
     runtime = need('onnxruntime')
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised
     source = model if isinstance(model, bytes) else str(model)
     try:
         return runtime.InferenceSession(source, options, providers=['CPUExecutionProvider'])

@@ -185,7 +185,7 @@ def test_metadata_in_our_name_are_read_as_a_stranger_s(facts, says, tmp_path):
      'gives m (int64 ['),
     (['a'], ('m', TensorProto.FLOAT, 0), ('ReduceMean', {'keepdims': 0}),
      'gives m (float []), expected floats [samples, classes, height, width]: export it with logits or probabilities'),
-    (['a'], ('m', TensorProto.FLOAT, 4), ('Acosh', {}), 'numbers that are none (NaN)')])
+    (['a'], ('m', TensorProto.FLOAT, 4), ('Acosh', {}), 'numbers that are none (NaN or infinite)')])
 def test_a_graph_that_is_no_segmentation(inputs, outputs, node, says, tmp_path):
     name, kind, axes = outputs
     sides, file = ['b', 3, 'h', 'w'], tmp_path / 'g.onnx'
