@@ -180,7 +180,7 @@ def check_onnx(
                              'have; export it with operators of ONNX alone')
     return model
 
-
+# %% ../../nbs/models/onnx.ipynb #b181f5ed
 def graphs(model: Any) -> list[Any]:  # lists of nodes
     'The nodes of a model, of its functions, and of the graphs within nodes.'
     found, stack = [], [model.graph.node, *(function.node for function in model.functions)]

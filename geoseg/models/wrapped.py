@@ -48,7 +48,7 @@ def check_answer(
         raise ConfigError(f'the model answers with numbers from {low:.3g} to {high:.3g}, which are no probabilities: '
                           'answer=logits')
 
-
+# %% ../../nbs/models/wrapped.ipynb #9b2b9311
 class WrappedModel(nn.Module):
     'A network from elsewhere: pictures in, logits of their size out.'
 
@@ -344,7 +344,7 @@ def check_axes(
         raise ConfigError(f'{path}: {verb} {name} {list(shape)}, {what} last: expected them second, [samples, {what}, '
                           'height, width]; put a Transpose there')
 
-
+# %% ../../nbs/models/wrapped.ipynb #f6fbedef
 def wrap_onnx(
     path: Path,
     given: Mapping[str, Any],  # of FACTS
@@ -481,7 +481,7 @@ def wrap_smp(
              'multiple': 2 ** settings.get('encoder_depth', 5)}
     return finish_smp(folder, network, known, given, settings.get('classes'), settings.get('in_channels', 3))
 
-
+# %% ../../nbs/models/wrapped.ipynb #d5f8513e
 def wrap_folder(
     folder: Path,
     given: Mapping[str, Any],
