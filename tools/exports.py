@@ -3,8 +3,8 @@
     python tools/exports.py             the networks of the recipes: nbs/guides/exports_full.csv; finished rows stay
     python tools/exports.py --tiny      at the sizes of the tests, anew: nbs/guides/exports.csv
 
-A network takes one step of training on the synthetic world, then leaves in a process of its own. `--only RECIPE` makes
-the rows of one; `--runs FOLDER` keeps the runs.
+A network takes one step of training on the synthetic world, its batch norms the statistics of the training pictures;
+then it leaves in a process of its own. `--only RECIPE` makes the rows of one; `--runs FOLDER` keeps the runs.
 """
 import argparse
 import json
@@ -16,9 +16,12 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from geoseg.core.files import write_whole
+from geoseg.core.files import write_whole, writing
 from geoseg.core.pages import csv_text, read_csv
+from geoseg.data.batches import network_inputs
 from geoseg.evaluation.export import export
 from geoseg.inference.answer import Trained
 from geoseg.models.predictor import Predictor
@@ -34,7 +37,7 @@ STEP = {'epochs': 1, 'batch_size': 2, 'num_workers': 0, 'save_top_k': 0, 'draw_e
         'trainer.limit_train_batches': 1, 'trainer.limit_val_batches': 1, 'trainer.accelerator': 'cpu',
         'trainer.enable_progress_bar': False}
 DATA = {'deepglobe-trm': 'world'}  # the tiny one has pictures that are smaller than a patch
-LOCATE = {'every_n_epochs': 1, 'trainer.num_sanity_val_steps': 0}
+LOCATE = {'every_n_epochs': 1, 'trainer.num_sanity_val_steps': 0, 'trainer.limit_val_batches': 1.}  # all tiles
 SMALL = {'image_size': [256, 320]}  # one step on whole photos takes minutes; the network is the same
 MORE = {'wildscenes-mask2former': {'pretrained': False, **SMALL}, 'wildscenes-deeplabv3': SMALL,
         'wildscenes-fcn': SMALL, 'wildscenes-unet': SMALL, 'geosegformer': {'memory_warmup_epochs': 0},
@@ -84,11 +87,34 @@ FIELDS = ('recipe', 'settings', 'format', 'million weights', 'MB', 'largest diff
           'classes that differ', 'pictures of', 'checked on', 'CPU seconds', 'peak GiB', 'why not')
 
 
+@torch.no_grad()
+def settle(run: Path):
+    'Give batch norms the mean statistics of the training pictures: after one step they have nearly their first ones.'
+    trained = Trained(run)
+    network = Predictor.load(trained.path, 'cpu').network.eval()
+    norms = {name: part for name, part in network.named_modules() if isinstance(part, _BatchNorm)}
+    if not norms:
+        return
+    for part in norms.values():
+        part.reset_running_stats()
+        part.momentum = None  # the mean of all batches
+        part.train()
+    for batch in trained.open(None).datamodule.train_dataloader():
+        network(**network_inputs(network, batch))
+    known = torch.load(trained.path, weights_only=True)
+    for name, part in norms.items():
+        known['state_dict'] |= {f'network.{name}.{key}': value for key, value in part.named_buffers()}
+    with writing(trained.path) as draft:
+        torch.save(known, draft)
+
+
 def step(recipe: str, runs: Path) -> Path:
     'A run of one step at the sizes of the recipe; the one that is there.'
     if known := sorted((runs / recipe).glob('*/checkpoints/best.ckpt')):
         return known[-1].parent.parent
-    return train(recipe, DATA.get(recipe, 'world:tiny'), out=runs, overrides=STEP | MORE.get(recipe, {})).folder
+    run = train(recipe, DATA.get(recipe, 'world:tiny'), out=runs, overrides=STEP | MORE.get(recipe, {})).folder
+    settle(run)
+    return run
 
 
 def one(recipe: str, words: str, kind: str, runs: Path):

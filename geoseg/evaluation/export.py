@@ -445,7 +445,7 @@ def export_parts(
     found = {'probabilities': torch.from_numpy(probabilities),
              'steps': torch.from_numpy(steps).reshape(own['steps'].shape)}
     differences, classes = compare_outputs(own, found, 1)
-    check_differences(file, differences, tolerance)
+    check_differences(file, differences, tolerance, own)
     make_folder(file.parent)
     arrays = part_arrays(sessions, image, channels)
     for part, path in part_files(file).items():
@@ -584,7 +584,7 @@ def make(
               'why_fixed': traced.why or None, 'opset': OPSET if self.file.suffix == '.onnx' else None}
     made, found = run_made(self.file, traced, raw, about)
     self.differences, self.classes = compare_outputs(self.own, found, self.kind.class_axis)
-    check_differences(self.file, self.differences, self.tolerance)
+    check_differences(self.file, self.differences, self.tolerance, self.own)
     if self.int8:
         made, about['int8'] = measure_int8(
             made, about, self.trained, self.kind, self.predictor, self.data, self.chips,

@@ -25,12 +25,13 @@ from .base import Task
 # %% ../../nbs/tasks/localization.ipynb #4df7e1e7
 def in_order(
     parts: Sequence[tuple[Tensor, Tensor]],  # numbers [B] and features [B, D] of each batch
+    count: int,  # N, of all pictures
 ) -> Tensor:  # [N, D]: of the numbers 0 to N - 1
     'Features in the order of their numbers, each once; `ValueError` where some are missing.'
     ids, features = (torch.cat(column) for column in zip(*parts, strict=True))
     result = torch.empty_like(features)
-    if len(ids.unique()) != len(ids) or ids.max() >= len(ids):
-        raise ValueError(f'features of {len(ids.unique())} of {ids.max() + 1} pictures; an evaluation needs all '
+    if len(ids.unique()) != len(ids) or len(ids) != count or ids.max() >= count:
+        raise ValueError(f'features of {len(ids.unique())} of {count} pictures; an evaluation needs all '
                          '(trainer.limit_val_batches, trainer.limit_test_batches)')
     result[ids] = features
     return result
@@ -99,8 +100,9 @@ def measure(self: LocalizationTask, split: str):
         everyone = [None] * self.trainer.world_size
         torch.distributed.all_gather_object(everyone, seen)
         seen = {role: [part for their in everyone for part in their[role]] for role in seen}
-    query, gallery = (in_order(seen[role]).to(self.device) for role in ('query', 'gallery'))
     pairs = self.trainer.datamodule.pairs[split]
+    query, gallery = (in_order(seen[role], len(places)).to(self.device)
+                      for role, places in (('query', pairs.photo_xy), ('gallery', pairs.tile_xy)))
     self.found = retrieve(query, gallery, truth_of(pairs), pairs.photo_xy, pairs.tile_xy)
     self.seen = {}
     for name, value in query_scores(self.found).mean().items():

@@ -82,3 +82,13 @@ def test_a_trained_network_and_its_export_have_the_same_scores(tiny_run, tmp_pat
     assert cli.main(['test', '--model', str(tmp_path / 'net.onnx'), f'data={data}', f'out={tmp_path}/b']) == 0
     one, two = (json.loads((tmp_path / name / 'scores.json').read_text()) for name in 'ab')
     assert one['mIoU'] == pytest.approx(two['mIoU'], abs=1e-3) and torch.isfinite(torch.tensor(one['mIoU']))
+
+
+@pytest.mark.parametrize('reach, says', [(10., 'nothing is written'), (2e5, 'its logits reach 2e+05, where rounding')])
+def test_a_difference_that_rounding_explains_says_so(reach, says, tmp_path):
+    from geoseg.evaluation.exported import check_differences
+    own = {'logits': torch.tensor([[reach, -reach]])}
+    check_differences(tmp_path / 'a.onnx', {'probabilities': 1e-3}, 1e-3, own)
+    with pytest.raises(ValueError, match=r'a.onnx: probabilities differs from the network by 0.0024') as found:
+        check_differences(tmp_path / 'a.onnx', {'probabilities': 2.4e-3}, 1e-3, own)
+    assert says in str(found.value) and ('rounding' in str(found.value)) == (reach > 1e3)
