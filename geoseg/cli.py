@@ -338,16 +338,25 @@ def prepare_data(
     recipe: str | None = None,
     overrides: dict[str, Any] | None = None,
     configs: Sequence[str] = (),
+    workers: int | None = None,  # processes on this machine that share meshes
+    address: str | None = None,  # of a Dask scheduler whose workers share them
     force: bool = False,  # compute all anew
 ) -> str:  # what was done
     'Compute once, and keep, what patches and meshes need.'
+    from geoseg.core.cluster import Workers
     from geoseg.training.config import parse
     if not isinstance(force, bool):
         raise ConfigError(f'force is {force!r}, expected true or false')
+    where = Workers(workers, address)
     data = parse([*([recipe] if recipe else []), *configs], overrides).build_data()
     if not hasattr(data, 'prepare'):
         raise ConfigError(f'the layout {data.layout} needs no preparation')
-    return data.prepare(force)
+    if not where:
+        return data.prepare(force)
+    if 'where' not in signature(data.prepare).parameters:
+        raise ConfigError(f'{"workers" if workers else "address"}: the layout {data.layout} is prepared by processes '
+                          'of this machine: num_workers=N')
+    return data.prepare(force, where)
 
 
 @verb('geoseg.cli.prepare_data', 'recipe')
@@ -356,7 +365,7 @@ def prepare(words: Words):
     ours, settings = arguments_of(prepare_data, words)
     print(prepare_data(words.recipe, settings, words.configs, **ours))
 
-
+# %% ../nbs/command_line.ipynb #9fa87926
 @verb('geoseg.evaluation.halting.calibrate_halting', 'checkpoint')
 def halt_cal(words: Words):
     'The threshold of a network that halts.'

@@ -163,3 +163,25 @@ def test_coordinates_of_a_city_keep_their_centimetres(tmp_path):
     assert kept_mesh.meta['counts']['kept'] == 32
     edges = face_features(np.asarray(kept_mesh.triangles), np.zeros(3), np.zeros(3))[:, 19:22]
     np.testing.assert_allclose(np.sort(edges, 1), np.tile([0.01, 0.01, 0.01 * 2 ** 0.5], (32, 1)), rtol=1e-3)
+
+
+def test_workers_prepare_what_one_process_does(tmp_path, monkeypatch, capsys):
+    "The same folders, byte by byte; also where the workers stand elsewhere and the paths are relative."
+    from distributed import LocalCluster
+
+    from geoseg import cli
+    world, written = world_data('mesh', size='tiny'), {}
+    monkeypatch.chdir(world.parent)
+    words = ['prepare', '--recipe', 'nomeformer-texture', f'data={world.name}', 'num_workers=0']
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+        for name, more in (('one', []), ('two', [f'address={cluster.scheduler_address}'])):
+            cache = tmp_path / name
+            assert cli.main([*words, f'cache={cache}', *more]) == 0, capsys.readouterr().err
+            assert 'meshes prepared in' in capsys.readouterr().out
+            written[name] = {path.relative_to(cache): path.read_bytes() for path in cache.rglob('*') if path.is_file()
+                             and not path.name.startswith('.')}
+    assert len(written['one']) > 20 and written['one'] == written['two']
+    for more, wrong in (['workers=0'], 'workers is 0'), (['workers=1', 'address=tcp://here:1'], 'one of them'):
+        assert cli.main([*words, *more]) == 2 and wrong in capsys.readouterr().err
+    deepglobe = ['prepare', '--recipe', 'deepglobe-trm', 'data=world:tiny', 'patch=32', 'workers=2']
+    assert cli.main(deepglobe) == 2 and 'num_workers=N' in capsys.readouterr().err

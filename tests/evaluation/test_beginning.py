@@ -208,3 +208,23 @@ def test_what_is_missing_is_said_with_the_next_step(scene, tmp_path, capsys):
     line = re.search(r"printf '(.*?)' > (\S+);", said)
     (scene / 'classes.txt').write_text(line[1].replace('\\n', '\n'))
     assert line[2] == str(scene / 'classes.txt') and LabelScheme.load(scene).names == ['background', 'water']
+
+
+def test_workers_find_the_masks_that_one_process_finds(tmp_path, capsys):
+    from distributed import LocalCluster
+    for i in range(7):
+        noise, few = RNG.integers(0, 256, (40, 50, 3)), np.kron(RNG.integers(0, 3, (4, 5)), np.ones((10, 10)))
+        (tmp_path / 'data' / 'a').mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise.astype(np.uint8)).save(tmp_path / 'data' / f'scan{i}.png')
+        Image.fromarray(few.astype(np.uint8)).save(tmp_path / 'data' / 'a' / f'scan{i}_truth.png' if i % 2 else
+                                                   tmp_path / 'data' / 'a' / f'scan{i}_b.png')
+    words = ['table', f'data={tmp_path / "data"}']
+    assert cli.main([*words, f'out={tmp_path / "one.csv"}']) == 0
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+        assert cli.main([*words, f'out={tmp_path / "two.csv"}', f'address={cluster.scheduler_address}']) == 0
+    assert 'by their names and values' in capsys.readouterr().out
+    assert (tmp_path / 'one.csv').read_bytes() == (tmp_path / 'two.csv').read_bytes()
+    rows = pd.read_csv(tmp_path / 'one.csv')
+    assert len(rows) == 7 and rows['label'].str.contains('truth|_b').all()
+    assert cli.main([*words, f'out={tmp_path / "no.csv"}', 'workers=0']) == 2
+    assert 'workers is 0' in capsys.readouterr().err and not (tmp_path / 'no.csv').exists()

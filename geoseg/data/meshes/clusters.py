@@ -18,6 +18,7 @@ import torch
 from fastcore.basics import patch
 from torch.utils.data import Dataset, default_collate
 
+from ...core.cluster import Workers
 from ...core.files import cache_folder
 from ...core.inputs import DataFolder
 from ...core.listing import by_stem, list_files, match_rows, note_left_out
@@ -285,7 +286,8 @@ def files(self: MeshData) -> dict[str, list[Path]]:
 @patch
 def within(self: MeshData, files: dict[str, list[Path]]) -> dict[Path, DataFolder]:
     'Where the materials and texture pages of each mesh may lie.'
-    return {file: DataFolder(self.roots[split], self.allow_outside) for split in files for file in files[split]}
+    return {file: DataFolder(Path(self.roots[split]).absolute(), self.allow_outside)
+            for split in files for file in files[split]}
 
 
 @patch
@@ -317,11 +319,15 @@ def make_datasets(self: MeshData) -> dict[str, Dataset]:
 
 
 @patch
-def prepare(self: MeshData, force: bool = False) -> str:
+def prepare(
+    self: MeshData,
+    force: bool = False,
+    where: Workers = Workers(),  # noqa: B008 (frozen): none: `num_workers` processes
+) -> str:
     'Prepare all meshes; what is there already is not computed again, unless forced.'
     within = self.within(self.files())
     files = list(within)
-    prepare_all(files, self.scheme, self.settings, self.cache, self.num_workers, force, within)
+    prepare_all(files, self.scheme, self.settings, self.cache, self.num_workers, force, within, where)
     return f'{len(files)} meshes prepared in {cache_folder(self.cache)}'
 
 

@@ -18,6 +18,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch.utils.data import DataLoader, Dataset
 
+from ...core.cluster import Workers, compute
 from ...core.files import allocate, cache_folder, fill_folder
 from ...core.inputs import DataFolder, check_archive, check_file
 from ..labels import LabelScheme
@@ -230,6 +231,11 @@ def _page_size(mesh, number, settings) -> tuple[int, int] | None:
                             "missing_texture: ignore lets its faces have no pixels")
 
 # %% ../../../nbs/data/meshes/prepared.ipynb #ec4167d4
+def _prepare_there(file: str, scheme, settings, cache, force, within: DataFolder | None) -> str:
+    'What a worker does.'
+    return str(prepare_mesh(file, scheme, settings, cache, force, within or DataFolder()).folder)
+
+
 class _ToPrepare(Dataset):
     'Prepares meshes on demand.'
 
@@ -252,8 +258,15 @@ def prepare_all(
     workers: int = 0,  # processes
     force: bool = False,  # although they were prepared before
     within: Mapping[Path, DataFolder] | None = None,  # of a file: where its materials and texture pages may lie
+    where: Workers = Workers(),  # noqa: B008 (frozen): who prepares them, instead of `workers`
 ) -> dict[Path, PreparedMesh]:
     'Prepare meshes, several at a time.'
+    if where:
+        cache = str(cache_folder(cache).absolute())
+        tasks = {file: (str(Path(file).absolute()), scheme, settings, cache, force, (within or {}).get(file))
+                 for file in files}
+        made = dict(compute(_prepare_there, tasks, where, title='meshes'))
+        return {file: PreparedMesh(Path(made[file]), file, (within or {}).get(file, DataFolder())) for file in files}
     check_sockets(workers)
     work = DataLoader(_ToPrepare(list(files), within or {}, scheme, settings, cache, force), batch_size=None,
                       num_workers=min(usable_workers(workers), len(files)), generator=torch.Generator())
