@@ -6,10 +6,10 @@
 __all__ = ['FLAGS', 'VERBS', 'NOT_SHOWN', 'FOLDERS', 'OF_MODELS', 'Words', 'sort_words', 'mapping_or_text', 'is_list',
            'from_yaml', 'Verb', 'verb', 'shown', 'rank_zero_print', 'fit', 'validate', 'test', 'arguments_of',
            'predict', 'gallery', 'update_map', 'changes', 'sample', 'localize', 'calibrate', 'inspect', 'table', 'init',
-           'statistics', 'audit_labels', 'profile', 'find_lr', 'prepare_data', 'prepare', 'halt_cal', 'efficiency',
-           'sweep', 'serve', 'export', 'recipes', 'check_words', 'check_needs', 'check_checkpoint', 'paths_in',
-           'check_there', 'neighbour', 'usage', 'as_typed', 'verb_help', 'show_settings', 'show_help', 'check_verb',
-           'naming_data', 'main', 'reader_left', 'of_worker']
+           'statistics', 'audit_labels', 'profile', 'find_lr', 'prepare', 'halt_cal', 'efficiency', 'sweep', 'serve',
+           'export', 'recipes', 'check_words', 'check_needs', 'check_checkpoint', 'paths_in', 'check_there',
+           'neighbour', 'usage', 'as_typed', 'verb_help', 'show_settings', 'show_help', 'check_verb', 'naming_data',
+           'main', 'reader_left', 'of_worker']
 
 # %% ../nbs/command_line.ipynb #b68593f1
 import ast
@@ -334,34 +334,10 @@ def find_lr(words: Words):
     rank_zero_print(ours.get('out', 'find-lr'))
 
 # %% ../nbs/command_line.ipynb #6aaf08fe-5
-def prepare_data(
-    recipe: str | None = None,
-    overrides: dict[str, Any] | None = None,
-    configs: Sequence[str] = (),
-    workers: int | None = None,  # processes on this machine that share meshes
-    address: str | None = None,  # of a Dask scheduler whose workers share them
-    force: bool = False,  # compute all anew
-) -> str:  # what was done
-    'Compute once, and keep, what patches and meshes need.'
-    from geoseg.core.cluster import Workers
-    from geoseg.training.config import parse
-    if not isinstance(force, bool):
-        raise ConfigError(f'force is {force!r}, expected true or false')
-    where = Workers(workers, address)
-    data = parse([*([recipe] if recipe else []), *configs], overrides).build_data()
-    if not hasattr(data, 'prepare'):
-        raise ConfigError(f'the layout {data.layout} needs no preparation')
-    if not where:
-        return data.prepare(force)
-    if 'where' not in signature(data.prepare).parameters:
-        raise ConfigError(f'{"workers" if workers else "address"}: the layout {data.layout} is prepared by processes '
-                          'of this machine: num_workers=N')
-    return data.prepare(force, where)
-
-
-@verb('geoseg.cli.prepare_data', 'recipe')
+@verb('geoseg.evaluation.beginning.prepare_data', 'recipe')
 def prepare(words: Words):
     'Compute once, and keep, what patches and meshes need.'
+    from geoseg.evaluation.beginning import prepare_data
     ours, settings = arguments_of(prepare_data, words)
     print(prepare_data(words.recipe, settings, words.configs, **ours))
 

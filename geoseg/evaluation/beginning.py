@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NAMED', 'attribute_table', 'palette_of', 'guess_classes', 'guess_pairs', 'are_masks', 'is_mask', 'table', 'rows_of',
            'first_range', 'describe_split', 'init', 'lacks_classes', 'fitted', 'InlineLists', 'commented',
-           'comments_of']
+           'comments_of', 'prepare_data']
 
 # %% ../../nbs/evaluation/beginning.ipynb #c51f1548
 import inspect
@@ -409,3 +409,26 @@ def comments_of(
         if match := re.match(r'\s+(\w+):? ?.*?,?\s+# (.*)$', line):
             found.setdefault(match[1], match[2])
     return found
+
+# %% ../../nbs/evaluation/beginning.ipynb #cc39c216
+def prepare_data(
+    recipe: str | None = None,  # a recipe's name or file
+    overrides: Mapping[str, Any] | None = None,  # as in `train`: data, cache, …
+    configs: Sequence[str] = (),  # files that overlay the recipe
+    workers: int | None = None,  # processes on this machine that share meshes
+    address: str | None = None,  # of a Dask scheduler whose workers share them
+    force: bool = False,  # compute all anew
+) -> str:  # what was done
+    'Compute once, and keep, what patches and meshes need.'
+    if not isinstance(force, bool):
+        raise ConfigError(f'force is {force!r}, expected true or false')
+    where = Workers(workers, address)
+    data = parse([*([recipe] if recipe else []), *configs], overrides).build_data()
+    if not hasattr(data, 'prepare'):
+        raise ConfigError(f'the layout {data.layout} needs no preparation')
+    if not where:
+        return data.prepare(force)
+    if 'where' not in inspect.signature(data.prepare).parameters:
+        raise ConfigError(f'{"workers" if workers else "address"}: the layout {data.layout} is prepared by processes '
+                          'of this machine: num_workers=N')
+    return data.prepare(force, where)

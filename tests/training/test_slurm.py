@@ -1,6 +1,6 @@
 """The scripts of the guide under a SLURM that runs on this machine: skipped where `sinfo` has no answer.
 
-SLURM_SIGNALS=10 sends that many signals at random moments; SLURM_SEED is where these begin."""
+SLURM_SIGNALS=10 sends that many signals at random moments, drawn from SLURM_SEED, to a run of SLURM_EPOCHS."""
 import os
 import random
 import re
@@ -20,7 +20,8 @@ import geoseg
 
 GUIDE = Path(__file__).parents[2] / 'nbs/guides/cluster.ipynb'
 SIGNALS, SEED = int(os.environ.get('SLURM_SIGNALS', 2)), int(os.environ.get('SLURM_SEED', 0))
-LONG = {'epochs': 12 * SIGNALS, 'trainer.limit_train_batches': 4, 'trainer.limit_val_batches': 1, 'warmup_epochs': 0}
+EPOCHS = int(os.environ.get('SLURM_EPOCHS', 12 * SIGNALS))
+LONG = {'epochs': EPOCHS, 'trainer.limit_train_batches': 4, 'trainer.limit_val_batches': 1, 'warmup_epochs': 0}
 
 
 def runs() -> bool:
