@@ -91,7 +91,7 @@ def main():
             for case in ((str(side), str(workers), mosaic) for workers, mosaic in CASES):
                 if not any((row['side'], row['workers'], row['mosaic']) == case for row in rows):
                     add_row(words.out, rows, FIELDS, __file__, folder, *case)
-            if len({row['sha256 of the pixels'] for row in rows if row['side'] == str(side)}) > 1:
+            if len({row['sha256 of the pixels'] for row in rows if row['side'] == str(side)} - {''}) > 1:
                 sys.exit(f'{side}: the pixels differ')
 
 

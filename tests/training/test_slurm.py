@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import tiny
 
-import geoseg
+from geoseg import cli
 
 GUIDE = Path(__file__).parents[2] / 'nbs/guides/cluster.ipynb'
 SIGNALS, SEED = int(os.environ.get('SLURM_SIGNALS', 2)), int(os.environ.get('SLURM_SEED', 0))
@@ -84,7 +84,7 @@ def test_signals_at_random_moments_cost_no_step(tmp_path):
             time.sleep(5)
     assert wait_for(job, 'COMPLETED', 'FAILED', seconds=900)['JobState'] == 'COMPLETED'
     text = output.read_text()
-    queued = text.count(f'stopped by SIGUSR1; job {job} is queued again')
+    queued = text.count(f'geoseg fit: stopped by SIGUSR1; job {job} is queued again')
     steps = re.findall(r'epoch \d+, step (\d+)', text)
     print(f'{queued} times queued again; seconds after training began: {moments}; steps: {steps}')
     assert queued == SIGNALS == int(facts(job)['Restarts']), text[-2000:]
@@ -93,13 +93,14 @@ def test_signals_at_random_moments_cost_no_step(tmp_path):
 
 
 def test_an_array_is_a_sweep(tmp_path):
-    words = tiny.words(tiny.settings('unet', epochs=1, **{'trainer.limit_train_batches': 2, 'lr': None}))
+    tiny_settings = tiny.settings('unet', epochs=1, seed=None, lr=None, **{'trainer.limit_train_batches': 2})
+    words = tiny.words(tiny_settings)
     job = submit(script('#SBATCH --array', tmp_path, {
         '--array=0-5': '--array=0-1', 'data=DATA': f'data={tiny.DATA} {shlex.join(words)}', 'seeds=3': 'seeds=1'}))
     for task in range(2):
         assert wait_for(f'{job}_{task}', 'COMPLETED', 'FAILED')['JobState'] == 'COMPLETED', [
             path.read_text()[-2000:] for path in tmp_path.glob('sweep-*')]
-    table = geoseg.sweep('unet', tiny.DATA, out=tmp_path / 'runs/sweep', seeds=1, grid={'lr': [0.001, 0.0001]},
-                         overrides=tiny.settings('unet', epochs=1, **{'trainer.limit_train_batches': 2, 'lr': None}))
-    assert len(table) == 2 and sorted(table['lr']) == [0.0001, 0.001]
-    assert len(pd.read_csv(tmp_path / 'runs/sweep/sweep.csv')) == 2
+    assert cli.main(['sweep', '--recipe', 'unet', f'data={tiny.DATA}', f'out={tmp_path / "runs/sweep"}', 'seeds=1',
+                     'grid={lr: [0.001, 0.0001]}', *words]) == 0  # collects, and runs nothing
+    table = pd.read_csv(tmp_path / 'runs/sweep/sweep.csv')
+    assert sorted(table['lr']) == [0.0001, 0.001] and len([*(tmp_path / 'runs/sweep').rglob('config.yaml')]) == 2
