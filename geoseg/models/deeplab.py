@@ -42,23 +42,27 @@ def make_trunk(
     backbone: str,  # of `dilated_resnet`, or of `Pyramid`
     channels: int,  # bands of the image
     pretrained: bool | str,
+    output_stride: int,  # 8 or 16
 ) -> tuple[nn.Module, int, int]:  # image -> {'out', 'aux'}, and the channels of the two
     'The encoder of a network, with random weights if it is a ResNet.'
     if not backbone.startswith(('tu-', 'mit_')):
-        return dilated_resnet(backbone)
-    trunk = Trunk(backbone, channels, bool(pretrained) and not require_path(pretrained), dilated=True)
+        return dilated_resnet(backbone, output_stride)
+    trunk = Trunk(backbone, channels, bool(pretrained) and not require_path(pretrained), True, output_stride)
     return trunk, trunk.channels[1], trunk.channels[0]
 
 
 def dilated_resnet(
     backbone: str,  # 'resnet50', 'resnet101' or 'nano'
-) -> tuple[nn.Module, int, int]:  # image -> {'out', 'aux'} at stride 8, and the channels of the two
-    'A ResNet with two dilated stages.'
+    output_stride: int = 8,  # or 16
+) -> tuple[nn.Module, int, int]:  # image -> {'out', 'aux'}, and the channels of the two
+    'A ResNet with two dilated stages, or with one.'
+    if output_stride not in (8, 16):
+        raise ValueError(f'output_stride must be 8 or 16, not {output_stride!r}')
     if backbone not in BACKBONES:
         raise ValueError(f'backbone must be one of {", ".join(BACKBONES)}, mit_b0 to mit_b5, or tu-NAME for a '
                          f'network of timm, not {backbone!r}')
     block, blocks, width = BACKBONES[backbone]
-    resnet = ResNet(block, list(blocks), width_per_group=width, replace_stride_with_dilation=[False, True, True])
+    resnet = ResNet(block, list(blocks), width_per_group=width, replace_stride_with_dilation=[False, output_stride == 8, True])
     return (IntermediateLayerGetter(resnet, {'layer4': 'out', 'layer3': 'aux'}),
             512 * block.expansion, 256 * block.expansion)
 
@@ -126,8 +130,9 @@ class FCN(DilatedSegmentation):
         pretrained: bool | str = False,  # torchvision's, of COCO with Pascal VOC's classes; or a file
         aux_weight: float = 0.4,  # of the auxiliary map's loss
         partial: bool = False,  # weights of a file may fill the encoder in part
+        output_stride: int = 8,  # of the map that the head reads; 16 costs less
     ):
-        trunk, out, aux = make_trunk(backbone, channels, pretrained)
+        trunk, out, aux = make_trunk(backbone, channels, pretrained, output_stride)
         super().__init__(TorchvisionFCN(trunk, FCNHead(out, 21), FCNHead(aux, 21)), f'fcn_{backbone}', num_classes,
                          channels, pretrained, aux_weight)
         if require_path(pretrained):
@@ -146,9 +151,11 @@ class DeepLabV3(DilatedSegmentation):
         aux_weight: float = 0.4,  # of the auxiliary map's loss
         dropout: float = 0.5,  # in the last layer
         partial: bool = False,  # weights of a file may fill the encoder in part
+        output_stride: int = 8,  # of the map that the head reads; 16 costs less
     ):
-        trunk, out, aux = make_trunk(backbone, channels, pretrained)
-        net = TorchvisionDeepLabV3(trunk, DeepLabHead(out, 21), FCNHead(aux, 21))
+        trunk, out, aux = make_trunk(backbone, channels, pretrained, output_stride)
+        rates = [rate * 8 // output_stride for rate in (12, 24, 36)]
+        net = TorchvisionDeepLabV3(trunk, DeepLabHead(out, 21, rates), FCNHead(aux, 21))
         super().__init__(net, f'deeplabv3_{backbone}', num_classes, channels, pretrained, aux_weight)
         last = self.net.classifier[-1]
         width = last.in_channels

@@ -111,9 +111,12 @@ class Pyramid(nn.Module):
         channels: int = 3,  # bands of the image
         pretrained: bool = False,  # the library's weights; a file is loaded by the network, see `load_pretrained`
         dilated: bool = False,  # two maps, the last the finer where it can be; else at strides 4, 8, 16 and 32
+        output_stride: int = 8,  # of the last dilated map; 16 for convolutional networks alone
     ):
         super().__init__()
         self.neck, self.patch, self.channels_last, self.picked = None, None, False, [0, 1, 2, 3]
+        if output_stride not in (8, 16):
+            raise ValueError(f'output_stride must be 8 or 16, not {output_stride!r}')
         if (size := name.removeprefix('mit_')) in SEGFORMER_SIZES and name.startswith('mit_'):
             self.name = None  # in timm
             self.body = segformer_encoder(segformer_config(size, 1, channels), pretrained, size)
@@ -122,7 +125,7 @@ class Pyramid(nn.Module):
             self.name = timm_name(name)
             options = size_options(self.name)
             if dilated and not options:
-                options = {'output_stride': 8}
+                options = {'output_stride': output_stride}
             whole = options.get('dynamic_img_size', False)
             if whole:
                 options |= {'out_indices': (-1,)}
@@ -149,6 +152,9 @@ class Pyramid(nn.Module):
         if pretrained:
             self.weights_input = weights_input(True, self.name)
         if dilated:
+            if output_stride == 16 and (self.neck is not None or self.strides[-1] != 16):
+                raise ValueError(f'output_stride: {name} cannot be dilated to a stride of 16; leave it at 8, which '
+                                 f'means strides of {self.strides[-2]} and {self.strides[-1]} here')
             self.picked = [0, 1] if self.neck is not None else [len(self.strides) - 2, len(self.strides) - 1]
         self.strides, self.channels = ([values[i] for i in self.picked] for values in (self.strides, self.channels))
 
