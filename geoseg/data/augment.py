@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'IGNORE', 'FILLED', 'EXACT', 'band_values', 'Normalize', 'is_coords', 'by_four',
            'pad', 'warp', 'Resize', 'RandomScale', 'Rotate', 'PadEach', 'Pad', 'PadIfNeeded', 'pixel_grid',
-           'cell_centres', 'reseed', 'Augment', 'geometry', 'appearance', 'Pipeline']
+           'RandomBrightnessContrast', 'RandomGamma', 'GaussNoise', 'cell_centres', 'reseed', 'Augment', 'geometry',
+           'appearance', 'Pipeline']
 
 # %% ../../nbs/data/augment.ipynb #ceb7aaf6
 import os
@@ -185,6 +186,31 @@ def pixel_grid(
     y, x = np.mgrid[:height, :width]
     return np.stack([x, y], -1).astype(np.float32)
 
+# %% ../../nbs/data/augment.ipynb #3678969c
+class RandomBrightnessContrast(A.RandomBrightnessContrast):
+    'Another brightness and contrast, without a limit for float images.'
+
+    def apply(self, img, alpha, beta, **params):
+        if img.dtype == np.uint8:
+            return super().apply(img, alpha, beta, **params)
+        return img * np.float32(alpha) + np.float32(beta)
+
+
+class RandomGamma(A.RandomGamma):
+    'A power of each value; negative ones keep their sign.'
+
+    def apply(self, img, gamma, **params):
+        if img.dtype == np.uint8:
+            return super().apply(img, gamma, **params)
+        return np.copysign(np.abs(img) ** np.float32(gamma), img)
+
+
+class GaussNoise(A.GaussNoise):
+    'Noise of a normal distribution, without a limit for float images.'
+
+    def apply(self, img, noise_map, **params):
+        return super().apply(img, noise_map, **params) if img.dtype == np.uint8 else img + noise_map
+
 # %% ../../nbs/data/augment.ipynb #f684c3d8
 def cell_centres(
     coords: np.ndarray,  # float32 [H, W, 2], H and W multiples of 4
@@ -317,13 +343,13 @@ def appearance(
     if a.color_jitter:
         out.append(A.ColorJitter(*a.color_jitter, p=a.color_jitter_p))
     if most:
-        out.append(A.RandomBrightnessContrast(most, most, p=a.brightness_contrast_p))
+        out.append(RandomBrightnessContrast(most, most, p=a.brightness_contrast_p))
     if a.gamma:
-        out.append(A.RandomGamma(tuple(100 * g for g in a.gamma), p=a.gamma_p))
+        out.append(RandomGamma(tuple(100 * g for g in a.gamma), p=a.gamma_p))
     if a.blur:
         out.append(A.GaussianBlur(blur_limit=0, sigma_limit=a.blur_sigma, p=a.blur))
     if a.noise:
-        out.append(A.GaussNoise((0, a.noise), p=a.noise_p))
+        out.append(GaussNoise((0, a.noise), p=a.noise_p))
     return out
 
 # %% ../../nbs/data/augment.ipynb #faf485df
