@@ -62,7 +62,8 @@ def dilated_resnet(
         raise ValueError(f'backbone must be one of {", ".join(BACKBONES)}, mit_b0 to mit_b5, or tu-NAME for a '
                          f'network of timm, not {backbone!r}')
     block, blocks, width = BACKBONES[backbone]
-    resnet = ResNet(block, list(blocks), width_per_group=width, replace_stride_with_dilation=[False, output_stride == 8, True])
+    resnet = ResNet(block, list(blocks), width_per_group=width,
+                    replace_stride_with_dilation=[False, output_stride == 8, True])
     return (IntermediateLayerGetter(resnet, {'layer4': 'out', 'layer3': 'aux'}),
             512 * block.expansion, 256 * block.expansion)
 
