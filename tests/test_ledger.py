@@ -28,7 +28,7 @@ TUTORIALS = Path(__file__).resolve().parents[1] / 'nbs' / 'tutorials'
 # tutorial, and the real data without which its rows are not asked for; the fullest form comes last
 FORMS = [('geo_memory', ('naip',)), ('localization', ()), ('localization', ('naip',)), ('meshes', ()),
          ('natural_scenes', ('camvid',)), ('place_naip', ('naip',)), ('place_world', ()),
-         ('real_ground', ('camvid', 'naip')), ('refiner', ())]
+         ('real_ground', ('camvid', 'naip')), ('refiner', ()), ('refiner', ('zion',))]
 NO_LEDGER = {'change_evidence', 'changes', 'label_loop', 'street_scenes', 'where_was_this_taken', 'whole_rasters',
              'outdated_maps', 'your_data'}
 STAND_INS = {'naip_pairs': lambda folder, *args: folder}  # it draws thousands of views, which only a training reads
