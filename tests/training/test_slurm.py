@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import tiny
 
+import geoseg
 from geoseg import cli
 
 GUIDE = Path(__file__).parents[2] / 'nbs/guides/cluster.ipynb'
@@ -68,7 +69,9 @@ def submit(path: Path) -> str:
 def test_signals_at_random_moments_cost_no_step(tmp_path):
     words = ['patience=null', *tiny.words(tiny.settings('unet', **LONG))]
     settings = {'data=DATA': f'data={tiny.DATA} {shlex.join(words)}'}
-    whole, moments, draw = tiny.train('unet', tmp_path / 'whole', patience=None, **LONG), [], random.Random(SEED)
+    whole = geoseg.train('unet', tiny.DATA, out=tmp_path / 'whole',
+                         overrides=tiny.settings('unet', **LONG) | {'patience': None})
+    moments, draw = [], random.Random(SEED)
     job = submit(script('--job-name=unet\n#SBATCH --ntasks=1', tmp_path, settings))
     output = tmp_path / f'unet-{job}.txt'
     for life in range(SIGNALS):
