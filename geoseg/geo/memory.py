@@ -287,8 +287,9 @@ def read(
     features, when, probs, who = (self.tables[name].flatten(0, 1).index_select(0, index.flatten()).unflatten(0, (n, k))
                                   for name in ('features', 'time', 'probs', 'source'))
     age = (time[:, None] - when).float().masked_fill_(~valid, torch.nan)
-    return Recall(features.float().mul_(valid[..., None]), valid, distance, age,
-                  probs.add_(torch.where(valid, 0., torch.nan)[..., None]) if self.classes else None,
+    if self.classes:
+        probs[~valid] = torch.nan  # few rows, and maps are the widest of all
+    return Recall(features.float().mul_(valid[..., None]), valid, distance, age, probs if self.classes else None,
                   who.masked_fill_(~valid, -1))
 
 

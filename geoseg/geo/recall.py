@@ -39,7 +39,7 @@ def mapped(
     'Whether the writer of an entry knew the classes.'
     if recall.probs is None:
         return torch.zeros_like(recall.valid)
-    return recall.valid & ~recall.probs.isnan().any(-1)
+    return recall.valid & ~recall.probs.sum(-1).isnan()
 
 
 def forget(
@@ -47,11 +47,12 @@ def forget(
     share: float,  # of the samples
     batch: int,  # samples
 ) -> Recall:
-    'In training: without the entries of some samples, and without the maps of as many others.'
-    chance = torch.rand(batch, device=recall.valid.device).repeat_interleave(len(recall.valid) // batch)
+    'In training: without the entries of some samples, and without the maps of as many others, which it overwrites.'
+    chance = torch.rand(batch, device=recall.valid.device)
     lost, unmapped = chance < share, chance > 1 - share
-    return recall._replace(valid=recall.valid & ~lost[:, None], probs=None if recall.probs is None else
-                           recall.probs.masked_fill(unmapped[:, None, None], torch.nan))
+    if recall.probs is not None:
+        recall.probs.unflatten(0, (batch, -1))[unmapped] = torch.nan  # a copy of all maps would take long
+    return recall._replace(valid=recall.valid & ~lost.repeat_interleave(len(recall.valid) // batch)[:, None])
 
 # %% ../../nbs/geo/recall.ipynb #1b6a6f89
 PARTS = 4  # along each side of a cell, for which a map is kept
@@ -70,24 +71,30 @@ def class_shares(
 
 
 def turned(
-    parts: Tensor,  # [B, ..., rows, columns], as in a picture; or as on the ground
+    parts: Tensor,  # [B, ..., n, n], as in a picture; or as on the ground
     xy: Tensor,  # [B, h, w, 2]: metres east, north of the picture's cells
     back: bool = False,  # from the ground to the picture
-) -> Tensor:  # [B, ..., rows, columns], as on the ground: rows from north, columns from west; or as in the picture
+) -> Tensor:  # [B, ..., n, n], as on the ground: rows from north, columns from west; or as in the picture
     'By quarter turns and reflections, as near to the truth as they come.'
     across = (xy[:, :, 1:] - xy[:, :, :-1]).flatten(1, 2).nanmean(1)  # [B, 2], NaN for a single column
     down = (xy[:, 1:] - xy[:, :-1]).flatten(1, 2).nanmean(1)
 
+    n = parts.shape[-1]
+    order = torch.arange(n * n, device=parts.device).view(1, n, n)  # turned instead of the parts, which are many
+
     def where(flag: Tensor, changed: Tensor) -> Tensor:
-        return torch.where(flag.view(-1, *[1] * (parts.ndim - 1)), changed, parts)
+        return torch.where(flag[:, None, None], changed, order)
 
     swapped = across[:, 0].abs() < across[:, 1].abs()
     east, north = (torch.where(swapped[:, None], *pair) for pair in ((down, across), (across, down)))
     if not back:
-        parts = where(swapped, parts.mT)
-    parts = where(east[:, 0] < 0, parts.flip(-1))
-    parts = where(north[:, 1] > 0, parts.flip(-2))
-    return where(swapped, parts.mT) if back else parts
+        order = where(swapped, order.mT)
+    order = where(east[:, 0] < 0, order.flip(-1))
+    order = where(north[:, 1] > 0, order.flip(-2))
+    order = where(swapped, order.mT) if back else order
+    flat = parts.flatten(-2)
+    order = order.reshape(len(order), *[1] * (flat.ndim - 2), -1).expand(flat.shape)
+    return flat.gather(-1, order).view(parts.shape)
 
 
 def cell_maps(
