@@ -30,7 +30,7 @@ FORMS = [('geo_memory', ('naip',)), ('localization', ()), ('localization', ('nai
          ('natural_scenes', ('camvid',)), ('place_naip', ('naip',)), ('place_world', ()),
          ('real_ground', ('camvid', 'naip')), ('refiner', ()), ('refiner', ('zion',))]
 NO_LEDGER = {'change_evidence', 'changes', 'label_loop', 'street_scenes', 'where_was_this_taken', 'whole_rasters',
-             'outdated_maps', 'your_data'}
+             'outdated_maps', 'new_ground', 'your_data'}
 STAND_INS = {'naip_pairs': lambda folder, *args: folder}  # it draws thousands of views, which only a training reads
 
 

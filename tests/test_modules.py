@@ -14,7 +14,8 @@ HERE = sorted(path.relative_to(NBS).as_posix() for path in NBS.rglob('*.ipynb') 
 # fifteen seconds of a core and more
 LONG = {'world/layouts.ipynb', 'guides/troubleshooting.ipynb', 'inference/rasters/changes.ipynb',
         'guides/use_it_elsewhere.ipynb', 'models/outdated.ipynb', 'training/train.ipynb', 'training/resume.ipynb',
-        'inference/rasters/outdated.ipynb', 'evaluation/inspection.ipynb', 'inference/postprocess.ipynb'}
+        'inference/rasters/outdated.ipynb', 'evaluation/inspection.ipynb', 'inference/postprocess.ipynb',
+        'models/unmapped.ipynb'}
 
 
 @pytest.mark.parametrize('notebook', [pytest.param(name, marks=[pytest.mark.long] * (name in LONG))

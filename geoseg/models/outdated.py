@@ -447,7 +447,7 @@ class OutdatedMaps:
         self.seed, self.sample, self.most, self.taught = seed, sample, most, taught
         self.tiles, self.window = tiles, window
         self.store, self.layers, self.means, self.fusion, self.known = store, {}, {}, None, ()
-        self.last = None, None
+        self.last, self.mapped, self.stage = (None, None), self.masks, ''  # see `complete_maps`
 
     def earlier(
         self,
@@ -533,7 +533,7 @@ def fit_layers(
             values[:, *window] = np.mean(answers, 0)
 
     for teacher in missing:
-        self.layers[date, teacher] = self.store(f'{date}_{teacher}', size,
+        self.layers[date, teacher] = self.store(f'{self.stage}{date}_{teacher}', size,
                                                 lambda values, teacher=teacher: fill(values, teacher))
 
 # %% ../../nbs/models/outdated.ipynb #2c5f3fbf
@@ -616,7 +616,7 @@ def fit(
         classes = asked_classes(self.num_classes)
         samples = {number: Sample(max(self.taught // len(classes), 1), self.seed + 1) for number in classes}
         for window in windows_of(self.shape, self.window):
-            labels = np.asarray(self.masks[date][window])
+            labels = np.asarray(self.mapped[date][window])
             where = spots[np.ix_(*(np.arange(s.start, s.stop) // TILE for s in window))]
             where = where & (labels < self.num_classes) & self.valid(date, window)
             if where.any():
@@ -653,9 +653,11 @@ def predict_window(
     self: OutdatedMaps,
     date: str,  # for which everything is prepared
     window: tuple[slice, slice],  # that begins at multiples of 8 pixels
+    known: Sequence[str] | None = None,  # dates of the maps that are compared; None: those of the fit
 ) -> np.ndarray:  # float32 [K, h, w]; NaN where there are no data
     'Probabilities of the classes in one window.'
-    odds = np.stack([self.fusion.probability(found) for _, found in self.evidence(date, self.known, window)])
+    odds = np.stack([self.fusion.probability(found)
+                     for _, found in self.evidence(date, known or self.known, window)])
     answer = np.concatenate([1 - odds, odds]) if self.num_classes == 2 else odds / np.maximum(odds.sum(0), 1e-6)
     return np.where(self.valid(date, window), answer, np.nan).astype(np.float32)
 

@@ -14,6 +14,7 @@ from geoseg.core.errors import ConfigError
 from geoseg.inference.rasters import outdated as rasters
 from geoseg.inference.rasters.outdated import update_map
 from geoseg.models.outdated import REACH, CrossFit, Folds, OutdatedMaps, Sample, colour_features
+from geoseg.models.unmapped import complete_maps
 
 DATES = '20200101', '20210101', '20220101'
 SMALL = {'block': 24, 'sample': 3000, 'most': 300, 'taught': 400}
@@ -132,6 +133,98 @@ def test_killed_and_taken_up_again(folder, written, tmp_path, moment):
     assert not list(tmp_path.glob('.*'))
 
 
+WEST = 50  # columns that are mapped
+
+
+@pytest.fixture(scope='module')
+def half_mapped(folder, tmp_path_factory):
+    "The folder with old maps of the west alone."
+    own, (_, masks) = shutil.copytree(folder, tmp_path_factory.mktemp('half') / 'place'), place()
+    for date in DATES[:2]:
+        with rasterio.open(own / f'{date}_mask.tif', 'r+') as file:
+            file.write(np.where(np.arange(SIZE[1]) < WEST, masks[date], 255).astype(np.uint8)[None])
+    return own
+
+
+@pytest.mark.parametrize('rounds', [1, 2])
+def test_unmapped_ground_is_drawn_first_and_the_rest_stays(half_mapped, tmp_path, rounds):
+    images, masks = place()
+    images = {date: np.where(image == 0, np.nan, image) for date, image in images.items()}
+    west = {d: np.where(np.arange(SIZE[1]) < WEST, masks[d], 255).astype(np.uint8) for d in DATES[:2]}
+    model = OutdatedMaps(images, west, 3, window=128, **SMALL)
+    complete_maps(model, DATES[:2], rounds)
+    for date in DATES[:2]:
+        drawn, known = model.masks[date][slice(None), slice(None)], west[date] < 3
+        assert np.array_equal(drawn[known], west[date][known]) and (drawn < 3).all()
+        assert (drawn == masks[date])[10:, WEST:].mean() > 0.9  # its own map was never seen there
+    answer = model.fit(DATES[:2]).predict_proba(DATES[2])
+    make(half_mapped, tmp_path, window=64, complete=rounds)
+    assert np.array_equal(read(tmp_path / f'{DATES[2]}_image_probabilities.tif'), answer, equal_nan=True)
+    plain = OutdatedMaps(images, west, 3, window=128, **SMALL).fit(DATES[:2]).predict_proba(DATES[2])
+    assert not np.array_equal(plain, answer, equal_nan=True)
+
+
+def test_maps_that_know_all_are_left_as_they_are(folder, written, tmp_path):
+    "Whatever the rounds, but for the corner that no map knows."
+    images, masks = place()
+    full = {date: np.where(mask == 255, 0, mask).astype(np.uint8) for date, mask in masks.items()}
+    answers = []
+    for rounds in (0, 1):
+        model = OutdatedMaps({d: np.where(i == 0, np.nan, i) for d, i in images.items()},
+                             {d: full[d] for d in DATES[:2]}, 3, window=128, **SMALL)
+        complete_maps(model, DATES[:2], rounds)
+        answers.append(model.fit(DATES[:2]).predict_proba(DATES[2]))
+    assert np.array_equal(*answers, equal_nan=True)
+
+
+def test_drawn_ground_is_no_example_of_what_is_true(half_mapped):
+    "A fusion that saw the truth of unmapped ground would differ."
+    images, masks = place()
+    images = {date: np.where(image == 0, np.nan, image) for date, image in images.items()}
+    west = {d: np.where(np.arange(SIZE[1]) < WEST, masks[d], 255).astype(np.uint8) for d in DATES[:2]}
+    model, seen = OutdatedMaps(images, west, 3, window=128, **SMALL), []
+    complete_maps(model, DATES[:2], 1)
+    with pytest.MonkeyPatch.context() as patch:
+        plain = Sample.add
+        patch.setattr(Sample, 'add', lambda self, row, col, features, labels, where: (
+            seen.append(col + np.nonzero(where)[1].max()) if self.size == SMALL['taught'] // 3 else None,
+            plain(self, row, col, features, labels, where))[1])
+        model.fit(DATES[:2])
+    assert seen and max(seen) < WEST
+
+
+def test_killed_within_a_round_and_taken_up_again(half_mapped, tmp_path):
+    if child := os.fork():
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    else:
+        calls, plain = [], CrossFit.log_odds
+
+        def counted(*args):
+            calls.append(args)
+            if len(calls) == 25:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return plain(*args)
+        CrossFit.log_odds = counted
+        try:
+            make(half_mapped, tmp_path / 'killed', window=64, complete=2)
+        finally:
+            os._exit(1)
+    assert list((tmp_path / 'killed').glob('.*/0_map_*.npy')) and not list((tmp_path / 'killed').glob('*.tif'))
+    make(half_mapped, tmp_path / 'killed', window=104, complete=2)
+    make(half_mapped, tmp_path / 'whole', window=128, complete=2)
+    name = f'{DATES[2]}_image_probabilities.tif'
+    assert np.array_equal(*(read(tmp_path / which / name) for which in ('killed', 'whole')), equal_nan=True)
+
+
+def test_a_map_that_knows_nothing_is_named_before_any_work(half_mapped, tmp_path):
+    own = shutil.copytree(half_mapped, tmp_path / 'place')
+    with rasterio.open(own / f'{DATES[0]}_mask.tif', 'r+') as file:
+        file.write(np.full((1, *SIZE), 255, np.uint8))
+    with pytest.raises(ValueError, match=f'{DATES[0]}: its map knows no pixel.*leave it out'):
+        make(own, tmp_path / 'out', complete=1)
+    assert not list((tmp_path / 'out').glob('*'))
+
+
 def test_no_cell_is_answered_by_a_fit_that_saw_its_label_or_its_colours():
     random, folds, shape = np.random.default_rng(1), Folds(24, seed=3), (144, 144)
     image = random.integers(0, 256, (3, *shape)).astype(np.float32)
@@ -199,7 +292,8 @@ def test_a_map_that_does_not_fit_is_named_before_any_work(folder, tmp_path, faul
     ({'write': ['polygon']}, "write is 'polygon'; nearest: polygons"), ({'block': 'x'}, "block is 'x', expected"),
     ({'margin': 30}, 'margin'), ({'seed': True}, 'seed is True'), ({'window': 100}, 'multiple of 8'),
     ({'labels': 'camvidd'}, 'camvidd'), ({'unknown': 'no'}, "unknown is 'no'"), ({'bands': [5]}, 'it has 1 to 4'),
-    ({'allow_outside': 1}, 'allow_outside is true or false')])
+    ({'allow_outside': 1}, 'allow_outside is true or false'), ({'complete': -1}, 'complete is -1, expected a whole'),
+    ({'complete': True}, 'complete is True, expected a whole number')])
 def test_what_cannot_be_done_is_said_before_any_work(folder, tmp_path, options, says, monkeypatch):
     monkeypatch.setattr(OutdatedMaps, 'fit', None)
     with pytest.raises((ValueError, OSError), match=says) as error:

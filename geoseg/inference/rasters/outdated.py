@@ -42,6 +42,7 @@ from ..qgis import PROJECT, map_layers, style_classes, style_files, write_projec
 from .draft import CACHE, Draft, write_cog
 from .windows import ValidReader
 from ...models.outdated import Folds, OutdatedMaps, windows_of
+from ...models.unmapped import check_mapped, complete_maps
 from ...training.run import log
 
 # %% ../../../nbs/inference/rasters/outdated.ipynb #dee3f284
@@ -359,7 +360,8 @@ def map_anew(
     job: Mapping[str, Any],  # what it is known by
     how: Mapping[str, Any],  # settings of `OutdatedMaps`
     window: int,
-    bands: Sequence[int] | None = None,  # these as of `update_map`
+    complete: int = 0,  # these as of `update_map`
+    bands: Sequence[int] | None = None,
     value_range: Sequence[Any] | None = None,
     unknown: str = 'error',
 ) -> dict[str, Any]:  # the report
@@ -368,11 +370,13 @@ def map_anew(
     images = {day_of(a): RasterImage(a, ValidReader(scheme, bands, value_range, blocks=blocks)) for a in (*old, new)}
     masks = {day_of(a): RasterMask(a, Reader(scheme, bands, value_range, unknown=unknown, blocks=blocks)) for a in old}
     model = OutdatedMaps(images, masks, scheme.num_classes, window=window, store=file_store(files.draft), **how)
+    check_mapped(model, [*masks] if complete else [])
     make_folder(files.out)
     for path in files.every:  # of another job
         path.unlink(missing_ok=True)
     draft = Draft(files.draft, job, {'classes': ('uint8', 1, *size)} | (
         {'probabilities': ('float32', scheme.num_classes, *size)} if 'probabilities' in files.layers else {}))
+    complete_maps(model, [*masks], complete)
     model.fit([*masks])
     summary = {'job': job} | predict_new(model, draft, day_of(new))
     summary |= write_updated(draft, new, scheme, files, summary['classes'])
@@ -404,6 +408,7 @@ def update_map(
     sample: int = 100_000,  # pixels of each raster and map from which those that teach are taken
     most: int = 30_000,  # pixels that teach the trees of a fold
     taught: int = 60_000,  # pixels of each known year that teach how far to believe
+    complete: int = 0,  # rounds in which ground that old maps leave out is mapped from their pictures first; 0: none
     seed: int = 0,  # of blocks and pixels
     window: int = 512,  # side of what is read at once, pixels, a multiple of 8; it changes nothing
     allow_outside: bool = False,  # sources of virtual rasters outside of their folder, too
@@ -421,6 +426,7 @@ def update_map(
     how = {'block': block, 'margin': margin, 'repeats': repeats, 'sample': sample, 'most': most, 'taught': taught,
            'seed': seed}
     check_fit(how, window, unknown)
+    check_numbers(complete=(complete, 0))
     new, old = find_maps(data, maps, date, as_list(known), pattern, mask_pattern, bands, value_range, area,
                          allow_outside)
     refuse_links(out)
@@ -432,12 +438,12 @@ def update_map(
     scheme = read_scheme(maps, old, labels, unknown)
     job = update_job(read, [*map(day_of, (*old, new))], scheme, new, area, legend, label_field, outside,
                      {'unknown': unknown, 'bands': bands, 'value_range': value_range, 'layers': files.layers,
-                      'settings': how})
+                      'settings': how} | ({'complete': complete} if complete else {}))
     lock_output(out, force)
     if (summary := finished_update(files, job)) is not None:
         log.info('%s: is finished already, by the same job', files.targets['classes'])
         return summary
-    return map_anew(new, old, scheme, files, job, how, window, bands, value_range, unknown)
+    return map_anew(new, old, scheme, files, job, how, window, complete, bands, value_range, unknown)
 
 # %% ../../../nbs/inference/rasters/outdated.ipynb #a10f0002-3
 def predict_new(
@@ -446,7 +452,7 @@ def predict_new(
     day: str,
 ) -> dict[str, Any]:
     'Answer window by window, and count.'
-    newest = model.masks[model.newest(day, model.known)]
+    newest = model.mapped[model.newest(day, model.known)]
     for (rows, cols), answer in model.predict_windows(day, draft.done[1]):
         classes = np.where(np.isfinite(answer[0]), np.nan_to_num(answer).argmax(0), IGNORE)
         draft.write('classes', rows.start, cols.start, classes[None])
