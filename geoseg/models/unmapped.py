@@ -105,7 +105,7 @@ def check_mapped(
 def complete_maps(
     model: OutdatedMaps,  # its maps are replaced
     known: Sequence[str],  # dates of maps that are completed
-    rounds: int = 2,  # 1: the first maps alone
+    rounds: int = 1,  # 1: the first maps alone
 ):
     'Draw the ground that known maps leave out, from the pictures of their own years.'
     known = tuple(sorted(known))
