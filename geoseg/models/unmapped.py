@@ -31,7 +31,7 @@ class DrawnMap:
     ) -> np.ndarray:  # uint8 [h, w] of train ids, UNKNOWN where there are no data
         return np.asarray(self.values[0][window]).astype(np.uint8)
 
-
+# %% ../../nbs/models/unmapped.ipynb #5dec68e6
 class FirstMaps:
     'Each picture by trees that learned it from its own map.'
 
@@ -66,7 +66,7 @@ class FirstMaps:
         flat = tree_probabilities(self.trees, features.reshape(-1, features.shape[-1]), self.model.num_classes)
         return flat.T.reshape(-1, *features.shape[:2])
 
-
+# %% ../../nbs/models/unmapped.ipynb #422f188a
 class NextMaps:
     'Each picture as if it were new, by the maps of the others.'
 
