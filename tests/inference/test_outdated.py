@@ -225,6 +225,18 @@ def test_a_map_that_knows_nothing_is_named_before_any_work(half_mapped, tmp_path
     assert not list((tmp_path / 'out').glob('*'))
 
 
+def test_answers_of_several_seeds_are_averaged(folder, arrays, tmp_path):
+    images, masks = place()
+    images = {date: np.where(image == 0, np.nan, image) for date, image in images.items()}
+    other = OutdatedMaps(images, {d: masks[d] for d in DATES[:2]}, 3, window=128, seed=1, **SMALL).fit(
+        DATES[:2]).predict_proba(DATES[2])
+    make(folder, tmp_path, window=64, seeds=2)
+    assert not np.array_equal(arrays, other, equal_nan=True)
+    assert np.array_equal(read(tmp_path / f'{DATES[2]}_image_probabilities.tif'), np.mean([arrays, other], 0),
+                          equal_nan=True)
+    assert not list(tmp_path.glob('.*'))
+
+
 def test_no_cell_is_answered_by_a_fit_that_saw_its_label_or_its_colours():
     random, folds, shape = np.random.default_rng(1), Folds(24, seed=3), (144, 144)
     image = random.integers(0, 256, (3, *shape)).astype(np.float32)
@@ -293,7 +305,7 @@ def test_a_map_that_does_not_fit_is_named_before_any_work(folder, tmp_path, faul
     ({'margin': 30}, 'margin'), ({'seed': True}, 'seed is True'), ({'window': 100}, 'multiple of 8'),
     ({'labels': 'camvidd'}, 'camvidd'), ({'unknown': 'no'}, "unknown is 'no'"), ({'bands': [5]}, 'it has 1 to 4'),
     ({'allow_outside': 1}, 'allow_outside is true or false'), ({'complete': -1}, 'complete is -1, expected a whole'),
-    ({'complete': True}, 'complete is True, expected a whole number')])
+    ({'complete': True}, 'complete is True, expected a whole number'), ({'seeds': 0}, 'seeds is 0, expected a whole')])
 def test_what_cannot_be_done_is_said_before_any_work(folder, tmp_path, options, says, monkeypatch):
     monkeypatch.setattr(OutdatedMaps, 'fit', None)
     with pytest.raises((ValueError, OSError), match=says) as error:

@@ -361,6 +361,7 @@ def map_anew(
     how: Mapping[str, Any],  # settings of `OutdatedMaps`
     window: int,
     complete: int = 0,  # these as of `update_map`
+    seeds: int = 1,
     bands: Sequence[int] | None = None,
     value_range: Sequence[Any] | None = None,
     unknown: str = 'error',
@@ -369,16 +370,19 @@ def map_anew(
     blocks, size, begun = Blocks(CACHE << 20), (new.height, new.width), time.perf_counter()
     images = {day_of(a): RasterImage(a, ValidReader(scheme, bands, value_range, blocks=blocks)) for a in (*old, new)}
     masks = {day_of(a): RasterMask(a, Reader(scheme, bands, value_range, unknown=unknown, blocks=blocks)) for a in old}
-    model = OutdatedMaps(images, masks, scheme.num_classes, window=window, store=file_store(files.draft), **how)
-    check_mapped(model, [*masks] if complete else [])
+    models = [OutdatedMaps(images, masks, scheme.num_classes, window=window, store=file_store(folder),
+                           **how | {'seed': how['seed'] + i})
+              for i, folder in enumerate([files.draft, *(files.draft / f'seed{i}' for i in range(1, seeds))])]
+    check_mapped(models[0], [*masks] if complete else [])
     make_folder(files.out)
     for path in files.every:  # of another job
         path.unlink(missing_ok=True)
     draft = Draft(files.draft, job, {'classes': ('uint8', 1, *size)} | (
         {'probabilities': ('float32', scheme.num_classes, *size)} if 'probabilities' in files.layers else {}))
-    complete_maps(model, [*masks], complete)
-    model.fit([*masks])
-    summary = {'job': job} | predict_new(model, draft, day_of(new))
+    for model in models:
+        complete_maps(model, [*masks], complete)
+        model.fit([*masks])
+    summary = {'job': job} | predict_new(models, draft, day_of(new))
     summary |= write_updated(draft, new, scheme, files, summary['classes'])
     summary['classes'] = dict(zip(scheme.names, summary['classes'], strict=False))
     write_whole(files.report, json.dumps(summary | {'seconds': round(time.perf_counter() - begun, 1)}, indent=1))
@@ -410,6 +414,7 @@ def update_map(
     taught: int = 60_000,  # pixels of each known year that teach how far to believe
     complete: int = 0,  # rounds in which ground that old maps leave out is mapped from their pictures first; 0: none
     seed: int = 0,  # of blocks and pixels
+    seeds: int = 1,  # answers of so many seeds, from `seed` on, averaged
     window: int = 512,  # side of what is read at once, pixels, a multiple of 8; it changes nothing
     allow_outside: bool = False,  # sources of virtual rasters outside of their folder, too
     area: Any = None,  # only this ground: a file of polygons, or [west, south, east, north, CRS]
@@ -426,7 +431,7 @@ def update_map(
     how = {'block': block, 'margin': margin, 'repeats': repeats, 'sample': sample, 'most': most, 'taught': taught,
            'seed': seed}
     check_fit(how, window, unknown)
-    check_numbers(complete=(complete, 0))
+    check_numbers(complete=(complete, 0), seeds=(seeds, 1))
     new, old = find_maps(data, maps, date, as_list(known), pattern, mask_pattern, bands, value_range, area,
                          allow_outside)
     refuse_links(out)
@@ -438,22 +443,25 @@ def update_map(
     scheme = read_scheme(maps, old, labels, unknown)
     job = update_job(read, [*map(day_of, (*old, new))], scheme, new, area, legend, label_field, outside,
                      {'unknown': unknown, 'bands': bands, 'value_range': value_range, 'layers': files.layers,
-                      'settings': how} | ({'complete': complete} if complete else {}))
+                      'settings': how} | ({'complete': complete} if complete else {})
+                     | ({'seeds': seeds} if seeds > 1 else {}))
     lock_output(out, force)
     if (summary := finished_update(files, job)) is not None:
         log.info('%s: is finished already, by the same job', files.targets['classes'])
         return summary
-    return map_anew(new, old, scheme, files, job, how, window, complete, bands, value_range, unknown)
+    return map_anew(new, old, scheme, files, job, how, window, complete, seeds, bands, value_range, unknown)
 
 # %% ../../../nbs/inference/rasters/outdated.ipynb #a10f0002-3
 def predict_new(
-    model: OutdatedMaps,  # that is fitted
+    models: Sequence[OutdatedMaps],  # that are fitted; their answers are averaged
     draft: Draft,  # of `classes`, and `probabilities` where they are wanted; what is done in it is left
     day: str,
 ) -> dict[str, Any]:
     'Answer window by window, and count.'
+    model = models[0]
     newest = model.mapped[model.newest(day, model.known)]
-    for (rows, cols), answer in model.predict_windows(day, draft.done[1]):
+    for found in zip(*(each.predict_windows(day, draft.done[1]) for each in models), strict=True):
+        (rows, cols), answer = found[0][0], np.mean([probabilities for _, probabilities in found], 0)
         classes = np.where(np.isfinite(answer[0]), np.nan_to_num(answer).argmax(0), IGNORE)
         draft.write('classes', rows.start, cols.start, classes[None])
         if 'probabilities' in draft.layers:
