@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from .errors import ConfigError
+from .errors import ConfigError, packages_of
 from .notebooks import in_notebook
 
 # %% ../../nbs/core/cluster.ipynb #c1a50007
@@ -42,7 +42,7 @@ class Workers:
             try:
                 import distributed  # noqa: F401
             except ImportError as error:
-                raise ConfigError(f"{given[0]}: Dask is not installed: pip install 'geoseg[cluster]'") from error
+                raise ConfigError(f'{given[0]}: Dask is not installed: pip install {packages_of("cluster")}') from error
 
     def __bool__(self) -> bool:
         return self != Workers()

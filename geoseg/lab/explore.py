@@ -24,7 +24,7 @@ from rasterio.features import shapes
 from scipy import ndimage
 from shapely.geometry import shape
 
-from ..core.errors import ConfigError, nearest
+from ..core.errors import ConfigError, nearest, packages_of
 from ..core.notebooks import text_paths
 from ..core.pages import read_csv
 from ..core.trust import takes_trust
@@ -44,7 +44,7 @@ try:
     import anywidget
     import traitlets
 except ImportError as error:  # an extra
-    raise ImportError("geoseg.explore needs anywidget: pip install 'geoseg[lab]'") from error
+    raise ImportError(f'geoseg.explore needs anywidget: pip install {packages_of("lab")}') from error
 
 log = logging.getLogger('geoseg')
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, packages_of
 from ..core.inputs import check_file
 from .checkpoints import reason
 from .graphs import Traced, quiet
@@ -38,7 +38,7 @@ def need(
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ConfigError(f"{name} is not installed: pip install 'geoseg[{extra}]'") from error
+        raise ConfigError(f'{name} is not installed: pip install {packages_of(extra)}') from error
 
 # %% ../../nbs/models/onnx.ipynb #a26b0007
 def deepness(

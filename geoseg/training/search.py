@@ -17,7 +17,7 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, packages_of
 from ..core.files import write_whole
 from ..core.errors import nearest
 from .callbacks import ends_with_validation
@@ -91,7 +91,7 @@ def open_study(
         import optuna
         from optuna.storages.journal import JournalFileBackend
     except ImportError as error:
-        raise ConfigError("trials: Optuna is not installed: pip install 'geoseg[search]'") from error
+        raise ConfigError(f'trials: Optuna is not installed: pip install {packages_of("search")}') from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(Path(folder) / JOURNAL)))
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1)

@@ -18,7 +18,7 @@ from geoseg.core.remote import RemoteError, RemoteFile
 from geoseg.data.rasters.files import REMOTE
 from geoseg.training.config import parse
 
-pystac = pytest.importorskip('pystac', reason="pip install 'geoseg[stac]'")
+pystac = pytest.importorskip('pystac', reason='pystac is not installed')
 pytest.importorskip('pystac_client')
 
 SIDE, BANDS = 256, ('B04', 'B03', 'B02')

@@ -132,7 +132,7 @@ def test_weights_that_cannot_be_had_are_one_line(listed, change, monkeypatch):
         error, said, name = ConfigError, 'nearest: ResNet18_Weights.SENTINEL2_ALL_MOCO', name + 'O'
     elif change == 'absent':
         monkeypatch.setitem(sys.modules, 'torchgeo.models', None)
-        error, said = ConfigError, r"pip install 'geoseg\[torchgeo\]'"
+        error, said = ConfigError, 'pip install .torchgeo>=0.8.1'
     elif change == 'offline':
         file.unlink()
 

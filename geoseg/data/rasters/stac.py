@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from ...core.errors import ConfigError, nearest
+from ...core.errors import ConfigError, nearest, packages_of
 from ...core.files import cache_folder
 from ...core.inputs import TEXT, DataFolder, check_file, read_text
 from ...core.remote import Access, DiskCache, check_hosts, fetch, find_signer, host_of, http_address, public
@@ -57,7 +57,8 @@ def stac_reader(
     try:
         from pystac_client.stac_api_io import StacApiIO
     except ImportError as error:
-        raise ConfigError(f"{public(spec)}: STAC needs pystac and pystac-client: pip install 'geoseg[stac]'") from error
+        raise ConfigError(f'{public(spec)}: STAC needs pystac and pystac-client: pip install {packages_of("stac")}'
+                          ) from error
 
     class Reader(StacApiIO):
         def request(self, href, method=None, headers=None, parameters=None):
