@@ -250,6 +250,7 @@ def check_fit(
     how: Mapping[str, Any],  # settings of `OutdatedMaps`
     window: int,
     unknown: str,
+    **more: tuple[Any, int],  # of `check_numbers`
 ):
     '`ConfigError` for settings that are none.'
     if unknown not in ('error', 'ignore'):
@@ -257,7 +258,7 @@ def check_fit(
     least = dict.fromkeys(how, 1) | {'margin': 0, 'seed': 0}
     margin = Folds().margin if how['margin'] is None else how['margin']
     check_numbers(**{name: (value, least[name]) for name, value in {**how, 'margin': margin}.items()},
-                  window=(window, 8))
+                  window=(window, 8), **more)
 
 
 @dataclass(frozen=True)
@@ -430,8 +431,8 @@ def update_map(
         raise ConfigError(f'write is {wrong[0]!r}{nearest(str(wrong[0]), OPTIONS)}; there are {", ".join(OPTIONS)}')
     how = {'block': block, 'margin': margin, 'repeats': repeats, 'sample': sample, 'most': most, 'taught': taught,
            'seed': seed}
-    check_fit(how, window, unknown)
-    check_numbers(complete=(complete, 0), seeds=(seeds, 1))
+    more = {'complete': (complete, 0), 'seeds': (seeds, 1)}  # value, and what it is where nothing is said
+    check_fit(how, window, unknown, **more)
     new, old = find_maps(data, maps, date, as_list(known), pattern, mask_pattern, bands, value_range, area,
                          allow_outside)
     refuse_links(out)
@@ -443,8 +444,7 @@ def update_map(
     scheme = read_scheme(maps, old, labels, unknown)
     job = update_job(read, [*map(day_of, (*old, new))], scheme, new, area, legend, label_field, outside,
                      {'unknown': unknown, 'bands': bands, 'value_range': value_range, 'layers': files.layers,
-                      'settings': how} | ({'complete': complete} if complete else {})
-                     | ({'seeds': seeds} if seeds > 1 else {}))
+                      'settings': how} | {key: value for key, (value, plain) in more.items() if value != plain})
     lock_output(out, force)
     if (summary := finished_update(files, job)) is not None:
         log.info('%s: is finished already, by the same job', files.targets['classes'])
