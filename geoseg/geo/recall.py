@@ -79,22 +79,16 @@ def turned(
     across = (xy[:, :, 1:] - xy[:, :, :-1]).flatten(1, 2).nanmean(1)  # [B, 2], NaN for a single column
     down = (xy[:, 1:] - xy[:, :-1]).flatten(1, 2).nanmean(1)
 
-    n = parts.shape[-1]
-    order = torch.arange(n * n, device=parts.device).view(1, n, n)  # turned instead of the parts, which are many
-
     def where(flag: Tensor, changed: Tensor) -> Tensor:
-        return torch.where(flag[:, None, None], changed, order)
+        return torch.where(flag.view(-1, *[1] * (parts.ndim - 1)), changed, parts)
 
     swapped = across[:, 0].abs() < across[:, 1].abs()
     east, north = (torch.where(swapped[:, None], *pair) for pair in ((down, across), (across, down)))
     if not back:
-        order = where(swapped, order.mT)
-    order = where(east[:, 0] < 0, order.flip(-1))
-    order = where(north[:, 1] > 0, order.flip(-2))
-    order = where(swapped, order.mT) if back else order
-    flat = parts.flatten(-2)
-    order = order.reshape(len(order), *[1] * (flat.ndim - 2), -1).expand(flat.shape)
-    return flat.gather(-1, order).view(parts.shape)
+        parts = where(swapped, parts.mT)
+    parts = where(east[:, 0] < 0, parts.flip(-1))
+    parts = where(north[:, 1] > 0, parts.flip(-2))
+    return where(swapped, parts.mT) if back else parts
 
 
 def cell_maps(
@@ -137,7 +131,10 @@ class MapVote(nn.Module):
         votes, shape = self.parts(facts), xy.shape[:3]
         maps = recall.probs.nan_to_num(0).unflatten(-1, (-1, PARTS, PARTS))  # without a map: no part in the votes
         shares = torch.einsum('nk,nkcij->ncij', votes, maps.to(votes.dtype)).unflatten(0, (shape[0], -1))
-        shares = turned(shares, xy, back=True).unflatten(1, shape[1:]).permute(0, 3, 1, 4, 2, 5)
+        each = torch.eye(PARTS**2, dtype=shares.dtype, device=shares.device).view(1, -1, PARTS, PARTS)
+        turn = turned(each, xy, back=True).flatten(2)  # one product: faster than to turn all of them
+        shares = (shares.flatten(3).flatten(1, 2) @ turn).view(shares.shape)
+        shares = shares.unflatten(1, shape[1:]).permute(0, 3, 1, 4, 2, 5)
         known = (votes > 0).any(1).view(shape[0], 1, *shape[1:])
         return shares.flatten(4, 5).flatten(2, 3), known.repeat_interleave(PARTS, 2).repeat_interleave(PARTS, 3)
 

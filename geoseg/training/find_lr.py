@@ -98,6 +98,7 @@ def find_lr(
         cli.model.weigh_classes(cli.datamodule)
     before = draft_path(folder / 'weights')  # the weights before, which the tuner puts back
     short = dict(max_epochs=-1, limit_val_batches=0, limit_train_batches=None, accumulate_grad_batches=1,
+                 check_val_every_n_epoch=1 << 30, val_check_interval=None,  # the tuner sets limit_val_batches anew
                  logger=False, enable_checkpointing=False, enable_progress_bar=False, default_root_dir=str(before))
     cli.config_init['trainer'] = dict(cli.config_init['trainer']) | short
     trainer = make_trainer(cli, [], loggers=False)
