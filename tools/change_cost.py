@@ -2,9 +2,11 @@
 nbs/tutorials/results/change_cost.csv.
 
     python tools/change_cost.py 2048 unet
-    python tools/change_cost.py 20000 colours
+    python tools/change_cost.py 20000 colours --vegetation
+
+With --vegetation the classes are two, vegetation and the rest, not seven.
 """
-import sys
+import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -32,6 +34,7 @@ from geoseg.models.unet import UNet
 from geoseg.world.layouts import world_data
 
 ROWS = Path(__file__).parent.parent / 'nbs/tutorials/results/change_cost.csv'
+GREEN = 'forest', 'grass', 'crop'
 
 
 class Colours(nn.Module):
@@ -48,55 +51,65 @@ class Colours(nn.Module):
         return {'logits': logits / 100 + (0 * self.beside(image)['logits'] if self.beside else 0)}
 
 
-def draw(folder: Path, side: int, scheme: LabelScheme) -> np.ndarray:  # mean colours [K, 3]
-    'Two years of the drawn world, side by side until the raster is full.'
+def draw(folder: Path, side: int, scheme: LabelScheme, number: np.ndarray) -> np.ndarray:  # mean colours [K, 3]
+    'Two years of the drawn world, side by side until the raster is full; `number` is the class of each of its classes.'
     for a in find_acquisitions(world_data('raster', size='tiny'))[-2:]:
         for path, kind in ((a.image, 'image'), (a.mask, 'mask')):
             with rasterio.open(path) as file:
-                tile = file.read()
+                tile = number[file.read()] if kind == 'mask' else file.read()
             tile = np.tile(tile, (1, 1, -(-side // tile.shape[2])))[:, :, :side]
             with rasterio.open(folder / f'{a.date}_{kind}.tif', 'w', driver='GTiff', width=side, height=side,
-                               count=len(tile), dtype='uint8', tiled=True, crs='EPSG:32633', compress='deflate',
+                               count=len(tile), dtype='uint8', tiled=True, crs='EPSG:32633', compress='lzw',
                                transform=from_origin(4e5, 5.2e6, 1, 1), bigtiff='if_safer') as file:
                 for row in range(0, side, tile.shape[1]):
                     rows = min(tile.shape[1], side - row)
                     file.write(tile[:, :rows], window=Window(0, row, side, rows))
     scheme.save(folder / 'category.csv')
     with rasterio.open(a.image) as file, rasterio.open(a.mask) as mask:
-        pixels, labels = file.read(), mask.read(1)
+        pixels, labels = file.read(), number[mask.read(1)]
     return np.stack([pixels[:, labels == i].mean(1) if (labels == i).any() else np.full(3, -1e3)
                      for i in range(scheme.num_classes)])
 
 
-def main(side: int, network: str):
+def main(side: int, network: str, vegetation: bool):
     torch.manual_seed(0)
     scheme = LabelScheme.load(world_data('raster', size='tiny') / 'category.csv')
+    number = np.arange(256, dtype=np.uint8)
+    if vegetation:
+        number[:scheme.num_classes] = [name in GREEN for name in scheme.names]
+        scheme = LabelScheme(['other', 'vegetation'])
     k = scheme.num_classes
     beside = None if network == 'colours' else UNet(k, encoder='tu-tf_efficientnet_lite0')
     predictor, spent = Predictor(nn.Identity(), scheme, device='cpu'), []
 
     def predict(checkpoint, data, out, overrides, write, trust):
         begun = time.process_time()
-        predict_raster(predictor, read_acquisition(data, None), out, write=write, window=512, overlap=64)
-        spent.append(time.process_time() - begun)
+        report = predict_raster(predictor, read_acquisition(data, None), out, write=write, window=512, overlap=64)
+        spent.append((time.process_time() - begun, report['peak MiB']))
 
     module.Trained = lambda *_: SimpleNamespace(kind='segmentation', scheme=scheme, fingerprint='', recipe=network)
     module.predict = predict
     with tempfile.TemporaryDirectory() as folder, peak_resident_memory() as peak:
         folder = Path(folder)
-        predictor.network = Colours(draw(folder, side, scheme), beside).eval()
+        predictor.network = Colours(draw(folder, side, scheme, number), beside).eval()
         new = sorted(folder.glob('*_image.tif'))[-1]
         begun = time.process_time()
         report = module.changes('network', new, folder, folder / 'out', postprocess={'min_area': 20},
                                 write=['polygons'])
         total = time.process_time() - begun
     area = side ** 2 / 1e6
-    row = {'side': side, 'network': network, 'plain, CPU s per megapixel': spent[0] / area,
-           'changes, CPU s per megapixel': total / area, 'peak MiB': peak['MiB'], 'places': report['polygons']}
+    [(plain, plain_peak)] = spent
+    row = {'side': side, 'network': network, 'classes': k, 'plain, CPU s per megapixel': plain / area,
+           'changes, CPU s per megapixel': total / area, 'plain, peak MiB': plain_peak,
+           'changes, peak MiB': peak['MiB'], 'places': report['polygons']}
     rows = read_csv(ROWS).to_dict('records') if ROWS.is_file() else []
     write_whole(ROWS, csv_text(pd.DataFrame([*rows, row]), index=False, float_format='%.4g'))
     print(row)
 
 
 if __name__ == '__main__':
-    main(int(sys.argv[1]), sys.argv[2])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('side', type=int)
+    parser.add_argument('network', choices=['colours', 'unet'])
+    parser.add_argument('--vegetation', action='store_true')
+    main(**vars(parser.parse_args()))

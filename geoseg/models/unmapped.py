@@ -27,7 +27,7 @@ class DrawnMap:
         self,
         window: tuple[slice, slice],
     ) -> np.ndarray:  # uint8 [h, w] of train ids, IGNORE where there are no data
-        return np.asarray(self.values[0][window]).astype(np.uint8)
+        return np.asarray(self.values[0, *window]).astype(np.uint8)
 
 # %% ../../nbs/models/unmapped.ipynb #5dec68e6
 class FirstMaps:
@@ -116,7 +116,7 @@ def complete_maps(
                 truth = np.asarray(model.mapped[date][window])
                 drawn = np.nan_to_num(maps.answer(date, window)).argmax(0)
                 drawn = np.where(model.valid(date, window), drawn, IGNORE)
-                values[0][window] = np.where(truth < model.num_classes, truth, drawn)
+                values[0, *window] = np.where(truth < model.num_classes, truth, drawn)
 
         drawn = {date: DrawnMap(model.store(f'{number}_map_{date}', (1, *model.shape),
                                             lambda values, date=date: fill(values, date))) for date in known}

@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from rasterio.transform import from_origin
 from geoseg import cli
 from geoseg.core.errors import ConfigError
 from geoseg.inference.rasters import outdated as rasters
-from geoseg.inference.rasters.outdated import update_map
+from geoseg.inference.rasters.outdated import file_store, update_map
 from geoseg.models.outdated import REACH, CrossFit, Folds, OutdatedMaps, Sample, colour_features
 from geoseg.models.unmapped import complete_maps
 
@@ -352,3 +353,20 @@ def test_from_a_shell(folder, written, tmp_path, capsys):
     assert (tmp_path / 'out' / 'scene_classes.tif').stat().st_mtime_ns == before
     assert cli.main([*words, '--recipe', 'unet']) == 2
     assert 'update-map takes no --recipe' in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path('/proc/self/maps').exists(), reason='no list of what is mapped')
+def test_stored_layers_are_not_kept_in_memory(tmp_path):
+    "What is mapped counts as memory of the process, and grows with the raster."
+    def mapped():
+        return 'probe.npy' in Path('/proc/self/maps').read_text()
+
+    def fill(values):
+        values[:, 2:4, 1:3] = 7
+        assert not mapped() and values.shape == (1, 5, 6)
+
+    layer = file_store(tmp_path)('probe', (1, 5, 6), fill)
+    part = layer[:, 1:4, 1:3]
+    assert not mapped() and part.tolist() == [[[0, 0], [7, 7], [7, 7]]]
+    assert np.asarray(layer, np.float32).sum() == 28 and np.asarray(layer).dtype == np.float16
+    assert file_store(tmp_path)('probe', (1, 5, 6), None)[0, 3, 2] == 7  # it is there already

@@ -13,7 +13,7 @@ from pyproj import Transformer
 from rasterio.transform import from_origin
 from shapely.geometry import shape
 
-from geoseg.inference.polygons import cut_at_antimeridian, polygon_areas, write_polygons
+from geoseg.inference.polygons import cut_at_antimeridian, piece_polygons, polygon_areas, write_polygons
 from geoseg.inference.postprocess import Postprocess
 from geoseg.visualization.maps import to_mercator
 
@@ -106,3 +106,25 @@ def test_no_piece_is_smaller_than_the_smallest_region_that_stays(least):
         assert cleaned.shape == noise.shape and (cleaned != noise).any() == (least > 2 or seed % 2 == 0)
         sizes = [shape(piece).area for piece, _ in rasterio.features.shapes(cleaned, connectivity=4)]
         assert min(sizes) >= least and sum(sizes) == noise.size
+
+
+def test_a_taller_map_keeps_no_more_pieces_in_memory():
+    "Chunks come while the map is read, and what is kept is what the last row cuts, plus less than a chunk."
+    kept = []
+    for height in (200, 800):
+        read, given, most = [], 0, 0
+        codes = np.random.default_rng(0).integers(0, 3, (height, 60)).astype(np.uint16)
+        total = sum(value != 0 for _, value in rasterio.features.shapes(codes, connectivity=4))
+
+        def strip(rows, codes=codes, read=read):
+            read.append(rows.stop)
+            return codes[rows]
+
+        for polygons, values in piece_polygons(strip, codes.shape, 0, strip=10 * 60, chunk=100):
+            assert (len(polygons) == 100 or read[-1] == height) and len(values) == len(polygons)
+            given += len(polygons)
+            seen = sum(v != 0 for _, v in rasterio.features.shapes(codes[:read[-1]], connectivity=4))
+            most = max(most, seen - given)
+        assert given == total
+        kept.append(most)
+    assert kept[1] <= kept[0] + 100, kept

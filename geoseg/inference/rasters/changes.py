@@ -47,7 +47,7 @@ from ..polygons import polygon_areas, write_layer
 from ..postprocess import Postprocess
 from ..predict import predict
 from ..qgis import style_changes, style_files, style_package
-from .draft import BLOCK, Draft, context_margin, postprocess_blocks, write_cog
+from .draft import BLOCK, CACHE, Draft, context_margin, postprocess_blocks, write_cog
 from .outdated import (RasterImage, check_numbers, class_list, day_of, file_store, find_maps,
                                                read_scheme, same_grid)
 from .windows import ValidReader, pixel_size
@@ -640,7 +640,8 @@ def changes(
     comparison = Comparison(**locals())
     comparison.prepare()
     lock_output(comparison.out, force)
-    return comparison.finished() or comparison.run()
+    with rasterio.Env(GDAL_CACHEMAX=CACHE << 20):  # else GDAL takes a share of the machine's memory
+        return comparison.finished() or comparison.run()
 
 # %% ../../../nbs/inference/rasters/changes.ipynb #9ea13994
 def describe_changes(
