@@ -218,7 +218,7 @@ def piece_polygons(
     if len(waiting[0]):
         yield waiting
 
-
+# %% ../../nbs/inference/polygons.ipynb #729860e6
 def move_polygons(
     polygons: np.ndarray,  # of shapely polygons
     transform: rasterio.Affine,
