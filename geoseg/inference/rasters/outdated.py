@@ -86,9 +86,9 @@ class RasterMask:
         rows, cols = at
         return self.reader.window(self.a, rows.start, cols.start, rows.stop - rows.start, cols.stop - cols.start)[1]
 
-
+# %% ../../../nbs/inference/rasters/outdated.ipynb #194caa26
 class StoredArray:
-    'An array in a file; what is read or written is mapped for that moment, so that memory does not grow with the file.'
+    'An array in a file, read and written in parts, so that memory does not grow with it.'
 
     def __init__(
         self,
