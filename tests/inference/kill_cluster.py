@@ -103,14 +103,15 @@ def main(checkpoint, raster, out, mosaic=''):
     wait_for(lambda: midway(draft), call)
     end(scheduler)
     ends['the scheduler'] = os.waitpid(call, 0)[1]
+    end(*workers)  # before its files are listed: it is still writing
     done = {file.parent.name: json.loads(file.read_text())[1] for file in draft.glob('panel*/done.json')}
-    kept = {str(file): file.stat().st_mtime_ns for file in (out / 'again').glob('*_classes/*.tif')}
-    end(*workers)
+    kept = {str(file): file.stat().st_mtime_ns for file in (out / 'again').glob('*_classes/[!.]*.tif')}
+    noted = written(draft)  # a file that was just put in place is not
     scheduler, address, workers = schedule(out)
     ends['again'] = os.waitpid(fork(lambda: predict(**common, out=out / 'again', address=address)), 0)[1]
     end(scheduler, *workers)
     same = sum(os.stat(file).st_mtime_ns == time for file, time in kept.items())
-    print(json.dumps({'ends': ends, 'rows before': sum(done.values()), 'files before': len(kept), 'left': same}))
+    print(json.dumps({'ends': ends, 'rows before': sum(done.values()), 'files before': noted, 'left': same}))
 
 
 if __name__ == '__main__':

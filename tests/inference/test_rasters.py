@@ -194,7 +194,7 @@ def test_workers_of_a_mosaic_that_are_killed(trained, scene, tmp_path):
         'whole': False, 'a worker': False, 'the scheduler': True, 'again': False}, done.stderr
     whole = {path.relative_to(tmp_path / 'whole') for path in (tmp_path / 'whole').rglob('*')}
     tiles = sorted(path for path in whole if path.parent.name in ('scene_classes', 'scene_probabilities'))
-    assert len(tiles) == 2 * 9 > 2 * told['files before'] and told['left'] == told['files before'] > 0
+    assert len(tiles) == 2 * 9 > 2 * told['files before'] and told['left'] >= told['files before'] > 0
     for out in ('cut', 'again'):
         for path in (Path('scene_classes.vrt'), Path('scene_probabilities.vrt'), *tiles):
             assert (tmp_path / 'whole' / path).read_bytes() == (tmp_path / out / path).read_bytes(), (out, path)
