@@ -150,6 +150,9 @@ LONG = sorted(str(p.relative_to(NBS)) for p in (*NBS.glob('tutorials/*.ipynb'), 
 @pytest.mark.long
 @pytest.mark.parametrize('notebook', LONG)
 def test_long_notebooks_run_quickly(tmp_path, notebook):
+    untagged = [cell.source for cell in nbformat.read(NBS / notebook, as_version=4).cells
+                if cell.source.startswith('quick = ') and 'parameters' not in cell.metadata.get('tags', [])]
+    assert not untagged  # its own value would replace the given one
     execute(notebook, tmp_path, quick=True)
 
 
