@@ -3,6 +3,7 @@ need no confidence, and what shifts, clouds and darkness do. Rows are kept in nb
 is not computed again; forecasts and the fits behind them are kept under $GEOSEG_CACHE/change_evidence.
 
     python tools/change_evidence.py answers naip tiny0
+    python tools/change_evidence.py ways naip tiny0
     python tools/change_evidence.py prototype naip --prototype ../shared/prototypes/outdated_map.py
     python tools/change_evidence.py false naip tiny0
 """
@@ -16,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.ndimage import distance_transform_edt, gaussian_filter, shift, uniform_filter
+from scipy.ndimage import distance_transform_edt, gaussian_filter, label, shift, uniform_filter
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from geoseg.core.files import cache_folder, write_whole, writing
@@ -222,6 +224,77 @@ def answers(place: Place, day: str) -> dict[str, tuple[np.ndarray, np.ndarray | 
     return said
 
 
+WAYS = {'mean over its piece': (0.25, 0.5, 1), 'fits by all old maps': (0.1, 0.3, 1),
+        'difference of pictures': (0.5, 1, 2)}  # what is added to the log-odds of a change, and how much of it
+
+
+@cache
+def weighed(place: Place, day: str, way: str) -> np.ndarray:  # float [H, W]
+    'What one of `WAYS` adds to the log-odds of a change, at weight 1.'
+    at, k = place.found(day), place.scheme.num_classes
+    then, odds = at['then'], log_odds(np.where(at['score'] == NOT_JUDGED, 0, at['score']) / SCORE)
+    if way == 'difference of pictures':
+        ranks = picture_difference(place, day)
+        return log_odds((ranks.argsort(None).argsort().reshape(ranks.shape) + 0.5) / ranks.size) / 2
+    if way == 'fits by all old maps':
+        fits = [log_odds(other_class(place.model.self_fit(day, d), then)) for d in place.days if d < day]
+        return np.clip(np.mean(fits, 0), -4, 4)
+    mean, code = odds.copy(), then.astype(int) * k + at['now']
+    for change in np.unique(code):  # pieces of one change, of cells that are not sure to have stayed
+        inside = (code == change) & (odds > log_odds(0.1))
+        piece, number = label(inside)
+        size = np.bincount(piece.ravel(), minlength=number + 1)
+        mean[inside] = (np.bincount(piece.ravel(), odds.ravel(), number + 1) / np.maximum(size, 1))[piece[inside]]
+    return mean - odds
+
+
+def by_class(place: Place, day: str, past: list[str]) -> np.ndarray:
+    'Scores calibrated on past forecasts, for each pair of classes that changed often enough; else for all together.'
+    def known(d):
+        at, truth, k = place.found(d), place.mask(d), place.scheme.num_classes
+        judged = (at['score'] != NOT_JUDGED) & (truth < k)
+        code = at['then'][judged].astype(int) * k + at['now'][judged]
+        return at['score'][judged] / SCORE, code, (truth != at['then'])[judged]
+
+    score, code, changed = map(np.concatenate, zip(*map(known, past), strict=True))
+    at, k = place.found(day), place.scheme.num_classes
+    asked = np.where(at['score'] == NOT_JUDGED, 0, at['score']) / SCORE
+    here = np.where(at['score'] == NOT_JUDGED, -1, at['then'].astype(int) * k + at['now'])
+    curve = partial(IsotonicRegression, y_min=0, y_max=1, out_of_bounds='clip')
+    said = curve().fit(score, changed).predict(asked.ravel()).reshape(asked.shape)
+    for one in np.unique(code):
+        if 100 <= changed[code == one].sum() <= (code == one).sum() - 100:
+            said[here == one] = curve().fit(score[code == one], changed[code == one]).predict(asked[here == one])
+    return 0.99 * said + 0.01 * asked  # steps of a curve are not one rank
+
+
+def ways(place: Place, day: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Evidence beside the score, with the weight that was ahead in the mean of the earlier years and behind in none;
+    where there is no such weight, 0."""
+    past, now = [d for d in place.days[2:] if d < day], place.found(day)['now']
+
+    @cache
+    def scored(d, way, weight):
+        at = place.found(d)
+        odds = log_odds(np.where(at['score'] == NOT_JUDGED, 0, at['score']) / SCORE)
+        return 1 / (1 + np.exp(-odds - (weight * weighed(place, d, way) if weight else 0)))
+
+    def precision(d, way, weight):
+        at, truth = place.found(d), place.mask(d)
+        judged = (at['score'] != NOT_JUDGED) & (truth < place.scheme.num_classes)
+        counts = block_counts(scored(d, way, weight), truth != at['then'], judged, max(place.all.shape))
+        return average_precision(counts[0])
+
+    said = {'its score by class, calibrated': (by_class(place, day, past), now)}
+    for way, weights in WAYS.items():
+        ahead = {w: np.array([precision(d, way, w) - precision(d, way, 0) for d in past]) for w in weights}
+        fit = {w: gain.mean() for w, gain in ahead.items() if (gain >= 0).all()}
+        chosen = max(fit, key=fit.get) if fit else 0
+        print(place.name, day, way, chosen, {w: gain.round(4).tolist() for w, gain in ahead.items()}, flush=True)
+        said[f'its score and {"the " * (way[0] in "md")}{way}'] = scored(day, way, chosen), now
+    return said
+
+
 def average_precision(counts: np.ndarray) -> np.ndarray:  # of [..., 2, STEPS + 1]: unchanged, changed by score
     'Area under the curve of precision by recall, in steps of a score; a score of 0 is never flagged.'
     flagged, right = (c[..., ::-1].cumsum(-1) for c in (counts.sum(-2)[..., 1:], counts[..., 1, 1:]))
@@ -371,7 +444,7 @@ def false_alarms(place: Place, day: str) -> list[dict]:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('what', choices=['answers', 'prototype', 'false'])
+    parser.add_argument('what', choices=['answers', 'ways', 'prototype', 'false'])
     parser.add_argument('places', nargs='+', help='naip, or tiny and a seed')
     parser.add_argument('--prototype', help='path of outdated_map.py')
     asked = parser.parse_args()
@@ -388,6 +461,10 @@ def main():
                 if day > place.days[2]:
                     keep(table, row | {'answer': PROTOTYPE},
                          partial(judge, place, day, partial(prototype_answer, asked.prototype)))
+                continue
+            if asked.what == 'ways':
+                if day > place.days[2]:
+                    keep(table, row | {'answer': 'its score by class, calibrated'}, partial(judge, place, day, ways))
                 continue
             keep(table, row | {'answer': 'geoseg changes'}, partial(judge, place, day, answers))
             keep(RESULTS / 'change_reliability.csv', row, partial(reliability, place, day))

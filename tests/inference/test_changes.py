@@ -26,7 +26,7 @@ from geoseg.inference.rasters import changes as module
 from geoseg.inference.rasters.change_points import sample
 from geoseg.inference.rasters.changes import areas_of_rows, changes
 from geoseg.inference.rasters.compare import NOT_JUDGED, remembered, times_before
-from geoseg.models.outdated import CrossFit, Fusion, windows_of
+from geoseg.models.outdated import REACH, CrossFit, Fusion, windows_of
 
 K, SIZE = 20, (96, 80)
 DATES = '20180101', '20190101', '20200101', '20210101'
@@ -488,6 +488,25 @@ def network(folder, monkeypatch):
     monkeypatch.setattr(module, 'Trained', lambda *_: SimpleNamespace(kind='segmentation', scheme=scheme,
                                                                       fingerprint='', recipe='unet'))
     monkeypatch.setattr(module, 'predict', write)
+
+
+def test_a_network_finds_no_change_in_the_same_picture(folder, network, tmp_path):
+    "Although it is wrong nearly everywhere: its colours are turned around in both pictures."
+    place, again = shutil.copytree(folder, tmp_path / 'place'), tmp_path / 'again.tif'
+    with rasterio.open(place / f'{DATES[2]}_image.tif', 'r+') as file:
+        pixels = file.read()
+        file.write(np.where(pixels == 0, 0, 255 - np.minimum(pixels, 254)))
+    shutil.copy(place / f'{DATES[2]}_image.tif', again)
+    new = {'data': again, 'date': '20220101', 'known': DATES[2:3], 'write': [], 'checkpoint': 'stub'}
+    report = make(place, tmp_path / 'out', **new)
+    assert report['changed'] == 0 and report['judged'] > 6000
+    with rasterio.open(again, 'r+') as file:  # a corner is another
+        part = file.read(window=((0, 40), (0, 40)))
+        file.write(np.maximum(part ^ 1, 1), window=((0, 40), (0, 40)))
+    make(place, tmp_path / 'out', **new)
+    code = read(tmp_path / 'out/again_changes.tif')[0]
+    moved = (code != NOT_JUDGED) & (code // K != code % K)
+    assert moved[:40, :40].any() and not moved[40 + REACH:].any() and not moved[:, 40 + REACH:].any()
 
 
 @pytest.mark.parametrize('against', ['the newest old picture', 'another.tif', 'the borders of the newest map'])

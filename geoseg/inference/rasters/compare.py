@@ -106,8 +106,10 @@ def same(
 ) -> np.ndarray:  # bool [h, w]
     'Where a picture equals an older one, and all around.'
     wide, inner = with_halo(window, REACH, self.shape)
-    new, old = (self.images[d][:, *wide] for d in (day, other))
+    new, old = (self.pictures[d][:, *wide] for d in (day, other))
     differs = ((new != old) & ~(np.isnan(new) & np.isnan(old))).any(0)
+    if differs.all():
+        return ~differs[inner]
     return np.isfinite(new[0])[inner] & (box_sum(differs, 2 * REACH + 1)[inner] == 0)
 
 # %% ../../../nbs/inference/rasters/compare.ipynb #e3fce8d3
@@ -125,7 +127,7 @@ def compare(
     maps, probabilities = np.stack([self.masks[other][window] for other in known]), probabilities.copy()
     answered = np.isfinite(probabilities[0])
     for other, own in zip(known, maps, strict=True):
-        if other in self.images and (same := self.same(day, other, window) & (own < k) & answered).any():
+        if other in self.pictures and (same := self.same(day, other, window) & (own < k) & answered).any():
             probabilities[:, same] = np.arange(k)[:, None] == own[same]
     then, shown = remembered(maps, k, since)
     judged = answered & (then < k)
