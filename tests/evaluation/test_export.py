@@ -100,12 +100,16 @@ def test_a_catalogue_takes_the_item_beside(exported):
     assert answer['result']['shape'] == [-1, len(names), -1, -1] and known['license'] == 'CC-BY-4.0'
 
 
-@pytest.mark.parametrize('recipe, more', [
-    ('geosegformer', {'memory': 'recalled', 'normalize': False}), ('nomeformer', {}), ('game4loc-same-area', {}),
-    ('deepglobe-trm', {'answer': 'logits'})])
+@pytest.mark.parametrize('recipe, more', [('nomeformer', {}), ('game4loc-same-area', {}),
+                                          ('deepglobe-trm', {'answer': 'logits', 'normalize': False})])
 def test_an_item_of_each_kind_of_network(recipe, more, tiny_run, tmp_path):
-    found = export(tiny_run(recipe), tmp_path / 'a.pt2', chips=2, **more)
-    item = json.loads((tmp_path / 'a.stac.json').read_text())
+    "That of a network with a memory: `test_what_is_recalled_is_read_without_geoseg`."
+    check_item_of(export(tiny_run(recipe), tmp_path / 'a.pt2', chips=2, **more), recipe, more)
+
+
+def check_item_of(found, recipe, more):
+    'The item beside a program, against what the program says of itself.'
+    item = json.loads(found.file.with_suffix('.stac.json').read_text())
     check_item(item)
     known = item['properties']
     assert item['assets']['model']['mlm:artifact_type'] == 'torch.export.save' and known['mlm:framework'] == 'PyTorch'
@@ -331,7 +335,11 @@ def photos(run, folder):
     return predictor.output(batch | {'image': (batch['image'] - mean) / std})['logits'].softmax(1), given
 
 
-def test_what_is_recalled_is_read_without_geoseg(remembering, tmp_path):
+def test_what_is_recalled_is_read_without_geoseg(remembering, tmp_path, monkeypatch):
+    "The program of the same graph holds no chips of the data: what is recalled for them takes more room than it."
+    traced = []
+    monkeypatch.setattr('geoseg.evaluation.export.trace', lambda *args, **how: traced.append(trace(*args, **how))
+                        or traced[-1])
     found = export(remembering, tmp_path / 'place.onnx', memory='recalled', chips=2)
     assert found.classes == 0 and found.about['place'] == 'xy' and 'recalled_features' in found.about['inputs']
     own, _ = photos(remembering, tmp_path)
@@ -342,6 +350,13 @@ def test_what_is_recalled_is_read_without_geoseg(remembering, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / 'answer.npy'), own, atol=1e-4)
     for name in ('read_memory.py', 'place.memory.json', 'place.memory.safetensors'):
         assert only_refuses(remembering, tmp_path / name.replace('.', '_'), 'place.onnx', name, memory='recalled')
+    monkeypatch.setattr('geoseg.evaluation.export.trace', lambda *args, **how: traced[0])
+    found = export(remembering, tmp_path / 'program/a.pt2', memory='recalled', chips=2)
+    check_item_of(found, 'geosegformer', {})
+    program = torch.export.load(found.file)
+    assert program.example_inputs is None
+    weights = sum(value.numel() * value.element_size() for value in program.state_dict.values())
+    assert found.file.stat().st_size < weights + (3 << 20)
 
 
 def only_refuses(run, folder, out, name, content=b'{"mine": 1}', **more):
@@ -387,15 +402,6 @@ def test_a_checkpoint_that_was_cut_is_one_line(left, exported, tmp_path, capsys)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith('geoseg ')]
     assert len(said) == 1 and 'cut.ckpt' in said[0]
     assert [path.name for path in tmp_path.iterdir()] == ['cut.ckpt']
-
-
-def test_a_program_holds_no_chips_of_the_data(remembering, tmp_path):
-    "What is recalled for a chip takes more room than the network."
-    found = export(remembering, tmp_path / 'a.pt2', memory='recalled', chips=2)
-    program = torch.export.load(found.file)
-    assert program.example_inputs is None
-    weights = sum(value.numel() * value.element_size() for value in program.state_dict.values())
-    assert found.file.stat().st_size < weights + (3 << 20)
 
 
 @pytest.mark.parametrize('limits', [[0, 3000], [[0, 3000]], [[0, 3000], [10, 20], [5, 6]]])
@@ -469,11 +475,11 @@ def normalised(about, picture):
     return torch.from_numpy((picture - mean) / std)
 
 
-@pytest.mark.parametrize('votes', [False, True])
-def test_a_map_of_cells_recalls_the_same_inside_the_graph(votes):
+@pytest.mark.parametrize('votes, fusion_method', [(False, 'none'), (True, 'attention')])
+def test_a_map_of_cells_recalls_the_same_inside_the_graph(votes, fusion_method):
     torch.manual_seed(0)
     network = GeoSegFormer(3, model_size='nano', feature_dim=16, memory_size=4, spatial_radius=20., memory_dim=8,
-                           label_recall=votes)
+                           label_recall=votes, fusion_method=fusion_method)
     network.eval()
     for module in network.recall.modules():  # zeros at the beginning would hide what is recalled
         if isinstance(module, torch.nn.Linear):
