@@ -94,18 +94,23 @@ def command(verb: str, recipe: str, given: dict) -> list[str]:
         'gallery': [*old, f'data={given["map"]}', out],
         'changes': [*old, f'data={given["new"]}', f'maps={given["new"].parent}', 'known=[20210902]', 'write=[]', out],
         'efficiency': [*old, 'repeats=1', 'size=64'], 'serve': [*old, 'listen=false'],
-        'export': [*old, f'{out}{file}', 'chips=2', 'memory=without'],
+        'export': [*old, f'{out}{file}', 'chips=2', 'memory=without',
+                   *['size=64'] * (layout_of(recipe) not in ('gta', 'mesh'))],  # any size: test_exports.py
     }
     return [verb, *words[verb]]
 
 
-def own_world(recipe: str) -> Path:
-    "The tiny world in the layout of a recipe."
+def layout_of(recipe: str) -> str:
+    "The files that the data module of a recipe reads."
     from geoseg.core.trust import safe_class
     from geoseg.training.recipes import read_config, recipe_path
+    return safe_class(read_config(recipe_path(recipe))['data']['class_path'], key='data').layout
+
+
+def own_world(recipe: str) -> Path:
+    "The tiny world in the layout of a recipe."
     from geoseg.world.layouts import world_data
-    layout = safe_class(read_config(recipe_path(recipe))['data']['class_path'], key='data').layout
-    return world_data(layout, size='tiny')
+    return world_data(layout_of(recipe), size='tiny')
 
 
 @functools.cache

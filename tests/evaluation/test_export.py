@@ -103,7 +103,7 @@ def test_a_catalogue_takes_the_item_beside(exported):
 @pytest.mark.parametrize('recipe, more', [('nomeformer', {}), ('game4loc-same-area', {}),
                                           ('deepglobe-trm', {'answer': 'logits', 'normalize': False})])
 def test_an_item_of_each_kind_of_network(recipe, more, tiny_run, tmp_path):
-    "That of a network with a memory: `test_what_is_recalled_is_read_without_geoseg`."
+    "That of a network with a memory: `test_a_program_that_takes_what_is_recalled`."
     check_item_of(export(tiny_run(recipe), tmp_path / 'a.pt2', chips=2, **more), recipe, more)
 
 
@@ -335,11 +335,7 @@ def photos(run, folder):
     return predictor.output(batch | {'image': (batch['image'] - mean) / std})['logits'].softmax(1), given
 
 
-def test_what_is_recalled_is_read_without_geoseg(remembering, tmp_path, monkeypatch):
-    "The program of the same graph holds no chips of the data: what is recalled for them takes more room than it."
-    traced = []
-    monkeypatch.setattr('geoseg.evaluation.export.trace', lambda *args, **how: traced.append(trace(*args, **how))
-                        or traced[-1])
+def test_what_is_recalled_is_read_without_geoseg(remembering, tmp_path):
     found = export(remembering, tmp_path / 'place.onnx', memory='recalled', chips=2)
     assert found.classes == 0 and found.about['place'] == 'xy' and 'recalled_features' in found.about['inputs']
     own, _ = photos(remembering, tmp_path)
@@ -350,9 +346,13 @@ def test_what_is_recalled_is_read_without_geoseg(remembering, tmp_path, monkeypa
     np.testing.assert_allclose(np.load(tmp_path / 'answer.npy'), own, atol=1e-4)
     for name in ('read_memory.py', 'place.memory.json', 'place.memory.safetensors'):
         assert only_refuses(remembering, tmp_path / name.replace('.', '_'), 'place.onnx', name, memory='recalled')
-    monkeypatch.setattr('geoseg.evaluation.export.trace', lambda *args, **how: traced[0])
-    found = export(remembering, tmp_path / 'program/a.pt2', memory='recalled', chips=2)
-    check_item_of(found, 'geosegformer', {})
+
+
+def test_a_program_that_takes_what_is_recalled(remembering, tmp_path):
+    "It holds no chips of the data: what is recalled for a chip takes more room than the network."
+    more = {'memory': 'recalled', 'normalize': False}
+    found = export(remembering, tmp_path / 'a.pt2', chips=2, **more)
+    check_item_of(found, 'geosegformer', more)
     program = torch.export.load(found.file)
     assert program.example_inputs is None
     weights = sum(value.numel() * value.element_size() for value in program.state_dict.values())
@@ -475,11 +475,12 @@ def normalised(about, picture):
     return torch.from_numpy((picture - mean) / std)
 
 
-@pytest.mark.parametrize('votes, fusion_method', [(False, 'none'), (True, 'attention')])
-def test_a_map_of_cells_recalls_the_same_inside_the_graph(votes, fusion_method):
+@pytest.mark.parametrize('votes', [False, True])
+def test_a_map_of_cells_recalls_the_same_inside_the_graph(votes):
+    "A graph without votes, which takes as long to trace: `test_a_memory_stays_inside`."
     torch.manual_seed(0)
     network = GeoSegFormer(3, model_size='nano', feature_dim=16, memory_size=4, spatial_radius=20., memory_dim=8,
-                           label_recall=votes, fusion_method=fusion_method)
+                           label_recall=votes)
     network.eval()
     for module in network.recall.modules():  # zeros at the beginning would hide what is recalled
         if isinstance(module, torch.nn.Linear):
@@ -496,7 +497,13 @@ def test_a_map_of_cells_recalls_the_same_inside_the_graph(votes, fusion_method):
         nothing = network(inputs['image'])['logits']
     assert (own - nothing).abs().max() > 0.01
     recall_inside(network, FrozenMemory(network.memory, network.recalled))
-    made = trace(Graph(network, list(inputs), answer='logits'), inputs)
+    graph = Graph(network, list(inputs), answer='logits')
+    with torch.no_grad():
+        answers = dict(zip(graph.outputs(inputs), graph(*inputs.values()), strict=True))
+    torch.testing.assert_close(answers['logits'], own, atol=1e-4, rtol=1e-4)
+    if not votes:
+        return
+    made = trace(graph, inputs)
     session = open_session(onnx_bytes(made, {'kind': 'other'}))
     torch.testing.assert_close(run_session(session, inputs)['logits'], own, atol=1e-4, rtol=1e-4)
     part = {name: value[:1] for name, value in inputs.items()} | {'image': inputs['image'][:1, :, :32, :48],
