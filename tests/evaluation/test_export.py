@@ -297,7 +297,7 @@ session = onnxruntime.InferenceSession('place.onnx')
 about = json.loads(session.get_modelmeta().custom_metadata_map['geoseg'])
 given = dict(np.load('given.npz'))
 reader = MemoryReader(about['memory_file']['name'], about['memory_file']['count'])
-given |= recall(reader, given['xy'], cells=16 * 24, time=given.pop('time'))
+given |= recall(reader, given['xy'], cells=16 * 16, time=given.pop('time'))
 np.save('answer.npy', session.run(None, {value.name: given[value.name] for value in session.get_inputs()})[0])
 print(given['recalled_valid'].any(-1).mean())
 assert 'geoseg' not in sys.modules and 'torch' not in sys.modules
@@ -326,7 +326,7 @@ def remembering(tiny_run, monkeypatch):
 def photos(run, folder):
     'Two pictures where something was seen, as a file of raw arrays; what the network says of them.'
     predictor = Run(run).predictor('cpu')
-    given = {'image': np.random.default_rng(0).random((2, 3, 64, 96), np.float32),
+    given = {'image': np.random.default_rng(0).random((2, 3, 64, 64), np.float32),
              'xy': np.array([[10.5, 20.5], [300.5, -39.5]], np.float32), 'time': np.array([1.7e9, np.nan])}
     np.savez(folder / 'given.npz', **given)
     mean, std = (torch.tensor(predictor.card['augment'][name] or other).float().view(3, 1, 1) for name, other in (
@@ -335,8 +335,10 @@ def photos(run, folder):
     return predictor.output(batch | {'image': (batch['image'] - mean) / std})['logits'].softmax(1), given
 
 
+@pytest.mark.long
 def test_what_is_recalled_is_read_without_geoseg(remembering, tmp_path):
-    found = export(remembering, tmp_path / 'place.onnx', memory='recalled', chips=2)
+    "Of one size, which is traced faster; of any size: test_exports.py."
+    found = export(remembering, tmp_path / 'place.onnx', memory='recalled', chips=2, size=64)
     assert found.classes == 0 and found.about['place'] == 'xy' and 'recalled_features' in found.about['inputs']
     own, _ = photos(remembering, tmp_path)
     plain = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
@@ -351,7 +353,7 @@ def test_what_is_recalled_is_read_without_geoseg(remembering, tmp_path):
 def test_a_program_that_takes_what_is_recalled(remembering, tmp_path):
     "It holds no chips of the data: what is recalled for a chip takes more room than the network."
     more = {'memory': 'recalled', 'normalize': False}
-    found = export(remembering, tmp_path / 'a.pt2', chips=2, **more)
+    found = export(remembering, tmp_path / 'a.pt2', chips=2, size=64, **more)
     check_item_of(found, 'geosegformer', more)
     program = torch.export.load(found.file)
     assert program.example_inputs is None
@@ -404,11 +406,12 @@ def test_a_checkpoint_that_was_cut_is_one_line(left, exported, tmp_path, capsys)
     assert [path.name for path in tmp_path.iterdir()] == ['cut.ckpt']
 
 
-@pytest.mark.parametrize('limits', [[0, 3000], [[0, 3000]], [[0, 3000], [10, 20], [5, 6]]])
-def test_a_range_of_values_is_read_again(limits, exported, tmp_path, monkeypatch):
+@pytest.mark.parametrize('limits, name', [([0, 3000], 'a.pt2'), ([[0, 3000]], 'a.pt2'),
+                                          ([[0, 3000], [10, 20], [5, 6]], 'a.onnx')])
+def test_a_range_of_values_is_read_again(limits, name, exported, tmp_path, monkeypatch):
     own = Trained.settings
     monkeypatch.setattr(Trained, 'settings', lambda self, *extra: own(self, *extra) | {'value_range': limits})
-    found = export(exported[1], tmp_path / 'a.onnx', chips=2)
+    found = export(exported[1], tmp_path / name, chips=2)
     pairs = limits if isinstance(limits[0], list) else [limits]
     assert found.about['value_range'] == pairs
     assert Predictor.wrap(found.file).card['data']['init_args']['value_range'] == pairs
@@ -453,9 +456,11 @@ def test_a_memory_that_no_onnx_file_can_hold_is_said_before_the_work(remembering
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_a_memory_stays_inside(remembering, tmp_path):
+    "Of one size; of any size: `test_a_map_of_cells_recalls_the_same_inside_the_graph`."
     own, given = photos(remembering, tmp_path)
-    found = export(remembering, tmp_path / 'frozen.onnx', memory='frozen', chips=2)
+    found = export(remembering, tmp_path / 'frozen.onnx', memory='frozen', chips=2, size=64)
     assert found.about['frozen'] == {'entries': len(Run(remembering).predictor('cpu').memory), 'area': None}
     assert list(found.about['inputs']) == ['image', 'xy', 'time']
     [answer] = onnxruntime.InferenceSession(found.file).run(None, given)
@@ -475,6 +480,7 @@ def normalised(about, picture):
     return torch.from_numpy((picture - mean) / std)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('votes', [False, True])
 def test_a_map_of_cells_recalls_the_same_inside_the_graph(votes):
     "A graph without votes, which takes as long to trace: `test_a_memory_stays_inside`."

@@ -11,6 +11,7 @@ LONG = ('wildscenes-mask2former', '', 'ONNX')  # takes minutes: its row is in th
 ALL = exports.cases(exports.recipes())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('network', dict.fromkeys(case[:2] for case in ALL), ids=' '.join)
 def test_each_recipe_leaves_in_each_format(network, tiny_run, tmp_path, monkeypatch):
     "All formats are made of one graph: to trace it takes longest."
