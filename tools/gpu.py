@@ -194,19 +194,25 @@ def memory_reads(device, tiny):
 
 
 def resumed(device, tiny):
-    'How far the weights of a run that was cut in two lie from those of one that was not.'
+    'How far the weights of a run that went on from its first epoch lie from those of the run that never stopped.'
+    import shutil
+
     import torch
     from tiny import settings
 
     import geoseg
-    how = settings('unet') | {'trainer.accelerator': 'gpu' if device.type == 'cuda' else 'cpu'}
+    how = settings('unet') | {'trainer.accelerator': 'gpu' if device.type == 'cuda' else 'cpu', 'every_n_epochs': 1}
     with tempfile.TemporaryDirectory() as folder:
         whole = geoseg.train('unet', 'world:tiny', out=f'{folder}/whole', overrides=how)
-        half = geoseg.train('unet', 'world:tiny', out=f'{folder}/cut', overrides=how | {'epochs': 1})
-        half = geoseg.train(resume=half.folder, epochs=how['epochs'])
-        one, two = (torch.load(run.last, map_location='cpu', weights_only=True)['state_dict'] for run in (whole, half))
-        far = max(float((one[name].double() - two[name].double()).abs().max()) for name in one)
-    return far, 0., 'largest difference of a weight', '', 'a schedule over as many epochs as were asked for at last'
+        copy = shutil.copytree(whole.folder, Path(folder, 'cut', 'unet', whole.folder.name))  # the same schedule
+        before = (copy / 'checkpoints' / 'last.ckpt').stat().st_mtime_ns
+        cut = geoseg.train('unet', resume=0, out=f'{folder}/cut')
+        one, two = (torch.load(run.last, map_location='cpu', weights_only=True) for run in (whole, cut))
+        if cut.last.stat().st_mtime_ns == before or one['global_step'] != two['global_step']:
+            raise RuntimeError('the copy did not go on to the same step')
+        far = max(float((value.double() - two[part][name].double()).abs().max())
+                  for part in ('state_dict', 'ema') for name, value in one.get(part, {}).items())
+    return far, 0., 'largest difference of a weight', '', 'beside the same run without a stop; 0 is exact'
 
 
 def nccl(device, tiny):
