@@ -48,12 +48,23 @@ def in_order(
     clock: Clock,
     waiting: str,  # what the clock says while the results are waited for
 ) -> Iterator:
-    'Results of a function in the order of the items, made in a thread.'
+    'Results of a function in the order of the items, made in a thread; nothing is begun after an error.'
+    failed = []
+
+    def call(item):
+        if failed:
+            return None
+        try:
+            return function(item)
+        except BaseException:
+            failed.append(item)
+            raise
+
     with ThreadPoolExecutor(1) as pool:
         made = deque()
         try:
             for item in items:
-                made.append(pool.submit(function, item))
+                made.append(pool.submit(call, item))
                 if len(made) > ahead:
                     with clock(waiting):
                         result = made.popleft().result()

@@ -74,10 +74,11 @@ class Normalize:
     def __call__(
         self,
         image: np.ndarray,  # uint8 or float32 [H, W, C]
+        out: np.ndarray | None = None,  # float32 [C, H, W], where it is written; None: a new array
     ) -> torch.Tensor:  # float32 [C, H, W]
         'Normalise one image.'
         scale, shift = self.factors(image.dtype, image.shape[2])
-        out = np.empty((image.shape[2], *image.shape[:2]), np.float32)
+        out = np.empty((image.shape[2], *image.shape[:2]), np.float32) if out is None else out
         np.multiply(image.transpose(2, 0, 1), scale, out=out)
         out += shift
         return torch.from_numpy(out)

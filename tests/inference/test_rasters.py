@@ -18,6 +18,7 @@ from geoseg import cli
 from geoseg.data.augment import Augment, Normalize
 from geoseg.data.labels import LabelScheme
 from geoseg.data.rasters.chips import RasterChips
+from geoseg.data.rasters.files import channels_last
 from geoseg.data.rasters.reader import Reader
 from geoseg.data.rasters.regions import Area
 from geoseg.inference.answer import FINISHED
@@ -81,6 +82,14 @@ def test_bands_and_types(trained, scene, tmp_path):
     assert cli.main(['predict', '--checkpoint', str(trained), *words]) == 0
     one, two = (read(folder / 'scene_classes.tif') for folder in (plain, tmp_path / 'four'))
     assert (one == two).mean() > 0.999 and ((one == 255) == (two == 255)).all()
+
+
+@pytest.mark.parametrize('bands', [1, 2, 3, 13, 40])
+@pytest.mark.parametrize('kind', ['uint8', 'int8', 'uint16', 'int16', 'int32', 'float32', 'float64'])
+def test_bands_become_channels(bands, kind):
+    values = np.random.default_rng(0).integers(0, 100, (bands, 5, 7)).astype(kind)
+    channels = channels_last(values)
+    assert channels.dtype == kind and channels.flags.c_contiguous and (channels == values.transpose(1, 2, 0)).all()
 
 
 class Counter(nn.Module):
@@ -166,6 +175,33 @@ def test_killed_and_taken_up_again(trained, scene, tmp_path):
     assert one.geometry.geom_equals(two.geometry).all() and one.drop(columns='geometry').equals(
         two.drop(columns='geometry'))
     assert {p.name for p in (tmp_path / 'cut').iterdir()} == {p.name for p in (tmp_path / 'whole').iterdir()}
+
+
+@pytest.mark.parametrize('strips', [1, 7, 12])
+def test_an_error_between_strips_spoils_nothing(scene, tmp_path, monkeypatch, strips):
+    """Three panels, so that columns are carried; what was waiting behind the error is neither written nor marked."""
+    torch.manual_seed(0)
+    predictor = Predictor(Counter(), LabelScheme(['a', 'b', 'c', 'd'], np.arange(12).reshape(4, 3)), device='cpu')
+    [a], how = find_rasters(scene), dict(window=64, overlap=16, panel=160, write=['probabilities'])
+    predict_raster(predictor, a, tmp_path / 'whole', **how)
+    mark, marks = stream.Draft.mark, []
+
+    def fails(self, *at):
+        mark(self, *at)
+        marks.append(at)
+        if len(marks) > strips:
+            raise OSError('no room')
+
+    monkeypatch.setattr(stream.Draft, 'mark', fails)
+    with pytest.raises(OSError, match='no room'):
+        predict_raster(predictor, a, tmp_path / 'cut', **how)
+    assert len(marks) == strips + 1
+    monkeypatch.setattr(stream.Draft, 'mark', mark)
+    predict_raster(predictor, a, tmp_path / 'cut', **how)
+    for name in ('classes', 'probabilities'):
+        one, two = ((tmp_path / out / f'scene_{name}.tif').read_bytes() for out in ('whole', 'cut'))
+        assert one == two, name
+    assert (marks[-1][0] > 0) == (strips > 1)  # in the first panel, in a later one
 
 
 def test_workers_that_are_killed(trained, scene, tmp_path):

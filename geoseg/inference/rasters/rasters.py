@@ -29,6 +29,7 @@ from ...core.outputs import check_outputs
 from ...core.streams import peak_resident_memory
 from ...data.augment import Augment, Normalize
 from ...data.labels import LabelScheme
+from ...data.batches import network_reads
 from ...data.loading import ResumableLoader, SeededBatchSampler, without_masks
 from ...data.pictures.files import EXTENSIONS
 from ...data.rasters.chips import RasterChips, RasterData
@@ -117,7 +118,8 @@ def plan_raster(
     'The windows of a raster, and all that its answer depends on.'
     overlap, augment, stat = check_views(window, overlap, tta), predictor.card.get('augment', {}), a.image.stat()
     windows = RasterWindows(a, reader, Normalize(augment.get('mean'), augment.get('std')),
-                            frame or middle_frame(a), window, overlap)
+                            frame or middle_frame(a), window, overlap,
+                            placed=not {'xy', 'gps'}.isdisjoint(network_reads(predictor.network)))
     return windows, json.loads(json.dumps({
         'raster': a.image.name, 'size': stat.st_size, 'modified': stat.st_mtime_ns,
         'layers': ['classes', *(name for name in LAYERS if name in write)],

@@ -47,7 +47,9 @@ class RasterWindows:
         frame: Frame,  # of the positions; one that is not on the globe: they are not known
         window: int,  # side, pixels
         overlap: int,  # pixels
+        placed: bool = True,  # batches say where they are, which takes as long as reading them
     ):
+        self.placed = placed
         self.a, self.reader, self.normalize, self.frame = replace(a, mask=None), reader, normalize, frame
         self.own = middle_frame(a)
         self.height, self.width = (4 * math.ceil(min(window, n) / 4) for n in (a.height, a.width))
@@ -62,18 +64,28 @@ class RasterWindows:
     ) -> dict[str, Any]:
         'Windows side by side.'
         a, n = self.a, len(cols)
-        images = [self.normalize(self.reader.window(a, row, col, self.height, self.width)[0]) for col in cols]
+        images = np.empty((n, self.reader.channels(a), self.height, self.width), np.float32)
+        for col, image in zip(cols, images, strict=True):
+            self.normalize(self.reader.window(a, row, col, self.height, self.width)[0], image)
+        return {'image': torch.from_numpy(images), **(self.places(row, cols) if self.placed else {}),
+                'time': torch.full((n,), a.time, dtype=torch.float64),
+                'source': torch.full((n,), a.source), 'name': [f'{a.name}_r{row:05}_c{col:05}' for col in cols]}
+
+    def places(
+        self,
+        row: int,
+        cols: Sequence[int],
+    ) -> dict[str, torch.Tensor]:  # `xy`, NaN beyond the raster, and `gps`
+        'Where the cells and the middle of windows are.'
+        a = self.a
+        middle = np.array([(col + self.width / 2, row + self.height / 2) for col in cols])
+        gps = self.own.to_gps(pixel_xy(a.transform, a.crs, self.own, *middle.T))
         x, y = (self.cells + np.stack([np.array([col, row]) for col in cols])[:, None, None]).transpose(3, 0, 1, 2)
         inside = (x < a.width) & (y < a.height)
         xy = np.full((*x.shape, 2), np.nan)
         if self.frame.on_globe:
             xy = np.where(inside[..., None], pixel_xy(a.transform, a.crs, self.frame, x, y), np.nan)
-        middle = np.array([(col + self.width / 2, row + self.height / 2) for col in cols])
-        gps = self.own.to_gps(pixel_xy(a.transform, a.crs, self.own, *middle.T))
-        image = torch.stack(images) if n > 1 else images[0][None]
-        return {'image': image, 'xy': torch.from_numpy(xy.astype(np.float32)),
-                'gps': torch.from_numpy(gps.copy()), 'time': torch.full((n,), a.time, dtype=torch.float64),
-                'source': torch.full((n,), a.source), 'name': [f'{a.name}_r{row:05}_c{col:05}' for col in cols]}
+        return {'xy': torch.from_numpy(xy.astype(np.float32)), 'gps': torch.from_numpy(gps.copy())}
 
     def valid(
         self,
