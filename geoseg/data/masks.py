@@ -47,7 +47,8 @@ def raster_pixels(
     bands = list(f.indexes)[:f.count - alpha]
     values = f.read(bands, window=window)
     hidden = None
-    if any(MaskFlags.all_valid not in f.mask_flag_enums[band - 1] for band in bands):
+    flags = f.mask_flag_enums  # asks the file for each band
+    if any(MaskFlags.all_valid not in flags[band - 1] for band in bands):
         # a class of several bands is one colour: without data where none of them has any
         hidden = (f.read_masks(bands, window=window) == 0).all(0)
     values = values[0] if len(bands) == 1 else np.ascontiguousarray(values.transpose(1, 2, 0))

@@ -73,9 +73,9 @@ def answer_panel(
             finish(blend.top, strip)
         blend.add(*answer)
 
-    for _ in in_order(place, answers(), 2, clock, 'waiting for blending and the disk'):
+    for _ in in_order(place, answers(), 2, clock, 'waiting for the disk'):
         pass
-    with clock('waiting for blending and the disk'):
+    with clock('waiting for the disk'):
         finish(blend.top, blend.rest())
 
 
@@ -231,7 +231,7 @@ def predict_layers(
                 if finished < a.height:
                     answer_panel(predictor, windows, panel, finished, a.height, tta, 'steps' in draft.layers,
                                  batch_size, clock, bar, partial(paint, draft, windows, parts, k, number))
-        clock['all else'] = time.perf_counter() - begun - sum(clock.values())
+        clock['other'] = time.perf_counter() - begun - sum(clock.values())
         if final == 'tidied':
             with clock('tidying'):
                 postprocess_blocks(draft, steps, wide, area)
