@@ -111,9 +111,10 @@ class LabelScheme:
         table[list(self.ids)] = list(self.ids.values())
         return table
 
+    __hash__ = None  # equal by value, below
+
     @functools.cached_property
-    def _byte_pairs(self):
-        return pair_table(self._index_table[:256])
+    def _byte_pairs(self): return pair_table(self._index_table[:256])
 
     @functools.cached_property
     def _color_table(self):
@@ -128,12 +129,14 @@ class LabelScheme:
             table[code] = train_id
         return table
 
-    def __eq__(self, other):
-        if not isinstance(other, LabelScheme):
-            return NotImplemented
-        a, b = self.to_dict(), other.to_dict()
-        return all(sorted(a[k]) == sorted(b[k]) if k in ('ids', 'other_colors') else a[k] == b[k]
-                   for k in a if k not in ('name', 'ignore_declared'))
+# %% ../../nbs/data/labels.ipynb #9488cb22
+@patch
+def __eq__(self: LabelScheme, other):
+    if not isinstance(other, LabelScheme):
+        return NotImplemented
+    a, b = self.to_dict(), other.to_dict()
+    return all(sorted(a[k]) == sorted(b[k]) if k in ('ids', 'other_colors') else a[k] == b[k]
+               for k in a if k not in ('name', 'ignore_declared'))
 
 # %% ../../nbs/data/labels.ipynb #cf6dc495
 @patch
@@ -252,7 +255,7 @@ def encode(
         codes[codes == self._unknown] = self.ignore_index
     return codes
 
-
+# %% ../../nbs/data/labels.ipynb #9be115be
 @patch
 def _describe_unknown(self: LabelScheme, values):
     found, counts = np.unique(values, axis=0, return_counts=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor
 
 from ..data.grids import cover
@@ -47,7 +48,7 @@ def counting_part(
     at = weights.nonzero()
     return (int(at[0]), int(at[-1] - at[0]) + 1) if len(at) else (0, 0)
 
-
+# %% ../../nbs/inference/tiling.ipynb #27045741
 class RowBlend:
     'The sum of weighted windows that come row by row from left to right, in a strip as high as a window.'
 
@@ -98,23 +99,27 @@ class RowBlend:
         torch.mul(part[at], weight[at], out=total[at])
         self.below, self.right = max(self.below, row + y + tall), max(self.right, col + x + wide)
 
-    def _move(self, row: int):
-        'Begin a row of windows: the strip begins there.'
-        done, old = row - self.top, self.total
-        rest = max(old.shape[-2] - done, 0)
-        self.total = old if self.reuse else torch.zeros_like(old)
-        self.total[..., :rest, :] = old[..., done:, :].clone() if self.reuse and rest > done else old[..., done:, :]
-        self.top, self.above, self.right = row, self.below, self.left
-        self.total[..., max(self.above - row, 0):self.down[row][0], :] = 0  # no window counts there
-        for gap in self.gaps:
-            self.total[..., rest:, gap] = 0
-
-    def rest(self) -> Tensor:
-        'The last strip.'
-        self.total[..., self.below - self.top:, :] = 0
-        return self.total
+# %% ../../nbs/inference/tiling.ipynb #abf004c9
+@patch
+def _move(self: RowBlend, row: int):
+    'Begin a row of windows: the strip begins there.'
+    done, old = row - self.top, self.total
+    rest = max(old.shape[-2] - done, 0)
+    self.total = old if self.reuse else torch.zeros_like(old)
+    self.total[..., :rest, :] = old[..., done:, :].clone() if self.reuse and rest > done else old[..., done:, :]
+    self.top, self.above, self.right = row, self.below, self.left
+    self.total[..., max(self.above - row, 0):self.down[row][0], :] = 0  # no window counts there
+    for gap in self.gaps:
+        self.total[..., rest:, gap] = 0
 
 
+@patch
+def rest(self: RowBlend) -> Tensor:
+    'The last strip.'
+    self.total[..., self.below - self.top:, :] = 0
+    return self.total
+
+# %% ../../nbs/inference/tiling.ipynb #16670c87
 def blend_rows(
     parts: Iterable[tuple[int, int, Tensor]],  # (row, column, values [..., h, w]) of windows, rows ascending
     *how: Any,  # of `RowBlend`

@@ -560,7 +560,7 @@ def named_crs(f: rasterio.DatasetReader) -> str:
         NAMES[f] = crs_name(f.crs)
     return NAMES[f]
 
-
+# %% ../../../nbs/data/rasters/files.ipynb #c24d1491
 def is_shifted(
     f: rasterio.DatasetReader,
     a: Acquisition,

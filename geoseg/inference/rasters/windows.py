@@ -49,9 +49,8 @@ class RasterWindows:
         overlap: int,  # pixels
         placed: bool = True,  # batches say where they are, which takes as long as reading them
     ):
-        self.placed = placed
         self.a, self.reader, self.normalize, self.frame = replace(a, mask=None), reader, normalize, frame
-        self.own = middle_frame(a)
+        self.own, self.placed = middle_frame(a), placed
         self.height, self.width = (4 * math.ceil(min(window, n) / 4) for n in (a.height, a.width))
         self.down = window_weights(a.height, self.height, overlap)
         self.across = window_weights(a.width, self.width, overlap)
