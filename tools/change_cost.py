@@ -3,8 +3,10 @@ nbs/tutorials/results/change_cost.csv.
 
     python tools/change_cost.py 2048 unet
     python tools/change_cost.py 20000 colours --vegetation
+    python tools/change_cost.py 2048 trees --vegetation
 
-With --vegetation the classes are two, vegetation and the rest, not seven.
+With --vegetation the classes are two, vegetation and the rest, not seven. Trees learn from two old maps and have no
+plain prediction beside them.
 """
 import argparse
 import tempfile
@@ -51,9 +53,9 @@ class Colours(nn.Module):
         return {'logits': logits / 100 + (0 * self.beside(image)['logits'] if self.beside else 0)}
 
 
-def draw(folder: Path, side: int, scheme: LabelScheme, number: np.ndarray) -> np.ndarray:  # mean colours [K, 3]
-    'Two years of the drawn world, side by side until the raster is full; `number` is the class of each of its classes.'
-    for a in find_acquisitions(world_data('raster', size='tiny'))[-2:]:
+def draw(folder: Path, side: int, scheme: LabelScheme, number: np.ndarray, years: int) -> np.ndarray:  # colours [K, 3]
+    'Years of the drawn world, side by side until the raster is full; `number` is the class of each of its classes.'
+    for a in find_acquisitions(world_data('raster', size='tiny'))[-years:]:
         for path, kind in ((a.image, 'image'), (a.mask, 'mask')):
             with rasterio.open(path) as file:
                 tile = number[file.read()] if kind == 'mask' else file.read()
@@ -79,7 +81,7 @@ def main(side: int, network: str, vegetation: bool):
         number[:scheme.num_classes] = [name in GREEN for name in scheme.names]
         scheme = LabelScheme(['other', 'vegetation'])
     k = scheme.num_classes
-    beside = None if network == 'colours' else UNet(k, encoder='tu-tf_efficientnet_lite0')
+    beside = UNet(k, encoder='tu-tf_efficientnet_lite0') if network == 'unet' else None
     predictor, spent = Predictor(nn.Identity(), scheme, device='cpu'), []
 
     def predict(checkpoint, data, out, overrides, write, trust):
@@ -87,18 +89,19 @@ def main(side: int, network: str, vegetation: bool):
         report = predict_raster(predictor, read_acquisition(data, None), out, write=write, window=512, overlap=64)
         spent.append((time.process_time() - begun, report['peak MiB']))
 
+    trees = network == 'trees'
     module.Trained = lambda *_: SimpleNamespace(kind='segmentation', scheme=scheme, fingerprint='', recipe=network)
     module.predict = predict
     with tempfile.TemporaryDirectory() as folder, peak_resident_memory() as peak:
         folder = Path(folder)
-        predictor.network = Colours(draw(folder, side, scheme, number), beside).eval()
+        predictor.network = Colours(draw(folder, side, scheme, number, 3 if trees else 2), beside).eval()
         new = sorted(folder.glob('*_image.tif'))[-1]
         begun = time.process_time()
-        report = module.changes('network', new, folder, folder / 'out', postprocess={'min_area': 20},
+        report = module.changes(None if trees else 'network', new, folder, folder / 'out', postprocess={'min_area': 20},
                                 write=['polygons'])
         total = time.process_time() - begun
     area = side ** 2 / 1e6
-    [(plain, plain_peak)] = spent
+    [(plain, plain_peak)] = spent or [(np.nan, np.nan)]
     row = {'side': side, 'network': network, 'classes': k, 'plain, CPU s per megapixel': plain / area,
            'changes, CPU s per megapixel': total / area, 'plain, peak MiB': plain_peak,
            'changes, peak MiB': peak['MiB'], 'places': report['polygons']}
@@ -110,6 +113,6 @@ def main(side: int, network: str, vegetation: bool):
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('side', type=int)
-    parser.add_argument('network', choices=['colours', 'unet'])
+    parser.add_argument('network', choices=['colours', 'unet', 'trees'])
     parser.add_argument('--vegetation', action='store_true')
     main(**vars(parser.parse_args()))

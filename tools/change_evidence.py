@@ -2,25 +2,29 @@
 need no confidence, and what shifts, clouds and darkness do. Rows are kept in nbs/tutorials/results, what stands there
 is not computed again; forecasts and the fits behind them are kept under $GEOSEG_CACHE/change_evidence.
 
-    python tools/change_evidence.py answers naip tiny0
-    python tools/change_evidence.py ways naip tiny0
+    python tools/change_evidence.py answers naip tiny0 tiny1
+    python tools/change_evidence.py ways naip tiny0 tiny1
     python tools/change_evidence.py prototype naip --prototype ../shared/prototypes/outdated_map.py
     python tools/change_evidence.py false naip tiny0
+    python tools/change_evidence.py network naip tiny0
 """
 import argparse
 import contextlib
 import io
 import runpy
 import sys
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.ndimage import distance_transform_edt, gaussian_filter, label, shift, uniform_filter
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
+from torch import nn
 
 from geoseg.core.files import cache_folder, write_whole, writing
 from geoseg.core.pages import csv_text, read_csv
@@ -28,11 +32,11 @@ from geoseg.data.labels import LabelScheme
 from geoseg.data.rasters.files import find_acquisitions
 from geoseg.data.shared import shared_data
 from geoseg.inference.rasters.changes import flag_unlike, flagged_window, shift_between
-from geoseg.inference.rasters.compare import NOT_JUDGED, SCORE, RasterArchive
-from geoseg.inference.rasters.false_change import LEAST_SHIFT
+from geoseg.inference.rasters.compare import NOT_JUDGED, SCORE, WEIGHTS, RasterArchive
+from geoseg.inference.rasters.false_change import LEAST_SHIFT, read_moved
 from geoseg.inference.rasters.outdated import file_store
 from geoseg.inference.rasters.windows import pixel_size
-from geoseg.metrics.thresholds import BINS, PastYear
+from geoseg.metrics.thresholds import BINS, PastYear, calibrate_scores, choose_weight
 from geoseg.models.outdated import OutdatedMaps, class_probabilities, log_odds
 from geoseg.world.layouts import world_data
 
@@ -74,6 +78,31 @@ class Place:
         'What `geoseg changes` compares, on a day.'
         return self.all.compare(self.whole, self.forecast(day), 'newest', day)
 
+    def score(self, day: str, weight: float = 0) -> np.ndarray:  # float [H, W], 0 where nothing is judged
+        'The score of `geoseg changes`, with a weight of the difference of both pictures.'
+        found = self.all.compare(self.whole, self.forecast(day), 'newest', day, weight) if weight else self.found(day)
+        score = found['score']
+        return np.where(score == NOT_JUDGED, 0, score) / SCORE
+
+    def truth(self, day: str) -> tuple[np.ndarray, np.ndarray]:  # bool [H, W]: judged, changed
+        'Where a day is judged, and what has changed.'
+        at, truth = self.found(day), self.mask(day)
+        return (at['score'] != NOT_JUDGED) & (truth < self.scheme.num_classes), truth != at['then']
+
+    @cache  # noqa: B019
+    def year(self, day: str, weight: float = 0) -> PastYear:
+        'How often cells of each score had changed.'
+        judged, changed = self.truth(day)
+        year = PastYear(day, 1)
+        year.add((0, 0), self.score(day, weight), changed, judged)
+        return year
+
+    def past(self, day: str) -> tuple[float, list[PastYear]]:
+        'The weight that the years before chose, and these years with it.'
+        years = {weight: [self.year(d, weight) for d in self.days[2:] if d < day] for weight in WEIGHTS}
+        weight = choose_weight(years)
+        return weight, years[weight]
+
     def mask(self, day: str) -> np.ndarray:
         return self.all.masks[day][self.whole]
 
@@ -95,7 +124,7 @@ def picture_difference(place: Place, day: str) -> np.ndarray:  # float [H, W]
 def evidence(place: Place, day: str) -> np.ndarray:  # float [H, W, F]
     'What may tell a change that lasts to the next map from an error, beside its score.'
     at = place.found(day)
-    odds = log_odds(np.where(at['score'] == NOT_JUDGED, 0, at['score']) / SCORE)
+    odds = log_odds(place.score(day))
     maps = np.stack([place.mask(d) for d in place.days if d < day])
     then = at['then']
     border = np.zeros(then.shape, bool)
@@ -130,30 +159,22 @@ def fitted(kind: str, x: np.ndarray, y: np.ndarray, asked: np.ndarray) -> np.nda
     return trees.fit(x, y).predict_proba(asked)[:, 1]
 
 
-def second_models(place: Place, day: str) -> dict[str, np.ndarray]:
+def second_model(place: Place, day: str, kind: str) -> np.ndarray:
     """Scores that past forecasts teach; in the first year that can be forecast, where a choice is made, its own blocks
     of ground in turn."""
-    past = [d for d in place.days[2:] if d < day]
-
-    def known(d):
-        at, truth = place.found(d), place.mask(d)
-        return (at['score'] != NOT_JUDGED) & (truth < place.scheme.num_classes), truth != at['then']
-
-    asked = evidence(place, day)
-    flat, said = asked.reshape(-1, asked.shape[-1]), {}
-    for kind in ('regression', 'trees'):
-        if past:
-            parts = [(evidence(place, d)[judged], changed[judged]) for d in past for judged, changed in [known(d)]]
-            said[f'second model, {kind}'] = fitted(kind, *map(np.concatenate, zip(*parts, strict=True)), flat)
-            continue
-        judged, changed = (layer.ravel() for layer in known(day))
+    past, asked = [d for d in place.days[2:] if d < day], evidence(place, day)
+    flat = asked.reshape(-1, asked.shape[-1])
+    if past:
+        parts = [(evidence(place, d)[judged], changed[judged]) for d in past for judged, changed in [place.truth(d)]]
+        out = fitted(kind, *map(np.concatenate, zip(*parts, strict=True)), flat)
+    else:
+        judged, changed = (layer.ravel() for layer in place.truth(day))
         fold = np.random.default_rng(0).permutation(blocks_of(place.all.shape, place.block).max() + 1) % FOLDS
         fold, out = fold[blocks_of(place.all.shape, place.block)].ravel(), np.zeros(len(flat))
         for one in range(FOLDS):
             taught = judged & (fold != one)
             out[fold == one] = fitted(kind, flat[taught], changed[taught], flat[fold == one])
-        said[f'second model, {kind}, other blocks of the same year'] = out
-    return {name: p.reshape(asked.shape[:2]) for name, p in said.items()}
+    return out.reshape(asked.shape[:2])
 
 
 @cache
@@ -204,41 +225,77 @@ def two_maps(place: Place, day: str) -> np.ndarray:  # float [H, W]
     return 1 - (now * then).sum(0)
 
 
-def answers(place: Place, day: str) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
-    'Of each answer: scores 0 to 1, and the class now where it says one.'
+def in_steps(years: list[PastYear], score: np.ndarray) -> np.ndarray:
+    'Scores calibrated by plain isotonic regression.'
+    unchanged, changed = sum(year.counts for year in years)
+    seen, at = unchanged + changed, np.arange(BINS + 1) / BINS
+    curve = IsotonicRegression(y_min=0, y_max=1, out_of_bounds='clip')
+    curve.fit(at[seen > 0], changed[seen > 0] / seen[seen > 0], seen[seen > 0])
+    return curve.predict(score.ravel()).reshape(score.shape)
+
+
+Answers = dict[str, Callable[[], tuple[np.ndarray, np.ndarray | None]]]  # scores 0 to 1, and the class now, if said
+
+
+def answers(place: Place, day: str) -> Answers:
+    'What is compared.'
     at, p = place.found(day), place.forecast(day)
     then, now, k = at['then'], at['now'], place.scheme.num_classes
-    score = np.where(at['score'] == NOT_JUDGED, 0, at['score']) / SCORE
-    odds, likely = log_odds(score), p.argmax(0)
-    said = {'geoseg changes': (score, now),
-            'its probability of another class': (other_class(p, then), now),
-            'its disagreement, not thresholded': ((likely != then).astype(float), now),
-            'its score, smoothed by 2 pixels': (1 / (1 + np.exp(-gaussian_filter(odds, 2))), now),
-            **{name: (q, now) for name, q in second_models(place, day).items()}}
-    difference, self_fit = picture_difference(place, day), place.model.self_fit(day, place.newest(day))
-    said['difference of pictures'] = difference / difference.max(), None
-    other = np.where(np.arange(k)[:, None, None] == then, -1, self_fit)
-    said["trees of today's picture alone"] = other_class(self_fit, then), other.argmax(0)
-    said['difference of the maps of two pictures'] = two_maps(place, day), None
-    said['copy of the newest map'] = np.zeros(score.shape), None
-    return said
+    stays, moves = at['stays'].astype(float), at['moves']
+    weight, years = place.past(day)
+    score, self_fit = place.score(day, weight), place.model.self_fit(day, place.newest(day))
+    other = np.where(np.arange(k)[:, None, None] == then, -1, self_fit).argmax(0)
+    where = '' if years else ', other blocks of the same year'
+
+    def calibrated():
+        return calibrate_scores(years, SCORE)[np.rint(score * SCORE).astype(int)]
+
+    def difference():
+        length = picture_difference(place, day)
+        return length / length.max()
+
+    said = {'geoseg changes': lambda: (score, now),
+            'its probability of another class': lambda: (other_class(p, then), now),
+            'the new class against the old one alone': lambda: (moves / np.maximum(moves + stays, 1e-12), now),
+            'its disagreement, not thresholded': lambda: ((p.argmax(0) != then).astype(float), now),
+            'its score, smoothed by 2 pixels': lambda: (1 / (1 + np.exp(-gaussian_filter(log_odds(score), 2))), now)}
+    for kind in ('regression', 'trees'):
+        said[f'second model, {kind}{where}'] = lambda kind=kind: (second_model(place, day, kind), now)
+    return said | ({'its confidence': lambda: (calibrated(), now),
+                    'its confidence, if in steps': lambda: (in_steps(years, score), now)} if years else {}) | {
+        'difference of pictures': lambda: (difference(), None),
+        "trees of today's picture alone": lambda: (other_class(self_fit, then), other),
+        'difference of the maps of two pictures': lambda: (two_maps(place, day), None),
+        'copy of the newest map': lambda: (np.zeros(score.shape), None)}
 
 
-WAYS = {'mean over its piece': (0.25, 0.5, 1), 'fits by all old maps': (0.1, 0.3, 1),
-        'difference of pictures': (0.5, 1, 2)}  # what is added to the log-odds of a change, and how much of it
+# what is added to the log-odds of a change, and how much of it
+WAYS = {'mean over its piece': (0.25, 0.5), 'fits by all old maps': (0.1, 0.3), 'changes before': (0.3, 1),
+        'changes around': (0.25, 0.5), 'changes of that class': (0.25, 0.5)}
 
 
 @cache
 def weighed(place: Place, day: str, way: str) -> np.ndarray:  # float [H, W]
     'What one of `WAYS` adds to the log-odds of a change, at weight 1.'
-    at, k = place.found(day), place.scheme.num_classes
-    then, odds = at['then'], log_odds(np.where(at['score'] == NOT_JUDGED, 0, at['score']) / SCORE)
-    if way == 'difference of pictures':
-        ranks = picture_difference(place, day)
-        return log_odds((ranks.argsort(None).argsort().reshape(ranks.shape) + 0.5) / ranks.size) / 2
+    at, k, odds = place.found(day), place.scheme.num_classes, log_odds(place.score(day))
+    then, share = at['then'], place.score(day)
     if way == 'fits by all old maps':
         fits = [log_odds(other_class(place.model.self_fit(day, d), then)) for d in place.days if d < day]
         return np.clip(np.mean(fits, 0), -4, 4)
+    if way == 'changes before':
+        maps = np.stack([place.mask(d) for d in place.days if d < day])
+        return (maps[1:] != maps[:-1]).mean(0)
+    if way in ('changes around', 'changes of that class'):  # how much of the ground of its old class is said to change
+        around = np.zeros(then.shape)
+        for c in np.unique(then):
+            inside = then == c
+            if way == 'changes around':
+                total, count = (gaussian_filter(layer.astype(float), 60) for layer in (inside * share, inside))
+                near = total / np.maximum(count, 1e-9)
+            else:
+                near = np.full(then.shape, share[inside].mean())
+            around[inside] = log_odds(near)[inside]
+        return around
     mean, code = odds.copy(), then.astype(int) * k + at['now']
     for change in np.unique(code):  # pieces of one change, of cells that are not sure to have stayed
         inside = (code == change) & (odds > log_odds(0.1))
@@ -251,14 +308,12 @@ def weighed(place: Place, day: str, way: str) -> np.ndarray:  # float [H, W]
 def by_class(place: Place, day: str, past: list[str]) -> np.ndarray:
     'Scores calibrated on past forecasts, for each pair of classes that changed often enough; else for all together.'
     def known(d):
-        at, truth, k = place.found(d), place.mask(d), place.scheme.num_classes
-        judged = (at['score'] != NOT_JUDGED) & (truth < k)
-        code = at['then'][judged].astype(int) * k + at['now'][judged]
-        return at['score'][judged] / SCORE, code, (truth != at['then'])[judged]
+        (judged, changed), at = place.truth(d), place.found(d)
+        code = at['then'][judged].astype(int) * place.scheme.num_classes + at['now'][judged]
+        return place.score(d)[judged], code, changed[judged]
 
     score, code, changed = map(np.concatenate, zip(*map(known, past), strict=True))
-    at, k = place.found(day), place.scheme.num_classes
-    asked = np.where(at['score'] == NOT_JUDGED, 0, at['score']) / SCORE
+    at, k, asked = place.found(day), place.scheme.num_classes, place.score(day)
     here = np.where(at['score'] == NOT_JUDGED, -1, at['then'].astype(int) * k + at['now'])
     curve = partial(IsotonicRegression, y_min=0, y_max=1, out_of_bounds='clip')
     said = curve().fit(score, changed).predict(asked.ravel()).reshape(asked.shape)
@@ -268,31 +323,29 @@ def by_class(place: Place, day: str, past: list[str]) -> np.ndarray:
     return 0.99 * said + 0.01 * asked  # steps of a curve are not one rank
 
 
-def ways(place: Place, day: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Evidence beside the score, with the weight that was ahead in the mean of the earlier years and behind in none;
-    where there is no such weight, 0."""
+def ways(place: Place, day: str) -> Answers:
+    'Evidence beside the probability of another class, with the weight that `choose_weight` takes from earlier years.'
     past, now = [d for d in place.days[2:] if d < day], place.found(day)['now']
 
-    @cache
     def scored(d, way, weight):
-        at = place.found(d)
-        odds = log_odds(np.where(at['score'] == NOT_JUDGED, 0, at['score']) / SCORE)
-        return 1 / (1 + np.exp(-odds - (weight * weighed(place, d, way) if weight else 0)))
+        if not weight:
+            return place.score(d)
+        return 1 / (1 + np.exp(-log_odds(place.score(d), 1 / SCORE) - weight * weighed(place, d, way)))
 
-    def precision(d, way, weight):
-        at, truth = place.found(d), place.mask(d)
-        judged = (at['score'] != NOT_JUDGED) & (truth < place.scheme.num_classes)
-        counts = block_counts(scored(d, way, weight), truth != at['then'], judged, max(place.all.shape))
-        return average_precision(counts[0])
+    @cache
+    def year(d, way, weight):
+        judged, changed = place.truth(d)
+        found = PastYear(d, 1)
+        found.add((0, 0), scored(d, way, weight), changed, judged)
+        return found
 
-    said = {'its score by class, calibrated': (by_class(place, day, past), now)}
-    for way, weights in WAYS.items():
-        ahead = {w: np.array([precision(d, way, w) - precision(d, way, 0) for d in past]) for w in weights}
-        fit = {w: gain.mean() for w, gain in ahead.items() if (gain >= 0).all()}
-        chosen = max(fit, key=fit.get) if fit else 0
-        print(place.name, day, way, chosen, {w: gain.round(4).tolist() for w, gain in ahead.items()}, flush=True)
-        said[f'its score and {"the " * (way[0] in "md")}{way}'] = scored(day, way, chosen), now
-    return said
+    def chosen(way, weights):
+        weight = choose_weight({weight: [year(d, way, weight) for d in past] for weight in (0, *weights)})
+        print(place.name, day, way, weight, flush=True)
+        return scored(day, way, weight), now
+
+    return {'its probability by class, calibrated': lambda: (by_class(place, day, past), now)} | {
+        f'its probability and the {way}': partial(chosen, way, weights) for way, weights in WAYS.items()}
 
 
 def average_precision(counts: np.ndarray) -> np.ndarray:  # of [..., 2, STEPS + 1]: unchanged, changed by score
@@ -312,32 +365,45 @@ def blocks_of(shape: tuple[int, int], side: int) -> np.ndarray:  # int [H, W]
     return (np.arange(shape[0])[:, None] // side) * -(-shape[1] // side) + np.arange(shape[1]) // side
 
 
-def block_counts(score, changed, judged, side: int) -> np.ndarray:  # int [B, 2, STEPS + 1]
+def block_counts(score, changed, judged, side: int, steps: int = STEPS) -> np.ndarray:  # int [B, 2, steps + 1]
     block = blocks_of(score.shape, side)
-    at = (block * 2 + changed) * (STEPS + 1) + np.clip(np.rint(score * STEPS), 0, STEPS).astype(int)
+    at = (block * 2 + changed) * (steps + 1) + np.clip(np.rint(score * steps), 0, steps).astype(int)
     n = block.max() + 1
-    return np.bincount(at[judged], minlength=n * 2 * (STEPS + 1)).reshape(n, 2, STEPS + 1)
+    return np.bincount(at[judged], minlength=n * 2 * (steps + 1)).reshape(n, 2, steps + 1)
 
 
-def prototype_answer(path: str, place: Place, day: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    then, land = place.found(day)['then'], prototype_land(path, place, day)
-    return {PROTOTYPE: (np.where(then == 1, 1 - land, land), 1 - np.minimum(then, 1))}
+def prototype_answer(path: str, place: Place, day: str) -> Answers:
+    def answer():
+        then, land = place.found(day)['then'], prototype_land(path, place, day)
+        return np.where(then == 1, 1 - land, land), 1 - np.minimum(then, 1)
+    return {PROTOTYPE: answer}
 
 
-def judge(place: Place, day: str, answers) -> list[dict]:
+def by_resampling(counts: np.ndarray) -> np.ndarray:  # float [RESAMPLES]
+    'Average precision of blocks drawn with repetition.'
+    n = len(counts)
+    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(float)
+    return average_precision((drawn @ counts.reshape(n, -1)).reshape(RESAMPLES, *counts.shape[1:]))
+
+
+@cache
+def base_of(place: Place, day: str) -> tuple[int, np.ndarray]:  # blocks, float [RESAMPLES]
+    'The average precision of the disagreement with the newest map.'
+    judged, changed = place.truth(day)
+    counts = block_counts(other_class(place.forecast(day), place.found(day)['then']), changed, judged, place.block)
+    return len(counts), by_resampling(counts)
+
+
+def judge(place: Place, day: str, asked: Answers) -> list[dict]:
     'A row an answer.'
-    at, truth, k = place.found(day), place.mask(day), place.scheme.num_classes
-    judged = (at['score'] != NOT_JUDGED) & (truth < k)
-    changed = truth != at['then']
-    said = answers(place, day)
-    counts = {name: block_counts(score, changed, judged, place.block) for name, (score, _) in said.items()}
-    plain = block_counts(other_class(place.forecast(day), at['then']), changed, judged, place.block)
-    n = len(plain)
-    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES)
-    base = average_precision(np.tensordot(drawn, plain, 1))
+    truth, (judged, changed) = place.mask(day), place.truth(day)
+    said = {name: answer() for name, answer in asked.items()}
+    counts = {name: block_counts(score, changed, judged, place.block, SCORE if 'confidence' in name else STEPS)
+              for name, (score, _) in said.items()}  # a curve may press many scores together
+    n, base = base_of(place, day)
     rows = []
     for name, (score, now) in said.items():
-        resampled = average_precision(np.tensordot(drawn, counts[name], 1))
+        resampled = by_resampling(counts[name])
         low, high = np.quantile(resampled, (0.025, 0.975))
         ahead_low, ahead_high = np.quantile(resampled - base, (0.025, 0.975))
         row = {'place': place.name, 'test': day, 'answer': name, 'blocks': n, 'changed': changed[judged].mean(),
@@ -369,13 +435,17 @@ def keep(path: Path, wanted: dict, rows):
         print(*wanted.values(), flush=True)
 
 
+def keep_answers(place: Place, day: str, asked: Answers):
+    'Add the rows of answers that a year has none of.'
+    for name, answer in asked.items():
+        keep(RESULTS / 'change_evidence.csv', {'place': place.name, 'test': day, 'answer': name},
+             partial(judge, place, day, {name: answer}))
+
+
 def reliability(place: Place, day: str) -> list[dict]:
     'Cells by score, unchanged and changed.'
-    at, truth = place.found(day), place.mask(day)
-    judged, year = (at['score'] != NOT_JUDGED) & (truth < place.scheme.num_classes), PastYear(day, 1)
-    year.add((0, 0), at['score'] / SCORE, truth != at['then'], judged)
     return [{'place': place.name, 'test': day, 'score': i / BINS, 'unchanged': same, 'changed': other}
-            for i, (same, other) in enumerate(year.counts.T)]
+            for i, (same, other) in enumerate(place.year(day, place.past(day)[0]).counts.T)]
 
 
 def painted(picture: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:  # and where, bool [H, W]
@@ -393,37 +463,33 @@ def variants(picture: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray | No
     return {'as it is': (picture, None), **moved, 'clouds': painted(picture), 'darkened': (0.6 * picture, None)}
 
 
-def false_alarms(place: Place, day: str) -> list[dict]:
+def treatments(archive: RasterArchive, clouds: np.ndarray | None) -> Iterator[tuple[str, dict, dict]]:
+    'What can be done about a fault: its name, what it needs, and the shift as it is measured.'
+    moved = shift_between(archive)
+    yield 'none', {}, moved
+    if np.hypot(moved['right'], moved['down']) >= LEAST_SHIFT:
+        yield 'align', {'align': True}, moved
+    yield 'unlike', {'unlike': 0.02}, moved
+    if clouds is not None:
+        yield 'unusable', {'hidden': clouds}, moved
+
+
+def alarms(place: Place, day: str, known: list[str], answer) -> list[dict]:
     'A row for each fault of the picture and each way to treat it.'
-    known = [d for d in place.days if d < day][-3:]
-    place.model.fit(known)
-    old, rows = [place.acquisitions[d] for d in known], []
-    truth, k = place.mask(day), place.scheme.num_classes
-    a = place.acquisitions[day]
-    km2, plain = pixel_size(a) / 1e6, file_store(place.folder / 'fits')
+    old, rows, a = [place.acquisitions[d] for d in known], [], place.acquisitions[day]
+    truth, k, km2 = place.mask(day), place.scheme.num_classes, pixel_size(a) / 1e6
     again = {'the newest old picture': (place.image(known[-1]), None)}
     for fault, (picture, clouds) in (variants(place.image(day)) | again).items():
-        answered, treated = {}, {'none': {}, 'align': {'align': True}, 'unlike': {'unlike': 0.02},
-                                 'unusable': {'hidden': clouds}}
-        for treatment, how in treated.items():
-            if 'hidden' in how and clouds is None:
-                continue
+        def opened(picture=picture):
             archive = RasterArchive(a, old, place.scheme, None, None, 'error', True)
             archive.images[day] = archive.pictures[day] = picture
-            moved = shift_between(archive)
-            if how.get('align') and np.hypot(moved['right'], moved['down']) >= LEAST_SHIFT:
+            return archive
+
+        for treatment, how, moved in treatments(opened(), clouds):
+            archive = opened()
+            if 'align' in how:
                 archive.align(moved['right'], moved['down'])
-            elif how.get('align'):
-                continue
-            named = f'{fault}_{treatment}'.replace(' ', '_') if how.get('align') else fault.replace(' ', '_')
-            if named not in answered:
-                store = partial(lambda name, shape, fill, named: plain(
-                    f'{named}_{name}' if name.startswith(day) else name, shape, fill), named=named)
-                model = OutdatedMaps(archive.images, archive.masks, k, store=store,
-                                     **({} if place.name == 'naip' else WORLD))
-                model.fusion, model.known = place.model.fusion, place.model.known
-                answered[named] = model.predict_proba(day)
-            p = answered[named].copy()
+            p = answer(archive, fault, picture, moved if 'align' in how else None).copy()
             if 'hidden' in how:
                 p[:, clouds] = np.nan
             if 'unlike' in how:
@@ -442,32 +508,88 @@ def false_alarms(place: Place, day: str) -> list[dict]:
     return rows
 
 
+def false_alarms(place: Place, day: str) -> list[dict]:
+    'By trees of the last three maps.'
+    known, plain = [d for d in place.days if d < day][-3:], file_store(place.folder / 'fits')
+    place.model.fit(known)
+
+    @cache
+    def forecast(named: str, archive: RasterArchive) -> np.ndarray:
+        def store(name, shape, fill):
+            return plain(f'{named}_{name}' if name.startswith(day) else name, shape, fill)
+        model = OutdatedMaps(archive.images, archive.masks, place.scheme.num_classes, store=store,
+                             **({} if place.name == 'naip' else WORLD))
+        model.fusion, model.known = place.model.fusion, place.model.known
+        return model.predict_proba(day)
+
+    def answer(archive, fault, picture, moved):
+        return forecast(f'{fault}{"_align" if moved else ""}'.replace(' ', '_'), archive)
+    return [row | {'answered by': 'trees'} for row in alarms(place, day, known, answer)]
+
+
+def small_network(k: int) -> nn.Sequential:
+    'Five layers of 3 x 3, ever wider apart: 63 pixels are seen.'
+    layers, channels = [], 3
+    for apart in (1, 2, 4, 8, 16):
+        layers += [nn.Conv2d(channels, 24, 3, padding=apart, dilation=apart), nn.BatchNorm2d(24), nn.ReLU()]
+        channels = 24
+    return nn.Sequential(*layers, nn.Conv2d(channels, k, 1))
+
+
+def network_alarms(place: Place, day: str, steps: int = 400) -> list[dict]:
+    'By a small network, trained on the pictures and maps before that day, with brightness and flips drawn.'
+    torch.manual_seed(0)
+    rng, known, side = np.random.default_rng(0), [d for d in place.days if d < day], 96
+    network = small_network(place.scheme.num_classes)
+    best = torch.optim.Adam(network.parameters(), 3e-3)
+    plan = torch.optim.lr_scheduler.OneCycleLR(best, 1e-2, steps)
+    for _ in range(steps):
+        crops = []
+        for _ in range(4):
+            d, (row, col) = rng.choice(known), (rng.integers(n - side) for n in place.all.shape)
+            window, turn = (slice(row, row + side), slice(col, col + side)), rng.choice([-1, 1], 2)
+            picture, mask = place.all.images[d][:, *window] * rng.uniform(0.6, 1.3), place.all.masks[d][window]
+            crops.append((picture[:, ::turn[0], ::turn[1]].copy(), mask[::turn[0], ::turn[1]].astype(np.int64)))
+        images, masks = (torch.from_numpy(np.stack(each)) for each in zip(*crops, strict=True))
+        loss = nn.functional.cross_entropy(network(images / 128 - 1), masks, ignore_index=255)
+        best.zero_grad()
+        loss.backward()
+        best.step()
+        plan.step()
+    network.eval()
+
+    def answer(archive, fault, picture, moved):
+        with torch.no_grad():
+            p = network(torch.from_numpy(np.float32(picture))[None] / 128 - 1)[0].softmax(0).numpy()
+        if moved:  # as `geoseg changes` does: the answer is brought back
+            p = read_moved(lambda window: p[:, *window], place.all.shape, place.whole, moved['right'], moved['down'])
+        return p
+    return [row | {'answered by': 'network'} for row in alarms(place, day, known[-3:], answer)]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('what', choices=['answers', 'ways', 'prototype', 'false'])
+    parser.add_argument('what', choices=['answers', 'ways', 'prototype', 'false', 'network'])
     parser.add_argument('places', nargs='+', help='naip, or tiny and a seed')
     parser.add_argument('--prototype', help='path of outdated_map.py')
     asked = parser.parse_args()
     for name in asked.places:
         place = Place(name)
-        if asked.what == 'false':
-            day = place.days[-1]
-            keep(RESULTS / 'change_false_alarms.csv', {'place': name, 'test': day}, partial(false_alarms, place, day))
+        if asked.what in ('false', 'network'):
+            day, by = place.days[-1], 'network' if asked.what == 'network' else 'trees'
+            keep(RESULTS / 'change_false_alarms.csv', {'place': name, 'test': day, 'answered by': by},
+                 partial(network_alarms if by == 'network' else false_alarms, place, day))
             continue
         for day in place.days[2:]:
             row = {'place': name, 'test': day}
-            table = RESULTS / 'change_evidence.csv'
-            if asked.what == 'prototype':
-                if day > place.days[2]:
-                    keep(table, row | {'answer': PROTOTYPE},
-                         partial(judge, place, day, partial(prototype_answer, asked.prototype)))
-                continue
-            if asked.what == 'ways':
-                if day > place.days[2]:
-                    keep(table, row | {'answer': 'its score by class, calibrated'}, partial(judge, place, day, ways))
-                continue
-            keep(table, row | {'answer': 'geoseg changes'}, partial(judge, place, day, answers))
-            keep(RESULTS / 'change_reliability.csv', row, partial(reliability, place, day))
+            later = day > place.days[2]
+            if asked.what == 'answers':
+                keep_answers(place, day, answers(place, day))
+                keep(RESULTS / 'change_reliability.csv', row, partial(reliability, place, day))
+            elif asked.what == 'ways' and later:
+                keep_answers(place, day, ways(place, day))
+            elif asked.what == 'prototype' and later:
+                keep_answers(place, day, prototype_answer(asked.prototype, place, day))
 
 
 if __name__ == '__main__':

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['BYTES', 'PICKLES', 'PICKLED', 'OF_THE_MACHINE', 'PARTS', 'reason', 'SizeLimit', 'size_limit', 'build_stored',
-           'build_network', 'Head', 'check_legacy', 'check_pickle', 'read_file', 'read_checkpoint', 'check_card',
-           'card_kind', 'check_tensors', 'check_values', 'network_weights', 'network_hash', 'load_weights',
-           'write_checkpoint', 'WholeCheckpoints', 'keep_weights', 'change_card']
+           'build_network', 'Head', 'check_legacy', 'check_pickle', 'read_file', 'read_checkpoint', 'stored_memory',
+           'check_card', 'card_kind', 'check_tensors', 'check_values', 'network_weights', 'network_hash',
+           'load_weights', 'write_checkpoint', 'WholeCheckpoints', 'keep_weights', 'change_card']
 
 # %% ../../nbs/models/checkpoints.ipynb #588be875
 import hashlib
@@ -160,6 +160,23 @@ def read_checkpoint(
     check_tensors(checkpoint.get('state_dict'), path)
     check_tensors(checkpoint.get('ema', {}), path)
     return checkpoint
+
+# %% ../../nbs/models/checkpoints.ipynb #59481293
+def stored_memory(
+    path: str | Path,  # a .ckpt of a run
+) -> tuple[int, int]:  # entries; bytes, of all memories in the file. 0, 0: there is none, or the file cannot be mapped
+    'How large the memory in a checkpoint is, without reading it.'
+    path = Path(path)
+    try:
+        check_archive(path)
+        check_pickle(path)
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+        found = {(part, key): value for part in ('state_dict', 'ema') for key, value in checkpoint.get(part, {}).items()
+                 if key.rpartition('.')[2].startswith(STATE)}
+    except Exception:  # that which reads it says what is wrong
+        return 0, 0
+    stamps = [value for (part, key), value in found.items() if part == 'state_dict' and key.endswith(f'{STATE}stamp')]
+    return sum(int((value >= 0).sum()) for value in stamps), sum(value.nbytes for value in found.values())
 
 # %% ../../nbs/models/checkpoints.ipynb #6299f4be-4
 OF_THE_MACHINE = ('root', 'cache', 'index_dir', 'allow_outside')  # settings of the data that no card says

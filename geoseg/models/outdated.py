@@ -151,9 +151,10 @@ LEAST = 1e-3  # probability
 
 def log_odds(
     probability: np.ndarray,  # 0 to 1
+    least: float = LEAST,  # less, and more than 1 less this, counts as this
 ) -> np.ndarray:
     'Log-odds of probabilities, none of them certain.'
-    probability = np.clip(probability, LEAST, 1 - LEAST)
+    probability = np.clip(probability, least, 1 - least)
     return np.log(probability / (1 - probability))
 
 

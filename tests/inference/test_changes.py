@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import rasterio
 import shapely
+import torch
 from rasterio.features import rasterize
 from rasterio.transform import from_origin
 from scipy.ndimage import shift
@@ -22,10 +23,14 @@ from geoseg import cli
 from geoseg.core.errors import ConfigError
 from geoseg.data.labels import LabelScheme
 from geoseg.data.rasters.files import read_acquisition
+from geoseg.geo.coords import Frame
+from geoseg.geo.memory import GeoMemory
 from geoseg.inference.rasters import changes as module
+from geoseg.inference.rasters import compare
 from geoseg.inference.rasters.change_points import sample
 from geoseg.inference.rasters.changes import areas_of_rows, changes
 from geoseg.inference.rasters.compare import NOT_JUDGED, remembered, times_before
+from geoseg.models.checkpoints import stored_memory
 from geoseg.models.outdated import REACH, CrossFit, Fusion, windows_of
 
 K, SIZE = 20, (96, 80)
@@ -310,11 +315,50 @@ def test_a_precision_is_promised_or_refused_and_the_confidence_is_calibrated(fol
     rows = report['past years']
     assert [row['year'] for row in rows] == [*DATES[2:]] and report['calibrated']
     assert all(row['precision'] > 0.95 and row['precision there'] > 0.9 for row in rows)  # the stub is right
+    assert report['picture weight'] == 0  # and nothing can rank better
     table = pd.read_csv(tmp_path / 'b' / 'later_changes.csv')
     assert np.isclose(table.hectares.sum(), table.corrected_hectares.sum())
     with pytest.raises(ConfigError, match='false_alarms=0.001 per km² cannot be promised at risk 0.1 from') as error:
         make(folder, tmp_path / 'c', false_alarms=0.001, **new)
     assert '\n' not in str(error.value) and not list((tmp_path / 'c').glob('*.tif'))
+
+
+class Unsure(Told):
+    "In place of trees: the class of the newest map, with a probability drawn by chance."
+
+    def predict_window(self, date, window):
+        then = read(Told.folder / f'{max(d for d in DATES if d < date)}_mask.tif')[0]
+        stays = np.random.default_rng(int(date)).uniform(0.2, 0.8, SIZE)
+        shares = np.where(np.arange(K)[:, None, None] == then, stays, (1 - stays) / (K - 1))
+        return shares[:, *window].astype(np.float32)
+
+
+@pytest.mark.parametrize('looks', [True, False])
+def test_pictures_that_differ_count_where_they_told_of_every_past_change(folder, tmp_path, monkeypatch, looks):
+    place, random = tmp_path / 'place', np.random.default_rng(5)
+    shutil.copytree(folder, place)
+    Told.folder = place
+    monkeypatch.setattr(module, 'OutdatedMaps', Unsure)
+    for date in (*DATES, '20220101'):  # the new ground looks as in 2020
+        source = f'{DATES[2]}_image.tif' if date > DATES[3] else f'{date}_image.tif'
+        with rasterio.open(folder / source) as file:
+            grid, pixels = file.profile, file.read()
+        noise = random.integers(1, 6, pixels.shape) if looks else random.integers(1, 250, pixels.shape)
+        with rasterio.open(place / f'{date}_image.tif', 'w', **grid) as file:
+            file.write(np.clip(pixels * looks + noise, 1, 255).astype(np.uint8))
+    new = {'data': place / '20220101_image.tif', 'maps': place, 'write': [], 'ground': 8, 'max_shift': 100}
+    report = make(place, tmp_path / 'a', **new)
+    then, now = (read(folder / f'{date}_mask.tif')[0] for date in (DATES[3], DATES[2]))
+    _, sure, _ = read(tmp_path / 'a' / '20220101_image_changes.tif')
+    judged = sure != NOT_JUDGED
+    higher = sure[judged & (then != now)].mean() / sure[judged & (then == now)].mean()
+    if looks:
+        assert report['picture weight'] > 0 and higher > 1.5
+        make(place, tmp_path / 'b', window=32, **new)
+        name = '20220101_image_changes.tif'
+        assert (tmp_path / 'a' / name).read_bytes() == (tmp_path / 'b' / name).read_bytes()
+    else:
+        assert report['picture weight'] == 0 and 0.9 < higher < 1.1
 
 
 def test_a_cloud_is_not_judged_and_points_that_are_looked_up_give_areas(folder, written, told, tmp_path):
@@ -488,6 +532,24 @@ def network(folder, monkeypatch):
     monkeypatch.setattr(module, 'Trained', lambda *_: SimpleNamespace(kind='segmentation', scheme=scheme,
                                                                       fingerprint='', recipe='unet'))
     monkeypatch.setattr(module, 'predict', write)
+
+
+def test_a_memory_that_cannot_fit_is_refused_with_its_size(folder, tmp_path, monkeypatch):
+    memory = GeoMemory(64, slots=2, frame=Frame('EPSG:32633', (500000, 5200000)))
+    memory.write(torch.rand(50, 2) * 900, torch.rand(50, 64), torch.arange(50), torch.zeros(50, dtype=torch.float64))
+    checkpoint = tmp_path / 'best.ckpt'
+    weights = {f'network.memory.{name}': value for name, value in memory.state_dict().items()}
+    torch.save({'state_dict': weights}, checkpoint)
+    entries, size = stored_memory(checkpoint)
+    assert entries == len(memory) and size >= 288 * entries  # empty slots lie in the file, too
+    monkeypatch.setattr(compare, 'available_memory', lambda: compare.COPIES * size - 1)
+    with pytest.raises(ConfigError, match=f'{checkpoint}: its memory holds {entries} entries, .* are left: ') as error:
+        make(folder, tmp_path / 'out', checkpoint=checkpoint)
+    assert '\n' not in str(error.value) and not (tmp_path / 'out').exists()
+    for left in (compare.COPIES * size + 1, None):  # it fits, or nobody knows; the file is no whole checkpoint
+        monkeypatch.setattr(compare, 'available_memory', lambda left=left: left)
+        with pytest.raises(ValueError, match='not a checkpoint of geoseg'):
+            make(folder, tmp_path / 'out', checkpoint=checkpoint)
 
 
 def test_a_network_finds_no_change_in_the_same_picture(folder, network, tmp_path):

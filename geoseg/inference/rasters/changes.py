@@ -53,11 +53,11 @@ from .outdated import (RasterImage, check_numbers, class_list, day_of, file_stor
 from .windows import ValidReader, pixel_size
 from .change_places import change_cards, change_polygons
 from .change_points import areas_from_points
-from .compare import (LAYERS, NOT_JUDGED, SCORE, RasterArchive, count_past, judge_past,
-                                              network_windows, past_days, promised_threshold)
+from .compare import (LAYERS, NOT_JUDGED, SCORE, WEIGHTS, RasterArchive, check_memory,
+                                              count_past, judge_past, network_windows, past_days, promised_threshold)
 from .false_change import (LEAST_SHIFT, LOOK, block_shift, block_statistics, median_shift,
                                                    read_moved, read_unusable, unlike_blocks)
-from ...metrics.thresholds import calibrate_scores
+from ...metrics.thresholds import calibrate_scores, choose_weight
 from ...models.outdated import Folds, OutdatedMaps, windows_of, with_halo
 from ...training.run import log
 
@@ -347,6 +347,8 @@ def check_values(self: Comparison):
 @patch
 def open_rasters(self: Comparison):
     'Find the new raster, the old ones, and what else lies on their ground.'
+    if self.checkpoint is not None:
+        check_memory(self.checkpoint)
     self.trained = None if self.checkpoint is None else Trained(self.checkpoint, self.overrides)
     if self.trained and self.trained.kind != 'segmentation':
         raise ConfigError(f'{self.checkpoint}: changes compares class maps; this checkpoint (recipe '
@@ -422,7 +424,7 @@ def describe_job(self: Comparison):
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self.files]
     looked_up = stats.pop() if self.reference_points is not None else None
     part = [*self.new.corner, self.new.height, self.new.width, self.new.limit and self.new.limit.key]
-    job = {'files': stats, 'kept': [*LAYERS], 'unusable': [str(self.unusable), as_list(self.unusable_bits)],
+    job = {'files': stats, 'kept': [*LAYERS, WEIGHTS], 'unusable': [str(self.unusable), as_list(self.unusable_bits)],
            'settings': self.how, 'since': self.since, 'align': self.align,
            'dates': [*map(day_of, (*self.old, self.new))], 'classes': self.scheme.to_dict(), 'unknown': self.unknown,
            **{name: str(value) for name, value in (('reference', self.reference), ('unlike', self.unlike))
@@ -486,13 +488,14 @@ def answers(
     self: Comparison,
 ) -> Iterable[tuple[tuple[slice, slice], np.ndarray]]:  # a window, its probabilities [K, h, w]
     'Probabilities of the new picture, by trees or by the network.'
-    self.years, start = [], self.draft.done[1]
+    self.years, self.weight, start = [], 0, self.draft.done[1]
     if self.trained is None:
         model = OutdatedMaps(self.place.images, self.place.masks, self.scheme.num_classes, window=self.window,
                              store=file_store(self.draft_folder), **self.how)
         if self.days:
-            self.years = count_past(self.place, model, self.when, self.left_out, self.ground,
-                                    pixel_size(self.new) / 1e6)
+            tried = count_past(self.place, model, self.when, self.left_out, self.ground, pixel_size(self.new) / 1e6)
+            self.weight = choose_weight(tried)
+            self.years = tried[self.weight]
         if self.promised:
             self.threshold = promised_threshold(self.years, self.precision, self.false_alarms, self.risk)
         return model.fit(self.place.dates).predict_windows(self.place.day, start) if start < self.new.height else ()
@@ -517,7 +520,7 @@ def compare_windows(self: Comparison):
             probabilities[:, unseen != 0] = np.nan
         if self.flags is not None:
             probabilities[:, flagged_window(self.flags, window)] = np.nan
-        for name, values in self.place.compare(window, probabilities, self.when).items():
+        for name, values in self.place.compare(window, probabilities, self.when, weight=self.weight).items():
             self.draft.write(name, rows.start, cols.start, values[None])
         if cols.stop == self.new.width:
             self.draft.mark(0, rows.stop)
@@ -578,7 +581,7 @@ def run(
     if self.areas is not None:
         write_whole(self.targets['areas'], csv_text(self.areas, float_format='%.4f'))
     summary |= {'shift': self.moved | {'taken out': self.aligned}, 'unlike': self.strange,
-                'threshold': self.threshold, 'calibrated': bool(self.years),
+                'threshold': self.threshold, 'calibrated': bool(self.years), 'picture weight': self.weight,
                 'past years': judge_past(self.years, self.threshold, self.precision, self.false_alarms, self.risk),
                 'job': self.job, 'since': str(self.since), 'date': self.place.day, 'maps': self.place.dates}
     write_whole(self.report, json.dumps(summary | {'seconds': round(time.perf_counter() - begun, 1)}, indent=1))
@@ -596,7 +599,7 @@ def changes(
     out: str | Path = 'changes',  # folder of STEM_changes.tif and what goes with it
     since: Any = 'newest',  # what is compared with: newest, majority, a year or a date
     leave_out: Sequence[str] = (),  # classes: no change from or to them is judged
-    threshold: float = 0.5,  # score from which on a pixel has changed; 0.5: the new class is the likelier one
+    threshold: float = 0.5,  # score from which on a pixel has changed; 0.5: a change is likelier than none
     precision: float | None = None,  # instead of threshold: least share of reports that are right, in past years
     false_alarms: float | None = None,  # or: the most false reports per km², in past years
     risk: float = 0.1,  # chance that precision or false_alarms is promised wrongly
@@ -687,5 +690,7 @@ def past_lines(
                 'confidence is not calibrated']
     table = pd.DataFrame(summary['past years']).astype(object)
     table = table.where(table.notna(), '-').to_string(index=False, float_format='{:.3f}'.format)
-    return [f'threshold {summary["threshold"]:g}; past years, each answered from the maps before it (years of '
+    weight = summary['picture weight']
+    raised = f'; the difference of both pictures counts, with weight {weight:g}' if weight else ''
+    return [f'threshold {summary["threshold"]:g}{raised}; past years, each answered from the maps before it (years of '
             'other kinds may err more):', table]
