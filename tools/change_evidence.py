@@ -495,8 +495,8 @@ def alarms(place: Place, day: str, known: list[str], answer) -> list[dict]:
             if 'unlike' in how:
                 p[:, flagged_window(flag_unlike(archive, how['unlike'])[0], place.whole)] = np.nan
             at = archive.compare(place.whole, p, 'newest')
-            judged = (at['score'] != NOT_JUDGED) & (truth < k)
             now = place.mask(known[-1]) if fault in again else truth
+            judged = (at['score'] != NOT_JUDGED) & (truth < k) & (now < k)
             year = PastYear(day, km2)
             year.add((0, 0), at['score'] / SCORE, now != at['then'], judged)
             rows.append({'place': place.name, 'test': day, 'fault': fault, 'treatment': treatment,
