@@ -6,7 +6,7 @@
 __all__ = ['SIDES', 'STEPS', 'REACH', 'LEAST', 'SCALES', 'WHOLE', 'HALO', 'FREE', 'TILE', 'box_sum', 'colour_features',
            'ground_hash', 'Folds', 'Sample', 'log_odds', 'class_probabilities', 'asked_classes', 'fit_trees',
            'tree_probabilities', 'CrossFit', 'smooth', 'box_mean', 'map_likelihood', 'Known', 'weighted', 'trust_maps',
-           'evidence', 'Fusion', 'array_store', 'windows_of', 'with_halo', 'OutdatedMaps']
+           'same_past', 'evidence', 'Fusion', 'array_store', 'windows_of', 'with_halo', 'OutdatedMaps']
 
 # %% ../../nbs/models/outdated.ipynb #b8f80d7f
 from collections.abc import Iterator, Mapping, Sequence
@@ -318,6 +318,17 @@ def trust_maps(
     return found
 
 # %% ../../nbs/models/outdated.ipynb #5d8f7ecb-2
+def same_past(
+    values: np.ndarray,  # float [H, W], NaN: not known
+    past: np.ndarray,  # float [H, W]: equal numbers for an equal past; NaN: not known
+) -> np.ndarray:  # float32 [H, W]
+    'Means widely around each pixel, over ground with its past.'
+    found = np.full(values.shape, np.nan, np.float32)
+    for each in np.unique(past[np.isfinite(past)]):
+        found[past == each] = smooth(np.where(past == each, values, np.nan), *SCALES[-1][:2])[past == each]
+    return found
+
+
 FREE = 3  # the last features of the evidence; all others can only raise the probability of the class
 
 
@@ -328,6 +339,7 @@ def evidence(
     num_classes: int,  # K
     trust: Sequence[np.ndarray],  # of `trust_maps`
     inner: tuple[slice, slice],  # the part of the window that is wanted
+    past: bool = True,  # with what ground of the same past looks like
 ) -> np.ndarray:  # float32 [h, w, F]
     'What is known of one class.'
     maps = np.where(known.maps < num_classes, known.maps == number, np.nan).astype(np.float32)
@@ -340,6 +352,9 @@ def evidence(
     share, mean = weighted(maps, even), weighted(odds, even)
     copy = np.where(np.isfinite(maps[known.newest]), maps[known.newest], share)
     z = odds[known.newest]
+    if past:
+        times = 2 * np.rint(share * min(len(maps), 6)) + (copy > 0.5)  # more steps would be few pixels each
+        found += [same_past(of, times) for of in (z, mean)]
     found += [z, *(smooth(z, s) for s in (1, 3, 8)), mean, share, copy]
     found += [box_mean(of, side) for of in (share, copy) for side in (3, 9, 25)]
     found += [np.sqrt(weighted((odds - mean) ** 2, even)), *(box_mean(z * (2 * copy - 1), side) for side in (9, 25))]
@@ -434,6 +449,7 @@ class OutdatedMaps:
         taught: int = 60_000,  # answers of each known year that teach the fusion
         tiles: int = 64,  # squares of TILE pixels on which known years are looked at
         window: int = 512,  # pixels; the answer does not depend on it
+        past: bool = True,  # evidence of ground with the same past, see `same_past`
         store=array_store,  # keeps the log-odds of a picture and a map
     ):
         shapes = {tuple(layer.shape[-2:]) for layer in (*images.values(), *masks.values())}
@@ -446,7 +462,7 @@ class OutdatedMaps:
         margin = Folds().margin if margin is None else margin
         self.folds = [Folds(block, margin=margin, seed=seed + 1000 * i) for i in range(repeats)]
         self.seed, self.sample, self.most, self.taught = seed, sample, most, taught
-        self.tiles, self.window = tiles, window
+        self.tiles, self.window, self.past = tiles, window, past
         self.store, self.layers, self.means, self.fusion, self.known = store, {}, {}, None, ()
         self.last, self.mapped, self.stage = (None, None), self.masks, ''  # see `complete_maps`
 
@@ -584,7 +600,7 @@ def evidence(
                np.array([self.explained(date, m) for m in known]), known.index(newest))
     trust = trust_maps(at)
     for asked, number in enumerate(asked_classes(self.num_classes)):
-        yield number, evidence(at, asked, number, self.num_classes, trust, inner)
+        yield number, evidence(at, asked, number, self.num_classes, trust, inner, self.past)
 
 # %% ../../nbs/models/outdated.ipynb #ca907c3b
 @patch

@@ -14,7 +14,8 @@ from geoseg import cli
 from geoseg.core.errors import ConfigError
 from geoseg.inference.rasters import outdated as rasters
 from geoseg.inference.rasters.outdated import file_store, update_map
-from geoseg.models.outdated import REACH, CrossFit, Folds, OutdatedMaps, Sample, colour_features
+from geoseg.models import outdated as models
+from geoseg.models.outdated import REACH, CrossFit, Folds, OutdatedMaps, Sample, colour_features, same_past
 from geoseg.models.unmapped import complete_maps
 
 DATES = '20200101', '20210101', '20220101'
@@ -134,6 +135,60 @@ def test_killed_and_taken_up_again(folder, written, tmp_path, moment):
     assert not list(tmp_path.glob('.*'))
 
 
+def other_model(path, folder, change=lambda x: x, **profile):
+    "Probabilities of the new raster by another model."
+    with rasterio.open(folder / f'{DATES[2]}_image.tif') as file:
+        grid = {k: file.profile[k] for k in ('driver', 'width', 'height', 'crs', 'transform')}
+    values = np.random.default_rng(1).dirichlet(np.ones(3), SIZE).transpose(2, 0, 1).astype(np.float32)
+    values[:, 60:, :20] = np.nan
+    values = change(values)
+    with rasterio.open(path, 'w', **grid | {'count': len(values), 'dtype': values.dtype, 'nodata': np.nan} | profile
+                       ) as file:
+        file.write(values)
+        file.descriptions = ('water', 'grass', 'bare')[:len(values)]
+    return values
+
+
+def test_mean_with_the_probabilities_of_a_network(folder, arrays, tmp_path):
+    theirs = other_model(tmp_path / 'net.tif', folder)
+    make(folder, tmp_path / 'out', window=64, average_with=tmp_path / 'net.tif')
+    found = read(tmp_path / 'out' / f'{DATES[2]}_image_probabilities.tif')
+    assert np.array_equal(found[:, 60:, :20], arrays[:, 60:, :20], equal_nan=True)  # they say nothing there
+    assert np.allclose(found[:, :60], (theirs[:, :60] + arrays[:, :60]) / 2, atol=1e-6)
+    assert np.isnan(found[:, 100:, 90:]).all()  # the picture has no data
+    corner = [500000, 5200000 - 2 * 88, 500000 + 2 * 72, 5200000 - 2 * 24, 'EPSG:32633']  # rows 24 to 88
+    make(folder, tmp_path / 'part', area=corner, average_with=tmp_path / 'net.tif')
+    make(folder, tmp_path / 'alone', area=corner)
+    part, alone = (read(tmp_path / name / f'{DATES[2]}_image_probabilities.tif') for name in ('part', 'alone'))
+    mean = (theirs[:, 24:88, :72] + alone) / 2
+    assert np.allclose(part, np.where(np.isnan(mean), alone, mean), atol=1e-6)
+
+
+@pytest.mark.parametrize('change, profile, match', [
+    (lambda x: x[:2], {}, '2 bands of float32 .* expected probabilities of water, grass, bare'),
+    (lambda x: np.nan_to_num(x * 9).astype('uint8'), {'nodata': 255}, '3 bands of uint8'),
+    (lambda x: x, {'transform': from_origin(500001, 5200000, 2, 2)}, 'another grid than'),
+    (lambda x: 3 * x - 1, {}, 'expected probabilities from 0 to 1')])
+def test_what_is_no_such_raster_is_refused(folder, tmp_path, change, profile, match):
+    other_model(tmp_path / 'net.tif', folder, change, **profile)
+    with pytest.raises(ConfigError, match=f'net.tif: .*{match}'):
+        make(folder, tmp_path / 'out', average_with=tmp_path / 'net.tif')
+    with pytest.raises(ConfigError, match='average_with: .*none.tif: expected one GeoTIFF'):
+        make(folder, tmp_path / 'out', average_with=tmp_path / 'none.tif')
+
+
+def test_means_over_ground_of_the_same_past():
+    values, past = np.random.default_rng(0).normal(size=(8, 16)), np.zeros((8, 16))
+    past[:, 8:], past[0], values[1, 0], past[2, 2] = 1, np.nan, np.nan, 5
+    found = same_past(values, past)
+    assert np.isnan(found[0]).all()  # nothing is known of its past
+    with pytest.MonkeyPatch.context() as patch:  # so wide that the place of a pixel does not count
+        patch.setattr(models, 'SCALES', ((15, 2, 30.), (1e4, 8, 60.)))
+        found = same_past(values, past)
+    for each in (0, 1, 5):
+        assert np.allclose(found[past == each], np.nanmean(values[past == each]), atol=1e-4)
+
+
 WEST = 50  # columns that are mapped
 
 
@@ -152,7 +207,7 @@ def test_unmapped_ground_is_drawn_first_and_the_rest_stays(half_mapped, tmp_path
     images, masks = place()
     images = {date: np.where(image == 0, np.nan, image) for date, image in images.items()}
     west = {d: np.where(np.arange(SIZE[1]) < WEST, masks[d], 255).astype(np.uint8) for d in DATES[:2]}
-    model = OutdatedMaps(images, west, 3, window=128, **SMALL)
+    model = OutdatedMaps(images, west, 3, window=128, past=False, **SMALL)
     complete_maps(model, DATES[:2], rounds)
     for date in DATES[:2]:
         drawn, known = model.masks[date][slice(None), slice(None)], west[date] < 3
@@ -161,7 +216,7 @@ def test_unmapped_ground_is_drawn_first_and_the_rest_stays(half_mapped, tmp_path
     answer = model.fit(DATES[:2]).predict_proba(DATES[2])
     make(half_mapped, tmp_path, window=64, complete=rounds)
     assert np.array_equal(read(tmp_path / f'{DATES[2]}_image_probabilities.tif'), answer, equal_nan=True)
-    plain = OutdatedMaps(images, west, 3, window=128, **SMALL).fit(DATES[:2]).predict_proba(DATES[2])
+    plain = OutdatedMaps(images, west, 3, window=128, past=False, **SMALL).fit(DATES[:2]).predict_proba(DATES[2])
     assert not np.array_equal(plain, answer, equal_nan=True)
 
 

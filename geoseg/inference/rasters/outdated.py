@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['UPDATED', 'OPTIONS', 'RasterImage', 'RasterMask', 'StoredArray', 'file_store', 'day_of', 'same_grid', 'read_new',
            'choose_maps', 'class_list', 'read_scheme', 'find_maps', 'check_numbers', 'check_fit', 'UpdatedFiles',
-           'check_updated', 'update_job', 'finished_update', 'write_updated', 'map_anew', 'update_map', 'predict_new',
-           'describe_update']
+           'ProbabilityRaster', 'check_updated', 'update_job', 'finished_update', 'write_updated', 'map_anew',
+           'update_map', 'predict_new', 'describe_update']
 
 # %% ../../../nbs/inference/rasters/outdated.ipynb #0c83c334
 import json
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rasterio.windows import Window
 
 from ...core.errors import ConfigError, nearest
 from ...core.files import make_folder, write_whole, writing
@@ -33,7 +34,8 @@ from ...core.trust import refuse_links, takes_trust
 from ...data.augment import IGNORE
 from ...data.labels import LabelScheme, missing_labels
 from ...data.masks import count_values, decide_masks
-from ...data.rasters.files import Acquisition, find_acquisitions, match_pattern, read_acquisition, unix_day
+from ...data.rasters.files import (Acquisition, find_acquisitions, match_pattern, open_raster, read_acquisition,
+                                       unix_day)
 from ...data.rasters.labels import LabelSettings, RasterLabels, labels_of
 from ...data.rasters.legends import in_our_classes, match_maps, read_legend
 from ...data.rasters.limits import limited
@@ -307,6 +309,52 @@ class UpdatedFiles:
     def every(self) -> list[Path]:  # of this job or another: none may be older than the others
         return [self.report, *style_files(self.targets['classes']), *self.targets.values()]
 
+# %% ../../../nbs/inference/rasters/outdated.ipynb #59b0f46d
+class ProbabilityRaster:
+    'What another model says of the new raster: a band a class.'
+
+    def __init__(
+        self,
+        path: str | Path,  # GeoTIFF
+        new: Acquisition,
+        area: Any = None,  # of `limited`
+        allow_outside: bool = False,
+    ):
+        path = Path(path).expanduser()
+        if not path.is_file():
+            raise ConfigError(f'average_with: {path}: expected one GeoTIFF, such as predict writes by '
+                              'write=probabilities')
+        whole = read_acquisition(path, None, new.date, within=DataFolder(allow_outside=allow_outside))
+        self.a = limited([whole], area)[0]
+        same_grid(new, self.a)
+
+    def check_classes(
+        self,
+        scheme: LabelScheme,
+    ):
+        '`ConfigError` where the bands are not the probabilities of its classes.'
+        with open_raster(self.a.image) as file:
+            names, kinds = [name for name in file.descriptions if name], {*file.dtypes}
+        if file.count != scheme.num_classes or kinds - {'float32', 'float64'} or names not in ([], [*scheme.names]):
+            raise ConfigError(f'{self.a.image}: {file.count} bands of {", ".join(sorted(kinds))} ({", ".join(names)}), '
+                              f'expected probabilities of {", ".join(scheme.names)}, in this order, as float32')
+
+    def mean(
+        self,
+        rows: slice,
+        cols: slice,
+        answer: np.ndarray,  # float [K, h, w], NaN: no data
+    ) -> np.ndarray:  # float32 [K, h, w]
+        'The mean with an answer; where the file has no data, the answer.'
+        down, right = self.a.corner
+        with open_raster(self.a.image) as file:
+            window = Window(right + cols.start, down + rows.start, cols.stop - cols.start, rows.stop - rows.start)
+            values = file.read(window=window, masked=True).filled(np.nan)
+        if (values < -1e-3).any() or (values > 1 + 1e-3).any():
+            raise ConfigError(f'{self.a.image}: values from {np.nanmin(values):.3g} to {np.nanmax(values):.3g}, '
+                              'expected probabilities from 0 to 1')
+        return np.where(np.isfinite(values).all(0), (values + answer) / 2, answer).astype(np.float32)
+
 # %% ../../../nbs/inference/rasters/outdated.ipynb #9b88aee5
 def check_updated(
     files: UpdatedFiles,
@@ -387,6 +435,7 @@ def map_anew(
     bands: Sequence[int] | None = None,
     value_range: Sequence[Any] | None = None,
     unknown: str = 'error',
+    other: ProbabilityRaster | None = None,
 ) -> dict[str, Any]:  # the report
     'Learn from the old maps, map the new raster into a draft, and write the chosen layers.'
     blocks, size, begun = Blocks(CACHE << 20), (new.height, new.width), time.perf_counter()
@@ -404,7 +453,7 @@ def map_anew(
     for model in models:
         complete_maps(model, [*masks], complete)
         model.fit([*masks])
-    summary = {'job': job} | predict_new(models, draft, day_of(new))
+    summary = {'job': job} | predict_new(models, draft, day_of(new), other)
     summary |= write_updated(draft, new, scheme, files, summary['classes'])
     summary['classes'] = dict(zip(scheme.names, summary['classes'], strict=False))
     write_whole(files.report, json.dumps(summary | {'seconds': round(time.perf_counter() - begun, 1)}, indent=1))
@@ -437,6 +486,7 @@ def update_map(
     complete: int = 0,  # rounds in which ground that old maps leave out is mapped from their pictures first; 0: none
     seed: int = 0,  # of blocks and pixels
     seeds: int = 1,  # answers of so many seeds, from `seed` on, averaged
+    average_with: str | Path | None = None,  # probabilities of `data` by a network, a GeoTIFF as `predict` writes it
     window: int = 512,  # side of what is read at once, pixels, a multiple of 8; it changes nothing
     allow_outside: bool = False,  # sources of virtual rasters outside of their folder, too
     area: Any = None,  # only this ground: a file of polygons, or [west, south, east, north, CRS]
@@ -454,15 +504,20 @@ def update_map(
            'seed': seed}
     more = {'complete': (complete, 0), 'seeds': (seeds, 1)}  # value, and what it is where nothing is said
     check_fit(how, window, unknown, **more)
+    how['past'] = not complete  # not measured beside drawn maps
     new, old = find_maps(data, maps, date, as_list(known), pattern, mask_pattern, bands, value_range, area,
                          allow_outside)
     refuse_links(out)
     files = UpdatedFiles(out, new.stem, ['classes', *(name for name in OPTIONS if name in write)])
     read = [new.image, *(path for a in old for path in (*a.images, a.mask)), *([Path(legend)] if legend else [])]
+    other = None if average_with is None else ProbabilityRaster(average_with, new, area, allow_outside)
+    read, more['average_with'] = [*read, *([other.a.image] if other else [])], (other and other.a.image.name, None)
     check_updated(files, maps, read, new.image)
     labels = class_list(maps, labels)
     old = in_our_classes(old, labels, legend, LabelSettings(label_field, outside=outside), unknown)
     scheme = read_scheme(maps, old, labels, unknown)
+    if other:
+        other.check_classes(scheme)
     job = update_job(read, [*map(day_of, (*old, new))], scheme, new, area, legend, label_field, outside,
                      {'unknown': unknown, 'bands': bands, 'value_range': value_range, 'layers': files.layers,
                       'settings': how} | {key: value for key, (value, plain) in more.items() if value != plain})
@@ -470,19 +525,21 @@ def update_map(
     if (summary := finished_update(files, job)) is not None:
         log.info('%s: is finished already, by the same job', files.targets['classes'])
         return summary
-    return map_anew(new, old, scheme, files, job, how, window, complete, seeds, bands, value_range, unknown)
+    return map_anew(new, old, scheme, files, job, how, window, complete, seeds, bands, value_range, unknown, other)
 
 # %% ../../../nbs/inference/rasters/outdated.ipynb #a10f0002-3
 def predict_new(
     models: Sequence[OutdatedMaps],  # that are fitted; their answers are averaged
     draft: Draft,  # of `classes`, and `probabilities` where they are wanted; what is done in it is left
     day: str,
+    other: ProbabilityRaster | None = None,  # probabilities that are averaged with them, too
 ) -> dict[str, Any]:
     'Answer window by window, and count.'
     model = models[0]
     newest = model.mapped[model.newest(day, model.known)]
     for found in zip(*(each.predict_windows(day, draft.done[1]) for each in models), strict=True):
         (rows, cols), answer = found[0][0], np.mean([probabilities for _, probabilities in found], 0)
+        answer = answer if other is None else other.mean(rows, cols, answer)
         classes = np.where(np.isfinite(answer[0]), np.nan_to_num(answer).argmax(0), IGNORE)
         draft.write('classes', rows.start, cols.start, classes[None])
         if 'probabilities' in draft.layers:
