@@ -339,7 +339,7 @@ def evidence(
     num_classes: int,  # K
     trust: Sequence[np.ndarray],  # of `trust_maps`
     inner: tuple[slice, slice],  # the part of the window that is wanted
-    past: bool = True,  # with what ground of the same past looks like
+    past: bool = False,  # with what ground of the same past looks like
 ) -> np.ndarray:  # float32 [h, w, F]
     'What is known of one class.'
     maps = np.where(known.maps < num_classes, known.maps == number, np.nan).astype(np.float32)
@@ -449,7 +449,7 @@ class OutdatedMaps:
         taught: int = 60_000,  # answers of each known year that teach the fusion
         tiles: int = 64,  # squares of TILE pixels on which known years are looked at
         window: int = 512,  # pixels; the answer does not depend on it
-        past: bool = True,  # evidence of ground with the same past, see `same_past`
+        past: bool = False,  # evidence of ground with the same past, see `same_past`
         store=array_store,  # keeps the log-odds of a picture and a map
     ):
         shapes = {tuple(layer.shape[-2:]) for layer in (*images.values(), *masks.values())}

@@ -177,6 +177,18 @@ def test_what_is_no_such_raster_is_refused(folder, tmp_path, change, profile, ma
         make(folder, tmp_path / 'out', average_with=tmp_path / 'none.tif')
 
 
+def test_the_same_past_is_evidence_where_it_is_asked_for(folder, arrays, tmp_path):
+    images, masks = place()
+    images = {date: np.where(image == 0, np.nan, image) for date, image in images.items()}
+    past = OutdatedMaps(images, {d: masks[d] for d in DATES[:2]}, 3, window=128, past=True, **SMALL).fit(
+        DATES[:2]).predict_proba(DATES[2])
+    make(folder, tmp_path, window=64, past=True)
+    found = read(tmp_path / f'{DATES[2]}_image_probabilities.tif')
+    assert np.array_equal(found, past, equal_nan=True) and not np.array_equal(found, arrays, equal_nan=True)
+    with pytest.raises(ConfigError, match="past is true or false, not 'no'"):
+        make(folder, tmp_path, past='no')
+
+
 def test_means_over_ground_of_the_same_past():
     values, past = np.random.default_rng(0).normal(size=(8, 16)), np.zeros((8, 16))
     past[:, 8:], past[0], values[1, 0], past[2, 2] = 1, np.nan, np.nan, 5
@@ -207,7 +219,7 @@ def test_unmapped_ground_is_drawn_first_and_the_rest_stays(half_mapped, tmp_path
     images, masks = place()
     images = {date: np.where(image == 0, np.nan, image) for date, image in images.items()}
     west = {d: np.where(np.arange(SIZE[1]) < WEST, masks[d], 255).astype(np.uint8) for d in DATES[:2]}
-    model = OutdatedMaps(images, west, 3, window=128, past=False, **SMALL)
+    model = OutdatedMaps(images, west, 3, window=128, **SMALL)
     complete_maps(model, DATES[:2], rounds)
     for date in DATES[:2]:
         drawn, known = model.masks[date][slice(None), slice(None)], west[date] < 3
@@ -216,7 +228,7 @@ def test_unmapped_ground_is_drawn_first_and_the_rest_stays(half_mapped, tmp_path
     answer = model.fit(DATES[:2]).predict_proba(DATES[2])
     make(half_mapped, tmp_path, window=64, complete=rounds)
     assert np.array_equal(read(tmp_path / f'{DATES[2]}_image_probabilities.tif'), answer, equal_nan=True)
-    plain = OutdatedMaps(images, west, 3, window=128, past=False, **SMALL).fit(DATES[:2]).predict_proba(DATES[2])
+    plain = OutdatedMaps(images, west, 3, window=128, **SMALL).fit(DATES[:2]).predict_proba(DATES[2])
     assert not np.array_equal(plain, answer, equal_nan=True)
 
 

@@ -491,7 +491,7 @@ def answers(
     self.years, self.weight, start = [], 0, self.draft.done[1]
     if self.trained is None:
         model = OutdatedMaps(self.place.images, self.place.masks, self.scheme.num_classes, window=self.window,
-                             store=file_store(self.draft_folder), past=False, **self.how)
+                             store=file_store(self.draft_folder), **self.how)
         if self.days:
             tried = count_past(self.place, model, self.when, self.left_out, self.ground, pixel_size(self.new) / 1e6)
             self.weight = choose_weight(tried)

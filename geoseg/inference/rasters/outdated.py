@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['UPDATED', 'OPTIONS', 'RasterImage', 'RasterMask', 'StoredArray', 'file_store', 'day_of', 'same_grid', 'read_new',
            'choose_maps', 'class_list', 'read_scheme', 'find_maps', 'check_numbers', 'check_fit', 'UpdatedFiles',
-           'ProbabilityRaster', 'check_updated', 'update_job', 'finished_update', 'write_updated', 'map_anew',
-           'update_map', 'predict_new', 'describe_update']
+           'paths_of', 'chosen_layers', 'ProbabilityRaster', 'check_updated', 'update_job', 'finished_update',
+           'write_updated', 'map_anew', 'update_map', 'predict_new', 'describe_update']
 
 # %% ../../../nbs/inference/rasters/outdated.ipynb #0c83c334
 import json
@@ -310,6 +310,25 @@ class UpdatedFiles:
         return [self.report, *style_files(self.targets['classes']), *self.targets.values()]
 
 # %% ../../../nbs/inference/rasters/outdated.ipynb #59b0f46d
+def paths_of(
+    *files: str | Path | None,
+) -> list[Path]:
+    'Those that are given.'
+    return [Path(file).expanduser() for file in files if file is not None]
+
+
+def chosen_layers(
+    write: Sequence[str],
+    past: bool,  # checked, too
+) -> list[str]:
+    'What is written, the classes first; `ConfigError` for what there is not.'
+    if wrong := [name for name in write if name not in OPTIONS]:
+        raise ConfigError(f'write is {wrong[0]!r}{nearest(str(wrong[0]), OPTIONS)}; there are {", ".join(OPTIONS)}')
+    if not isinstance(past, bool):
+        raise ConfigError(f'past is true or false, not {past!r}')
+    return ['classes', *(name for name in OPTIONS if name in write)]
+
+
 class ProbabilityRaster:
     'What another model says of the new raster: a band a class.'
 
@@ -317,6 +336,7 @@ class ProbabilityRaster:
         self,
         path: str | Path,  # GeoTIFF
         new: Acquisition,
+        scheme: LabelScheme,
         area: Any = None,  # of `limited`
         allow_outside: bool = False,
     ):
@@ -327,12 +347,6 @@ class ProbabilityRaster:
         whole = read_acquisition(path, None, new.date, within=DataFolder(allow_outside=allow_outside))
         self.a = limited([whole], area)[0]
         same_grid(new, self.a)
-
-    def check_classes(
-        self,
-        scheme: LabelScheme,
-    ):
-        '`ConfigError` where the bands are not the probabilities of its classes.'
         with open_raster(self.a.image) as file:
             names, kinds = [name for name in file.descriptions if name], {*file.dtypes}
         if file.count != scheme.num_classes or kinds - {'float32', 'float64'} or names not in ([], [*scheme.names]):
@@ -437,7 +451,10 @@ def map_anew(
     unknown: str = 'error',
     other: ProbabilityRaster | None = None,
 ) -> dict[str, Any]:  # the report
-    'Learn from the old maps, map the new raster into a draft, and write the chosen layers.'
+    'Learn from the old maps, map the new raster into a draft, and write the chosen layers; what is done is left.'
+    if (summary := finished_update(files, job)) is not None:
+        log.info('%s: is finished already, by the same job', files.targets['classes'])
+        return summary
     blocks, size, begun = Blocks(CACHE << 20), (new.height, new.width), time.perf_counter()
     images = {day_of(a): RasterImage(a, ValidReader(scheme, bands, value_range, blocks=blocks)) for a in (*old, new)}
     masks = {day_of(a): RasterMask(a, Reader(scheme, bands, value_range, unknown=unknown, blocks=blocks)) for a in old}
@@ -486,6 +503,7 @@ def update_map(
     complete: int = 0,  # rounds in which ground that old maps leave out is mapped from their pictures first; 0: none
     seed: int = 0,  # of blocks and pixels
     seeds: int = 1,  # answers of so many seeds, from `seed` on, averaged
+    past: bool = False,  # evidence of ground with the same past: for shores and the like, see the tutorial
     average_with: str | Path | None = None,  # probabilities of `data` by a network, a GeoTIFF as `predict` writes it
     window: int = 512,  # side of what is read at once, pixels, a multiple of 8; it changes nothing
     allow_outside: bool = False,  # sources of virtual rasters outside of their folder, too
@@ -497,34 +515,27 @@ def update_map(
     trust: bool = False,  # whatever the files name: see SECURITY.md
 ) -> dict[str, Any]:  # job, maps, how well each is explained, pixels, pixels of each class, seconds
     'Map a new raster by what older maps teach; a job that is done is left, one that was cut short is taken up again.'
-    write, maps, out = as_list(write), Path(maps).expanduser(), Path(out).expanduser()
-    if wrong := [name for name in write if name not in OPTIONS]:
-        raise ConfigError(f'write is {wrong[0]!r}{nearest(str(wrong[0]), OPTIONS)}; there are {", ".join(OPTIONS)}')
+    layers, maps, out = chosen_layers(as_list(write), past), Path(maps).expanduser(), Path(out).expanduser()
     how = {'block': block, 'margin': margin, 'repeats': repeats, 'sample': sample, 'most': most, 'taught': taught,
            'seed': seed}
     more = {'complete': (complete, 0), 'seeds': (seeds, 1)}  # value, and what it is where nothing is said
     check_fit(how, window, unknown, **more)
-    how['past'] = not complete  # not measured beside drawn maps
+    how |= {'past': True} if past else {}
     new, old = find_maps(data, maps, date, as_list(known), pattern, mask_pattern, bands, value_range, area,
                          allow_outside)
     refuse_links(out)
-    files = UpdatedFiles(out, new.stem, ['classes', *(name for name in OPTIONS if name in write)])
-    read = [new.image, *(path for a in old for path in (*a.images, a.mask)), *([Path(legend)] if legend else [])]
-    other = None if average_with is None else ProbabilityRaster(average_with, new, area, allow_outside)
-    read, more['average_with'] = [*read, *([other.a.image] if other else [])], (other and other.a.image.name, None)
+    files = UpdatedFiles(out, new.stem, layers)
+    read = [new.image, *(path for a in old for path in (*a.images, a.mask)), *paths_of(legend, average_with)]
     check_updated(files, maps, read, new.image)
     labels = class_list(maps, labels)
     old = in_our_classes(old, labels, legend, LabelSettings(label_field, outside=outside), unknown)
     scheme = read_scheme(maps, old, labels, unknown)
-    if other:
-        other.check_classes(scheme)
+    other = None if average_with is None else ProbabilityRaster(average_with, new, scheme, area, allow_outside)
+    more['average_with'] = other and other.a.image.name, None
     job = update_job(read, [*map(day_of, (*old, new))], scheme, new, area, legend, label_field, outside,
                      {'unknown': unknown, 'bands': bands, 'value_range': value_range, 'layers': files.layers,
                       'settings': how} | {key: value for key, (value, plain) in more.items() if value != plain})
     lock_output(out, force)
-    if (summary := finished_update(files, job)) is not None:
-        log.info('%s: is finished already, by the same job', files.targets['classes'])
-        return summary
     return map_anew(new, old, scheme, files, job, how, window, complete, seeds, bands, value_range, unknown, other)
 
 # %% ../../../nbs/inference/rasters/outdated.ipynb #a10f0002-3
