@@ -466,10 +466,7 @@ class OutdatedMaps:
         self.store, self.layers, self.means, self.fusion, self.known = store, {}, {}, None, ()
         self.last, self.mapped, self.stage = (None, None), self.masks, ''  # see `complete_maps`
 
-    def earlier(
-        self,
-        date: str,
-    ) -> tuple[str, ...]:
+    def earlier(self, date: str) -> tuple[str, ...]:
         'The maps that are known before a date: a forecast.'
         return tuple(other for other in self.masks if other < date)
 
