@@ -93,18 +93,22 @@ def peak_resident_memory() -> Iterator[dict[str, float]]:  # 'MiB' is there afte
         found['MiB'] = peak / (1 << 20 if sys.platform == 'darwin' else 1024)
 
 # %% ../../nbs/core/streams.ipynb #7ec34939
-def available_memory() -> int | None:  # bytes; None: the system does not say
-    'How much memory a process may still take.'
+def available_memory(
+    meminfo: str | Path = '/proc/meminfo',
+    group: str | Path = '/sys/fs/cgroup',  # of a container that has a limit
+) -> int | None:  # bytes; None: the system does not say
+    'How much memory a process may still take; files that a container has read do not count, it is given back.'
     def number(path, name=''):
         with contextlib.suppress(OSError, ValueError, StopIteration):
             lines = Path(path).read_text().splitlines()
             return int(next(line.removeprefix(name).split()[0] for line in lines if line.startswith(name)))
         return None
 
-    free, group = number('/proc/meminfo', 'MemAvailable:'), Path('/sys/fs/cgroup')
+    free, group = number(meminfo, 'MemAvailable:'), Path(group)
     limit, used = number(group / 'memory.max'), number(group / 'memory.current')
     found = [*([free << 10] if free is not None else []),
-             *([max(limit - used, 0)] if None not in (limit, used) else [])]
+             *([max(limit - used + (number(group / 'memory.stat', 'inactive_file ') or 0), 0)]
+               if None not in (limit, used) else [])]
     return min(found, default=None)
 
 # %% ../../nbs/core/streams.ipynb #ff75c77b
