@@ -50,7 +50,7 @@ class Job:
         of_files = self.verb in ('update-map', 'changes', 'sample', 'table')
         words = [self.verb] if of_files else command(self.verb, self.recipe, given)
         words = [word for word in words if not (self.data and word.startswith('data='))]
-        words = [word for word in words if word != f'out={out}'] + [f'out={out}'] * self.writes * (
+        words = [word for word in words if not word.startswith(f'out={out}')] + [f'out={out}'] * self.writes * (
             self.verb != 'prepare')
         data = [f'data={world(self.data)}'] if self.data and '/' not in self.data else [
             f'data={world(self.data.partition("/")[0]) / self.data.partition("/")[2]}'] if self.data else []
