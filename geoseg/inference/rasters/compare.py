@@ -242,15 +242,15 @@ def count_past(
             truth, then, score = place.masks[day][rows, cols], found['then'], found['score'].astype(int)
             odds = 0 if difference is None else difference.log_odds((rows, cols))
             judged = (score != NOT_JUDGED) & ~out[then] & ~out[truth] & ~out[found['now']]
+            raised = {weight: with_evidence(score, odds, weight, SCORE) if weight else score for weight in years}
             for row in range(rows.start - rows.start % ground, rows.stop, ground):
                 for col in range(cols.start - cols.start % ground, cols.stop, ground):
                     part = (slice(max(row - rows.start, 0), row + ground - rows.start),
                             slice(max(col - cols.start, 0), col + ground - cols.start))
                     if judged[part].any():
                         for weight, of in years.items():
-                            raised = with_evidence(score, odds, weight, SCORE)[part] if weight else score[part]
-                            of[number].add((row // ground, col // ground), raised / SCORE, (truth != then)[part],
-                                           judged[part])
+                            of[number].add((row // ground, col // ground), raised[weight][part] / SCORE,
+                                           (truth != then)[part], judged[part])
     return years
 
 # %% ../../../nbs/inference/rasters/compare.ipynb #05437669-2
