@@ -25,7 +25,8 @@ from ..data.rasters.files import open_raster, read_acquisition
 from ..data.rasters.labels import LabelSettings, labels_of
 from ..data.rasters.legends import in_our_classes, match_maps
 from ..data.rasters.reader import Blocks
-from ..metrics.segmentation import bootstrap_interval, image_confusions, metrics_from_confusion
+from ..metrics.segmentation import (bootstrap_interval, image_confusions, metrics_from_confusion,
+                                         predicted_classes)
 
 # %% ../../nbs/evaluation/archive.ipynb #d685e57a
 KNOWN = ('earlier', 'others')  # what is known of an acquisition: the maps before it, or all but its own
@@ -244,7 +245,7 @@ def predicted_map(
     a = chips.areas[0].acquisition
     out = np.full((a.height, a.width), 255, np.uint8)
     predictions = (mask for batch in DataLoader(chips, batch_size)
-             for mask in predictor.logits(batch).argmax(1).cpu().numpy())
+             for mask in predicted_classes(predictor.logits(batch)).cpu().numpy())
     for (_, row, col, rows, cols), pixels in zip(chips.grid, predictions, strict=True):
         out[row:row + chips.chip, col:col + chips.chip][rows, cols] = pixels[rows, cols]
     return out

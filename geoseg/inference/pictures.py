@@ -38,6 +38,7 @@ from .places.map_gallery import MapGallery
 from .places.place_files import FOOTPRINTS, place_on_map
 from .postprocess import Postprocess, pixel_area
 from .tiling import probability_rows
+from ..metrics.segmentation import predicted_classes
 from ..models.predictor import Predictor
 from ..visualization.samples import overlay
 
@@ -62,7 +63,7 @@ def write_masks(
     if resized or steps.crf or 'probabilities' in write:
         answers = torch.cat([*rows], 2)
     else:  # classes are a byte a pixel: large pictures need no more
-        answers = torch.cat([part.argmax(1).to(torch.uint8) for part in rows], 1)
+        answers = torch.cat([predicted_classes(part).to(torch.uint8) for part in rows], 1)
     for i, (name, answer) in enumerate(zip(batch['name'], answers, strict=True)):
         picture = None
         if resized or steps.crf or 'overlay' in write:
@@ -71,7 +72,7 @@ def write_masks(
         probs = answer if answer.ndim == 3 else None
         if resized and size != tuple(shown_size):
             probs = F.interpolate(probs[None], size, mode='bilinear', align_corners=False)[0]
-        mask = answer if probs is None else steps.refine(probs, picture).argmax(0).to(torch.uint8)
+        mask = answer if probs is None else predicted_classes(steps.refine(probs, picture), 0).to(torch.uint8)
         area = None if steps.min_area is None else pixel_area(batch['xy'][i]) * math.prod(shown_size) / math.prod(size)
         mask = steps.clean(mask.cpu().numpy(), area)
         write_whole(folder / f'{name}.png', png(mask))

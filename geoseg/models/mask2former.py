@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, Mask2FormerModel, SwinConfig
 
 from ..core.errors import ConfigError
+from ..metrics.segmentation import predicted_classes
 from .weights import (for_bands, is_path, load_pretrained, loading, names_without, saved_names,
                                    weights_input)
 
@@ -189,7 +190,7 @@ def training_classes(
 ) -> Tensor:  # int64 [B, H, W]
     'The class of each pixel, one image after the other: logits of a batch are large.'
     maps = zip(output['classes'].detach(), output['masks'].detach(), strict=True)
-    return torch.cat([semantic_logits(c[None], m[None], tuple(size)).argmax(1) for c, m in maps])
+    return torch.cat([predicted_classes(semantic_logits(c[None], m[None], tuple(size))) for c, m in maps])
 
 
 @patch

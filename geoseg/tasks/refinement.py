@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from ..metrics.segmentation import image_confusions, image_miou
+from ..metrics.segmentation import image_confusions, image_miou, predicted_classes
 from .optim import Schedule
 from .segmentation import SegmentationTask
 
@@ -89,7 +89,7 @@ def compute_loss(self: RefinerTask, output: dict[str, Tensor], batch: Mapping[st
     mask, net, losses, preds = batch['mask'], self.network, [], []
     for t, cells in enumerate(output['step_logits']):
         logits = net.upsample(cells, mask.shape[1:])
-        preds.append(logits.detach().argmax(1))
+        preds.append(predicted_classes(logits.detach()))
         if t >= net.no_grad_steps:
             losses.append(self.loss(logits, mask))
     total = losses[-1]

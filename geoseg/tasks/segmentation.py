@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ..data.balance import class_weights as weigh
 from ..data.loading import SegmentationData
-from ..metrics.segmentation import SegmentationMetrics, image_confusions, metrics_from_confusion
+from ..metrics.segmentation import (SegmentationMetrics, image_confusions, metrics_from_confusion,
+                                         predicted_classes)
 from .base import Task, weighted
 from .losses import set_class_weights
 from .optim import Schedule
@@ -105,7 +106,7 @@ def on_train_epoch_start(self: SegmentationTask):
 def count_training(self: SegmentationTask, output: dict[str, Tensor], batch: Mapping[str, Any]):
     mask, k = batch[self.target], self.metrics.num_classes
     if 'logits' in output:
-        classes = output['logits'].argmax(1)
+        classes = predicted_classes(output['logits'])
     else:  # a loss that needs no logits
         classes = self.network.training_classes(output, mask.shape[1:])
     self.train_confusion += image_confusions(classes, mask, k).sum(0)
