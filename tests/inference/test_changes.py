@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import sqlite3
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -333,20 +334,28 @@ class Unsure(Told):
         return shares[:, *window].astype(np.float32)
 
 
-@pytest.mark.parametrize('looks', [True, False])
-def test_pictures_that_differ_count_where_they_told_of_every_past_change(folder, tmp_path, monkeypatch, looks):
-    place, random = tmp_path / 'place', np.random.default_rng(5)
+def draw_pictures(folder, place, looks, black=None):
+    "Pictures of each map, and of 2022 with the ground of 2020; or, without looks, of nothing; some black in a part."
+    random, nodata = np.random.default_rng(5), {} if black is None else {'nodata': None}
     shutil.copytree(folder, place)
-    Told.folder = place
-    monkeypatch.setattr(module, 'OutdatedMaps', Unsure)
-    for date in (*DATES, '20220101'):  # the new ground looks as in 2020
+    for date in (*DATES, '20220101'):
         source = f'{DATES[2]}_image.tif' if date > DATES[3] else f'{date}_image.tif'
         with rasterio.open(folder / source) as file:
             grid, pixels = file.profile, file.read()
         noise = random.integers(1, 6, pixels.shape) if looks else random.integers(1, 250, pixels.shape)
-        with rasterio.open(place / f'{date}_image.tif', 'w', **grid) as file:
-            file.write(np.clip(pixels * looks + noise, 1, 255).astype(np.uint8))
-    new = {'data': place / '20220101_image.tif', 'maps': place, 'write': [], 'ground': 8, 'max_shift': 100}
+        pixels = np.clip(pixels * looks + noise, 1, 255).astype(np.uint8)
+        pixels[:, *(black or {}).get(date, (slice(0),))] = 0
+        with rasterio.open(place / f'{date}_image.tif', 'w', **grid | nodata) as file:
+            file.write(pixels)
+    return {'data': place / '20220101_image.tif', 'maps': place, 'write': [], 'ground': 8, 'max_shift': 100}
+
+
+@pytest.mark.parametrize('looks', [True, False])
+def test_pictures_that_differ_count_where_they_told_of_every_past_change(folder, tmp_path, monkeypatch, looks):
+    place = tmp_path / 'place'
+    Told.folder = place
+    monkeypatch.setattr(module, 'OutdatedMaps', Unsure)
+    new = draw_pictures(folder, place, looks)
     report = make(place, tmp_path / 'a', **new)
     then, now = (read(folder / f'{date}_mask.tif')[0] for date in (DATES[3], DATES[2]))
     _, sure, _ = read(tmp_path / 'a' / '20220101_image_changes.tif')
@@ -359,6 +368,43 @@ def test_pictures_that_differ_count_where_they_told_of_every_past_change(folder,
         assert (tmp_path / 'a' / name).read_bytes() == (tmp_path / 'b' / name).read_bytes()
     else:
         assert report['picture weight'] == 0 and 0.9 < higher < 1.1
+
+
+@pytest.mark.parametrize('looks', [True, False])
+def test_ground_that_is_black_along_the_border_is_not_judged_where_it_counts(folder, tmp_path, monkeypatch, looks):
+    monkeypatch.setattr(module, 'OutdatedMaps', Unsure)
+    old, now, lake = np.s_[:4, :], np.s_[:, -5:], np.s_[50:60, 50:60]
+    codes, reports = {}, {}
+    for name, black in (('plain', {DATES[3]: lake, '20220101': lake}), ('black', {DATES[3]: old, '20220101': now})):
+        Told.folder = tmp_path / name
+        how = draw_pictures(folder, Told.folder, looks, black)
+        reports[name] = make(Told.folder, tmp_path / f'{name} out', **how)
+        codes[name] = read(tmp_path / f'{name} out/20220101_image_changes.tif')[0] == NOT_JUDGED
+    assert reports['plain']['black edges'] == {}  # a lake is not the border
+    assert reports['black']['black edges'] == {'20220101_image.tif': 5 / 80, f'{DATES[3]}_image.tif': round(4 / 96, 6)}
+    assert (reports['black']['picture weight'] > 0) == looks  # only then does the old picture count
+    wanted = codes['plain'].copy()
+    wanted[now] = True
+    wanted[old] |= looks
+    assert (codes['black'] == wanted).all() and not codes['plain'][old].all()
+    told = module.describe_changes(reports['black']).splitlines()[-2:]
+    assert told[0].startswith('20220101_image.tif: 6.2% of') and told[1].startswith(f'{DATES[3]}_image.tif: 4.2% of')
+    if shutil.which('nearblack'):  # the remedy that is told
+        for date in (DATES[3], '20220101'):
+            command = ['nearblack', '-q', *'-near 0 -nb 0 -setmask'.split(), Told.folder / f'{date}_image.tif']
+            subprocess.run(command, check=True)
+        assert make(Told.folder, tmp_path / 'again', **how)['black edges'] == {}
+
+
+def test_black_ground_of_a_picture_that_is_moved_moves_with_it(folder, tmp_path):
+    draw_pictures(folder, tmp_path / 'place', True, {'20220101': np.s_[:, -5:]})
+    place = module.open_place(tmp_path / 'place/20220101_image.tif', tmp_path / 'place', unknown='ignore')
+    place.look_for_black()
+    place.align(2, 0)
+    window, black = tuple(slice(0, n) for n in SIZE), np.zeros(SIZE, bool)
+    assert not place.unseen(DATES, window).any()
+    black[:, -7:] = True
+    assert (place.unseen([place.day], window, 2, 0) == black).all()
 
 
 def test_a_cloud_is_not_judged_and_points_that_are_looked_up_give_areas(folder, written, told, tmp_path):

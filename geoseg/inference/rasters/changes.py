@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CHANGED', 'small_pieces', 'tidy_changes', 'decide', 'areas_of_rows', 'shift_between', 'read_reference', 'flag_unlike',
            'flagged_window', 'read_since', 'class_numbers', 'category_names', 'open_place', 'change_table', 'summarise',
-           'Comparison', 'changes', 'describe_changes', 'shift_lines', 'unlike_lines', 'past_lines']
+           'Comparison', 'changes', 'describe_changes', 'shift_lines', 'past_lines']
 
 # %% ../../../nbs/inference/rasters/changes.ipynb #3109fe51
 import json
@@ -53,10 +53,12 @@ from .outdated import (RasterImage, check_numbers, class_list, day_of, file_stor
 from .windows import ValidReader, pixel_size
 from .change_places import change_cards, change_polygons
 from .change_points import areas_from_points
-from .compare import (LAYERS, NOT_JUDGED, SCORE, WEIGHTS, RasterArchive, check_memory,
-                                              count_past, judge_past, network_windows, past_days, promised_threshold)
-from .false_change import (LEAST_SHIFT, LOOK, block_shift, block_statistics, median_shift,
-                                                   read_moved, read_unusable, unlike_blocks)
+from .compare import (LAYERS, LEAST_BLACK, NOT_JUDGED, SCORE, WEIGHTS, RasterArchive,
+                                              check_memory, count_past, judge_past, network_windows, past_days,
+                                              promised_threshold)
+from .false_change import (LEAST_SHIFT, LOOK, black_lines, block_shift, block_statistics,
+                                                   median_shift, read_moved, read_unusable, unlike_blocks,
+                                                   unlike_lines)
 from ...metrics.thresholds import calibrate_scores, choose_weight
 from ...models.outdated import Folds, OutdatedMaps, windows_of, with_halo
 from ...training.run import log
@@ -424,7 +426,8 @@ def describe_job(self: Comparison):
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self.files]
     looked_up = stats.pop() if self.reference_points is not None else None
     part = [*self.new.corner, self.new.height, self.new.width, self.new.limit and self.new.limit.key]
-    job = {'files': stats, 'kept': [*LAYERS, WEIGHTS], 'unusable': [str(self.unusable), as_list(self.unusable_bits)],
+    job = {'files': stats, 'kept': [*LAYERS, WEIGHTS, LEAST_BLACK],
+           'unusable': [str(self.unusable), as_list(self.unusable_bits)],
            'settings': self.how, 'since': self.since, 'align': self.align,
            'dates': [*map(day_of, (*self.old, self.new))], 'classes': self.scheme.to_dict(), 'unknown': self.unknown,
            **{name: str(value) for name, value in (('reference', self.reference), ('unlike', self.unlike))
@@ -472,7 +475,7 @@ def begin(self: Comparison):
     self.draft = Draft(self.draft_folder, self.answer_job, {name: (kind, 1, *size) for name, kind in LAYERS.items()}
                        | {'classes': ('uint8', 1, *size), 'tidied': ('uint8', 1, *size), 'code': ('uint16', 1, *size),
                           'changes': ('uint16', 3, *size)})
-    self.moved = moved = shift_between(self.place, self.by)
+    self.black, self.moved = self.place.look_for_black(), (moved := shift_between(self.place, self.by))
     if max(abs(moved['right']), abs(moved['down'])) > self.max_shift:
         raise ConfigError(f'{self.new.image}: moved by {moved["right"]} pixels right, {moved["down"]} down against '
                           f'{moved["against"]} (median of {moved["blocks"]} blocks; max_shift is {self.max_shift:g}): '
@@ -513,11 +516,14 @@ def compare_windows(self: Comparison):
     'What each cell was, what it is, and how surely, window by window.'
     for window, probabilities in self.answers():
         rows, cols = window
+        shift = (self.moved['right'], self.moved['down']) if self.aligned else (0, 0)
+        unseen = self.place.unseen([self.place.day], window, *shift)
+        if self.weight:
+            unseen |= self.place.unseen([self.place.opposite(self.place.day, self.when)], window)
         if self.hidden is not None:  # of a picture that is moved: what touches such a pixel
-            shift = self.moved['right'], self.moved['down']
-            unseen = (read_moved(self.hidden, self.place.shape, window, *shift) if self.aligned else
-                      self.hidden(window))
-            probabilities[:, unseen != 0] = np.nan
+            unseen |= (read_moved(self.hidden, self.place.shape, window, *shift) if self.aligned else
+                       self.hidden(window)) != 0
+        probabilities[:, unseen] = np.nan
         if self.flags is not None:
             probabilities[:, flagged_window(self.flags, window)] = np.nan
         for name, values in self.place.compare(window, probabilities, self.when, weight=self.weight).items():
@@ -580,7 +586,7 @@ def run(
         summary['polygons'] = self.write_places()
     if self.areas is not None:
         write_whole(self.targets['areas'], csv_text(self.areas, float_format='%.4f'))
-    summary |= {'shift': self.moved | {'taken out': self.aligned}, 'unlike': self.strange,
+    summary |= {'shift': self.moved | {'taken out': self.aligned}, 'unlike': self.strange, 'black edges': self.black,
                 'threshold': self.threshold, 'calibrated': bool(self.years), 'picture weight': self.weight,
                 'past years': judge_past(self.years, self.threshold, self.precision, self.false_alarms, self.risk),
                 'job': self.job, 'since': str(self.since), 'date': self.place.day, 'maps': self.place.dates}
@@ -658,7 +664,8 @@ def describe_changes(
     return '\n'.join([f'changed until {summary["date"]} since {since}: {area["changed"]:.2f} ha of '
                       f'{area["judged"]:.2f} ha judged ({summary["share changed"]:.1%}), pixel counts; not judged: '
                       f'{area["not judged"]:.2f} ha ({summary["share not judged"]:.1%})', *lines,
-                      *past_lines(summary), *shift_lines(summary['shift']), *unlike_lines(summary['unlike'])])
+                      *past_lines(summary), *shift_lines(summary['shift']), *unlike_lines(summary['unlike']),
+                      *black_lines(summary.get('black edges', {}))])
 
 
 def shift_lines(
@@ -668,17 +675,6 @@ def shift_lines(
     across, along = ('right' if moved['right'] >= 0 else 'left'), ('down' if moved['down'] >= 0 else 'up')
     return [f'moved against {moved["against"]} by {abs(moved["right"]):.1f} pixels {across}, {abs(moved["down"]):.1f} '
             f'{along} (median of {moved["blocks"]} of {moved["of"]} blocks){", taken out" * moved["taken out"]}']
-
-
-def unlike_lines(
-    strange: Mapping[str, Any] | None,  # of `flag_unlike`
-) -> list[str]:
-    'How much ground is unlike all older pictures, a line.'
-    if strange is None:
-        return []
-    past = ', '.join(f'{day[:4]} {share:.1%}' for day, share in strange['past years'].items())
-    return [f'unlike all older pictures, and not judged: {strange["flagged"]:.1%} of the ground; of the older ones '
-            f'against each other: {past}']
 
 
 def past_lines(

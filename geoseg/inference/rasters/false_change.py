@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LEAST_PEAK', 'LEAST_OF_MAP', 'MOST_SPREAD', 'LEAST_SHIFT', 'LOOK', 'block_shift', 'median_shift', 'read_moved',
-           'MovedImage', 'read_unusable', 'block_statistics', 'unlike_blocks']
+           'MovedImage', 'read_unusable', 'BlackEdge', 'black_lines', 'block_statistics', 'unlike_blocks',
+           'unlike_lines']
 
 # %% ../../../nbs/inference/rasters/false_change.ipynb #898003b7
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,8 @@ from ...core.inputs import check_file
 from ...data.alignment import borders, edge_strength
 from ...data.rasters.files import DRIVERS, Acquisition, open_raster, read_acquisition
 from ...data.rasters.limits import Ground, cut
-from .outdated import same_grid
+from .outdated import RasterImage, same_grid
+from ...models.outdated import windows_of
 
 # %% ../../../nbs/inference/rasters/false_change.ipynb #cb3fb82e
 LEAST_PEAK, LEAST_OF_MAP = 0.05, 0.03  # of the correlation with a picture, or a map: below, a block says nothing
@@ -147,6 +149,60 @@ def read_unusable(
         return geometry_mask(near, shape, here, all_touched=True, invert=True)
     return paint
 
+# %% ../../../nbs/inference/rasters/false_change.ipynb #cd575bfb
+class BlackEdge:
+    'The ground along the border that a picture shows as 0 in all bands, without declaring that it has no data there.'
+
+    def __init__(
+        self,
+        image: RasterImage,
+        side: int = 512,  # of windows, pixels; the answer does not depend on it
+    ):
+        h, w = self.shape = image.shape[-2:]
+        ranges = image.reader.value_range
+        low, high = np.array([(0, 1)] if ranges is None else ranges, np.float64).T
+        self.image, self.zero = image, (255 * ((0 - low) / (high - low)).astype(np.float32))[:, None, None]
+        self.first, self.last = [np.zeros(n, int) for n in (h, w)], [np.full(n, max(h, w)) for n in (h, w)]
+        lines = [(slice(i, i + 1), slice(0, w)) for i in (0, h - 1)]
+        lines += [(slice(0, h), slice(i, i + 1)) for i in (0, w - 1)]
+        declared = image.a.masked or image.shape[0] < 3
+        self.share = 0. if declared or all(self.lit(line).all() for line in lines) else self.measure(side)
+
+    def lit(self, window: tuple[slice, slice]) -> np.ndarray:  # bool [h, w]
+        return (self.image[:, *window] != self.zero).any(0)
+
+    def measure(self, side: int) -> float:
+        'Find the first and the last pixel of each row and column that is not black; the share of the ground beyond.'
+        windows = [*windows_of(self.shape, side)]
+        self.first, self.last = [np.full(n, max(self.shape)) for n in self.shape], [np.full(n, -1) for n in self.shape]
+        for window in windows:
+            lit = self.lit(window)
+            for axis, lines in enumerate((lit, lit.T)):
+                own, across, there = window[axis], window[1 - axis], lines.any(1)
+                first = np.where(there, across.start + lines.argmax(1), max(self.shape))
+                last = np.where(there, across.stop - 1 - lines[:, ::-1].argmax(1), -1)
+                self.first[axis][own] = np.minimum(self.first[axis][own], first)
+                self.last[axis][own] = np.maximum(self.last[axis][own], last)
+        return sum(int(self(window).sum()) for window in windows) / np.prod(self.shape)
+
+    def __call__(
+        self,
+        window: tuple[slice, slice],
+    ) -> np.ndarray:  # bool [h, w]
+        rows, cols = (np.arange(s.start, s.stop) for s in window)
+        beyond = [(at < first[own, None]) | (at > last[own, None])
+                  for at, own, first, last in zip((cols, rows), window, self.first, self.last, strict=True)]
+        return beyond[0] | beyond[1].T
+
+
+def black_lines(
+    shares: Mapping[str, float],  # file -> share of the ground
+) -> list[str]:
+    'Which pictures are black along their border, a line each.'
+    return [f'{name}: {share:.1%} of the ground is black along the border, and no nodata value, mask or alpha says so: '
+            'taken as without data (nearblack -near 0 -nb 0 -setmask FILE declares it)'
+            for name, share in shares.items()]
+
 # %% ../../../nbs/inference/rasters/false_change.ipynb #50be579a
 LOOK = 32  # side of the squares of ground that are compared, pixels
 
@@ -199,3 +255,14 @@ def unlike_blocks(
         out.ravel()[seen] = flagged(cKDTree(np.concatenate([*squares.values()])).query(flat[seen])[0], [*past])
     others = {day: [other for other in past if other != day] for day in past}
     return out, {day: float(flagged(past[day], others[day]).mean()) for day in past}
+
+# %% ../../../nbs/inference/rasters/false_change.ipynb #58444035
+def unlike_lines(
+    strange: Mapping[str, Any] | None,  # of `flag_unlike`
+) -> list[str]:
+    'How much ground is unlike all older pictures, a line.'
+    if strange is None:
+        return []
+    past = ', '.join(f'{day[:4]} {share:.1%}' for day, share in strange['past years'].items())
+    return [f'unlike all older pictures, and not judged: {strange["flagged"]:.1%} of the ground; of the older ones '
+            f'against each other: {past}']
