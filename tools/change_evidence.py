@@ -474,41 +474,43 @@ def treatments(archive: RasterArchive, clouds: np.ndarray | None) -> Iterator[tu
         yield 'unusable', {'hidden': clouds}, moved
 
 
-def alarms(place: Place, day: str, known: list[str], answer) -> list[dict]:
-    'A row for each fault of the picture and each way to treat it.'
+AGAIN = 'the newest old picture'
+
+
+def alarms(place: Place, day: str, known: list[str], fault: str, answer) -> list[dict]:
+    'A row for each way to treat a fault of the picture.'
     old, rows, a = [place.acquisitions[d] for d in known], [], place.acquisitions[day]
     truth, k, km2 = place.mask(day), place.scheme.num_classes, pixel_size(a) / 1e6
-    again = {'the newest old picture': (place.image(known[-1]), None)}
-    for fault, (picture, clouds) in (variants(place.image(day)) | again).items():
-        def opened(picture=picture):
-            archive = RasterArchive(a, old, place.scheme, None, None, 'error', True)
-            archive.images[day] = archive.pictures[day] = picture
-            return archive
+    picture, clouds = (place.image(known[-1]), None) if fault == AGAIN else variants(place.image(day))[fault]
 
-        for treatment, how, moved in treatments(opened(), clouds):
-            archive = opened()
-            if 'align' in how:
-                archive.align(moved['right'], moved['down'])
-            p = answer(archive, fault, picture, moved if 'align' in how else None).copy()
-            if 'hidden' in how:
-                p[:, clouds] = np.nan
-            if 'unlike' in how:
-                p[:, flagged_window(flag_unlike(archive, how['unlike'])[0], place.whole)] = np.nan
-            at = archive.compare(place.whole, p, 'newest')
-            now = place.mask(known[-1]) if fault in again else truth
-            judged = (at['score'] != NOT_JUDGED) & (truth < k) & (now < k)
-            year = PastYear(day, km2)
-            year.add((0, 0), at['score'] / SCORE, now != at['then'], judged)
-            rows.append({'place': place.name, 'test': day, 'fault': fault, 'treatment': treatment,
-                         'right': moved['right'], 'down': moved['down'],
-                         'share not judged': 1 - judged.sum() / (truth < k).sum(),
-                         'share flagged': (judged & (at['score'] >= SCORE / 2)).sum() / judged.sum(),
-                         **year.measures(0.5)})
-            print(rows[-1], flush=True)
+    def opened():
+        archive = RasterArchive(a, old, place.scheme, None, None, 'error', True)
+        archive.images[day] = archive.pictures[day] = picture
+        return archive
+
+    for treatment, how, moved in treatments(opened(), clouds):
+        archive = opened()
+        if 'align' in how:
+            archive.align(moved['right'], moved['down'])
+        p = answer(archive, fault, picture, moved if 'align' in how else None).copy()
+        if 'hidden' in how:
+            p[:, clouds] = np.nan
+        if 'unlike' in how:
+            p[:, flagged_window(flag_unlike(archive, how['unlike'])[0], place.whole)] = np.nan
+        at = archive.compare(place.whole, p, 'newest')
+        now = place.mask(known[-1]) if fault == AGAIN else truth
+        judged = (at['score'] != NOT_JUDGED) & (truth < k) & (now < k)
+        year = PastYear(day, km2)
+        year.add((0, 0), at['score'] / SCORE, now != at['then'], judged)
+        rows.append({'place': place.name, 'test': day, 'fault': fault, 'treatment': treatment,
+                     'right': moved['right'], 'down': moved['down'],
+                     'share not judged': 1 - judged.sum() / (truth < k).sum(),
+                     'share flagged': (judged & (at['score'] >= SCORE / 2)).sum() / judged.sum(),
+                     **year.measures(0.5)})
     return rows
 
 
-def false_alarms(place: Place, day: str) -> list[dict]:
+def false_alarms(place: Place, day: str, fault: str) -> list[dict]:
     'By trees of the last three maps.'
     known, plain = [d for d in place.days if d < day][-3:], file_store(place.folder / 'fits')
     place.model.fit(known)
@@ -524,7 +526,7 @@ def false_alarms(place: Place, day: str) -> list[dict]:
 
     def answer(archive, fault, picture, moved):
         return forecast(f'{fault}{"_align" if moved else ""}'.replace(' ', '_'), archive)
-    return [row | {'answered by': 'trees'} for row in alarms(place, day, known, answer)]
+    return [row | {'answered by': 'trees'} for row in alarms(place, day, known, fault, answer)]
 
 
 def small_network(k: int) -> nn.Sequential:
@@ -536,8 +538,9 @@ def small_network(k: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(channels, k, 1))
 
 
-def network_alarms(place: Place, day: str, steps: int = 400) -> list[dict]:
-    'By a small network, trained on the pictures and maps before that day, with brightness and flips drawn.'
+@cache
+def trained_network(place: Place, day: str, steps: int = 400) -> nn.Module:
+    'Trained on the pictures and maps before that day, with brightness and flips drawn.'
     torch.manual_seed(0)
     rng, known, side = np.random.default_rng(0), [d for d in place.days if d < day], 96
     network = small_network(place.scheme.num_classes)
@@ -556,7 +559,12 @@ def network_alarms(place: Place, day: str, steps: int = 400) -> list[dict]:
         loss.backward()
         best.step()
         plan.step()
-    network.eval()
+    return network.eval()
+
+
+def network_alarms(place: Place, day: str, fault: str) -> list[dict]:
+    'By a small network.'
+    network, known = trained_network(place, day), [d for d in place.days if d < day]
 
     def answer(archive, fault, picture, moved):
         with torch.no_grad():
@@ -564,7 +572,7 @@ def network_alarms(place: Place, day: str, steps: int = 400) -> list[dict]:
         if moved:  # as `geoseg changes` does: the answer is brought back
             p = read_moved(lambda window: p[:, *window], place.all.shape, place.whole, moved['right'], moved['down'])
         return p
-    return [row | {'answered by': 'network'} for row in alarms(place, day, known[-3:], answer)]
+    return [row | {'answered by': 'network'} for row in alarms(place, day, known[-3:], fault, answer)]
 
 
 def main():
@@ -577,8 +585,10 @@ def main():
         place = Place(name)
         if asked.what in ('false', 'network'):
             day, by = place.days[-1], 'network' if asked.what == 'network' else 'trees'
-            keep(RESULTS / 'change_false_alarms.csv', {'place': name, 'test': day, 'answered by': by},
-                 partial(network_alarms if by == 'network' else false_alarms, place, day))
+            for fault in (*variants(place.image(day)), AGAIN):
+                keep(RESULTS / 'change_false_alarms.csv',
+                     {'place': name, 'test': day, 'fault': fault, 'answered by': by},
+                     partial(network_alarms if by == 'network' else false_alarms, place, day, fault))
             continue
         for day in place.days[2:]:
             row = {'place': name, 'test': day}
