@@ -198,10 +198,10 @@ class BlackEdge:
 def black_lines(
     shares: Mapping[str, float],  # file -> share of the ground
 ) -> list[str]:
-    'Which pictures are black along their border, a line each.'
-    return [f'{name}: {share:.1%} of the ground is black along the border, and no nodata value, mask or alpha says so: '
-            'taken as without data (nearblack -near 0 -nb 0 -setmask FILE declares it)'
-            for name, share in shares.items()]
+    'Which pictures are black along their border, a line.'
+    found = ', '.join(f'{name} {share:.1%}' for name, share in shares.items())
+    return [f'black along the border, and taken as without data, which the file does not say: {found} of the ground; '
+            'nearblack -near 0 -nb 0 -setmask FILE writes it down'] if found else []
 
 # %% ../../../nbs/inference/rasters/false_change.ipynb #50be579a
 LOOK = 32  # side of the squares of ground that are compared, pixels
