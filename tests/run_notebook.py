@@ -45,6 +45,9 @@ def run(path: Path, store: bool = False) -> int:
     os.environ['IN_TEST'] = '1'
     stored, skipped = nbformat.read(path, as_version=4), set(config.tst_flags.split())
     notebook, shell = NBProcessor(path, process=True).nb, CaptureShell(path)
+    for name in {*shell.user_ns} - shell.user_ns_hidden.keys():  # a kernel begins with no names either
+        if not name.startswith('_'):
+            del shell.user_ns[name]
     compared = not OF_THE_MACHINE.search('\n'.join(cell.source for cell in stored.cells))
     pd.set_option('display.max_columns', 20)  # as in a kernel
     wrong = []

@@ -33,6 +33,14 @@ def test_a_notebook_that_fails_is_told(tmp_path):
     assert done.returncode == 1 and 'one is two' in done.stderr
 
 
+def test_a_notebook_begins_with_no_names(tmp_path):
+    cells = [new_code_cell('quick = True'), new_code_cell('from geoseg.core.notebooks import check_parameters'),
+             new_code_cell("check_parameters(globals(), ['quick'])")]
+    nbformat.write(new_notebook(cells=cells), tmp_path / 'x.ipynb')
+    done = warm.run(Path(__file__).with_name('run_notebook.py'), tmp_path / 'x.ipynb', cwd=NBS)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize('stored, told', [('a of 7 in 0.3 s', ''), ('b of 7 in 0.3 s', "-b\n+a"), ('', '+a')])
 def test_stored_words_are_those_that_are_printed_now(tmp_path, stored, told):
     "Numbers and paths are of a machine; words are not."

@@ -82,7 +82,7 @@ def ask(request: dict, files: tuple[int, int, int], timeout: float | None = None
         answer = connection.makefile()
         process = int(answer.readline())
         old = {number: signal.signal(number, lambda number, _: os.killpg(process, number))
-               for number in (signal.SIGTERM, signal.SIGINT)} if request['kind'] != 'script' else {}
+               for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)} if request['kind'] != 'script' else {}
         try:
             return int(answer.readline() or -signal.SIGKILL)
         except TimeoutError:
@@ -162,7 +162,10 @@ def kernel():
 
 
 def command():
+    from lightning.pytorch.utilities import rank_zero_only
+
     from geoseg.cli import main
+    rank_zero_only.rank = int(os.environ.get('RANK', 0))  # read when it was imported
     sys.exit(main())
 
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from .inputs import read_text
+from .signals import slurm_job
 
 # %% ../../nbs/core/locks.ipynb #362b7731
 @functools.cache
@@ -117,12 +118,20 @@ class Owner:
     pid: int
     born: str  # of `process_born`
     since: str  # local time, ISO 8601
+    job: str = ''  # CLUSTER/NUMBER of SLURM
+    life: int = 0  # how often SLURM had queued the job again
     token: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @classmethod
     def this(cls) -> 'Owner':
+        job, life = slurm_job(), os.environ.get('SLURM_RESTART_COUNT', '')
         return cls(socket.gethostname(), machine_id(), os.getpid(), process_born(os.getpid()) or '',
-                   time.strftime('%Y-%m-%dT%H:%M:%S%z'))
+                   time.strftime('%Y-%m-%dT%H:%M:%S%z'), f'{os.environ.get("SLURM_CLUSTER_NAME", "")}/{job}' if job
+                   else '', int(life) if life.isdecimal() else 0)
+
+    def lived_before(self, other: 'Owner') -> bool:
+        'Whether SLURM has ended this process and started its job again, as the other.'
+        return self.job == other.job != '' and self.life < other.life
 
     @classmethod
     def of(cls, text: str) -> 'Owner | None':  # None: not the text of a lock
@@ -212,7 +221,7 @@ def link(self: Lock, draft: Path, text: str) -> bool:
 @patch
 def check(self: Lock, other: Owner | None, draft: Path, force: bool):
     'Refuse where the owner of the lock lives, or may live.'
-    alive = other and is_alive(other.machine, other.pid, other.born)
+    alive = other and not other.lived_before(self.owner) and is_alive(other.machine, other.pid, other.born)
     if alive is False:
         return
     os.utime(draft)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Key', 'SOCKET', 'log', 'CLASS_LISTS', 'LAYOUTS', 'source_id', 'mix', 'key_of', 'SeededBatchSampler', 'check_sockets',
            'usable_workers', 'ResumableLoader', 'samples_done', 'LabelledPicture', 'LayoutData', 'without_masks',
-           'SegmentationData', 'split_roots']
+           'SegmentationData', 'require_folder', 'split_roots']
 
 # %% ../../nbs/data/loading.ipynb #69782e67
 import hashlib
@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..core.errors import ConfigError
 from ..core.plugins import Registry, register
+from ..core.signals import leave_signals_to_parent
 from .augment import Augment, band_values
 from .balance import class_counts
 from .labels import LabelScheme, missing_labels
@@ -148,6 +149,7 @@ def _worker_init(worker: int):
     'One thread a worker: OpenCV and torch would each start as many as there are cores.'
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    leave_signals_to_parent()
 
 
 SOCKET = len('/pymp-12345678/listener-12345678')  # what multiprocessing adds to the folder of temporary files
@@ -443,8 +445,8 @@ class SegmentationData(LayoutData):
             raise ValueError(f"unknown must be 'error' or 'ignore', not {unknown!r}")
         self.roots, self.allow_outside = split_roots(root), allow_outside
         self.remember = Path(remember).expanduser() if remember is not None else None
-        if self.remember is not None and not self.remember.is_dir():
-            raise FileNotFoundError(f'{self.remember}: no such folder (remember)')
+        if self.remember is not None:
+            require_folder(self.remember, 'remember', 'remember')
         self.augment = augment or Augment()
         self.batch_size, self.num_workers, self.seed, self.unknown = batch_size, num_workers, seed, unknown
         self.scheme = LabelScheme.load(labels) if labels is not None else self._find_labels()
@@ -594,6 +596,17 @@ def training_pixels(
         yield values, np.ones(values.shape, bool)
 
 # %% ../../nbs/data/loading.ipynb #bd13ca42-2
+def require_folder(
+    path: Path,
+    what: str,
+    key: str = 'data',  # of the configuration, that names another
+):
+    'An error that says where a folder was looked for: a run may be opened from elsewhere than it was started from.'
+    if not path.is_dir():
+        there = '' if path.is_absolute() else f' in {Path.cwd()}'
+        raise FileNotFoundError(f'{path}: no such folder{there} ({what}); set {key}=FOLDER')
+
+
 def split_roots(root) -> dict[str, Path]:
     'The folder of each split, checked to exist.'
     if not isinstance(root, dict):
@@ -603,6 +616,5 @@ def split_roots(root) -> dict[str, Path]:
         raise ValueError(f"root: unknown split {sorted(unknown)[0]!r}; the splits are train, val, test, predict")
     roots = {split: Path(path).expanduser() for split, path in root.items()}
     for split, path in roots.items():
-        if not path.is_dir():
-            raise FileNotFoundError(f'{path}: no such folder (root of {split}); set data=FOLDER')
+        require_folder(path, f'root of {split}')
     return roots

@@ -6,7 +6,7 @@
 __all__ = ['Task', 'without_gradient', 'weighted']
 
 # %% ../../nbs/tasks/base.ipynb #11723e9e
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -68,6 +68,21 @@ def mean_over_ranks(self: Task, sums: Tensor) -> Tensor:
     'sum(loss × samples) / sum(samples), over all processes.'
     total, n = self.all_gather(sums).reshape(-1, 2).sum(0)
     return total / n
+
+
+@patch
+def of_all_ranks(self: Task, sums: Tensor) -> Tensor:  # [processes, …]; of one process as it is
+    'What a checkpoint keeps of sums that each process has of its own part of an epoch.'
+    return self.all_gather(sums) if self.trainer.world_size > 1 else sums
+
+
+@patch
+def of_this_rank(self: Task, kept: Tensor, shape: Sequence[int]) -> Tensor:
+    'The part of this process in what `of_all_ranks` kept; with other processes than then the first has it all.'
+    kept = kept.to(self.device).reshape(-1, *shape)
+    if len(kept) == self.trainer.world_size:
+        return kept[self.global_rank].clone()
+    return kept.sum(0) * (self.global_rank == 0)
 
 
 @patch
@@ -166,13 +181,14 @@ def keep_settings(
 
 @patch
 def on_save_checkpoint(self: Task, checkpoint):
-    checkpoint |= {'geoseg': self.card, 'train_sums': self.train_sums,
+    checkpoint |= {'geoseg': self.card, 'train_sums': self.of_all_ranks(self.train_sums),
                    'plateau': self.plateau[0].state_dict() if self.plateau else {}}
 
 
 @patch
 def on_load_checkpoint(self: Task, checkpoint):
-    self.train_sums, self.plateau_state = checkpoint['train_sums'].to(self.device), checkpoint['plateau']
+    self.train_sums = self.of_this_rank(checkpoint['train_sums'], (2,))
+    self.plateau_state = checkpoint['plateau']
 
 # %% ../../nbs/tasks/base.ipynb #b5152578-2
 def without_gradient(output: Any) -> Tensor:

@@ -124,14 +124,14 @@ def on_train_epoch_end(self: SegmentationTask):
 @patch
 def on_save_checkpoint(self: SegmentationTask, checkpoint):
     super(SegmentationTask, self).on_save_checkpoint(checkpoint)
-    checkpoint['train_confusion'] = self.train_confusion
+    checkpoint['train_confusion'] = self.of_all_ranks(self.train_confusion)
 
 
 @patch
 def on_load_checkpoint(self: SegmentationTask, checkpoint):
     super(SegmentationTask, self).on_load_checkpoint(checkpoint)
     if 'train_confusion' in checkpoint:  # older checkpoints have none
-        self.train_confusion = checkpoint['train_confusion'].to(self.device)
+        self.train_confusion = self.of_this_rank(checkpoint['train_confusion'], self.train_confusion.shape)
 
 # %% ../../nbs/tasks/segmentation.ipynb #87280b5d
 @patch

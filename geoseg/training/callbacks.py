@@ -155,7 +155,7 @@ class StopBetweenSteps(L.Callback):
     'Ends the training after a signal: between two steps, or after the current batch of a validation.'
 
     def __init__(self):
-        self.agreed = False  # all processes know that the step that has just been made is the last
+        self.agreed = 0  # the signal: all processes know that the step that has just been made is the last
         self.handler = None
 
     def setup(self, trainer, pl_module, stage):
@@ -173,19 +173,22 @@ class StopBetweenSteps(L.Callback):
         return batches % trainer.accumulate_grad_batches == 0
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):  # before the record looks
-        self.agreed = trainer.strategy.reduce_boolean_decision(stop_requested(), all=False)
+        self.agreed = stop_requested()
+        if trainer.world_size > 1:  # it may have come to one of them alone, or not yet to all
+            number = torch.tensor(self.agreed, device=trainer.strategy.root_device)
+            self.agreed = int(trainer.strategy.reduce(number, reduce_op='max'))
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if self.agreed and self.between(trainer, batch_idx):  # what came since waits for this step, which is saved
-            raise Stopped(signal.SIGTERM)
+            raise Stopped(self.agreed)
 
     def on_validation_start(self, trainer, pl_module):
         if self.agreed and ends_epoch(trainer):
-            raise Stopped(signal.SIGTERM)
+            raise Stopped(self.agreed)
 
     def on_validation_batch_end(self, trainer, *args):
         if trainer.world_size == 1 and stop_requested() and (trainer.sanity_checking or ends_epoch(trainer)):
-            raise Stopped(signal.SIGTERM)
+            raise Stopped(stop_requested())
 
 
 def saves_now(

@@ -170,11 +170,11 @@ def follow_weights(self: RecipeCLI) -> str | None:  # what is unlike the weights
     'Normalise pictures as pretrained weights expect it, where the settings leave that open.'
     known = getattr(self.model.network, 'weights_input', None) or {}
     mean, std = known.get('mean'), known.get('std')
-    if not mean or not std or not isinstance(self.datamodule, LayoutData):
-        return None
+    augment = getattr(self.datamodule, 'augment', None)
+    if not mean or not std or not isinstance(self.datamodule, LayoutData) or not hasattr(augment, 'mean'):
+        return None  # also meshes, which have no pictures to normalise
     if known.get('range') == 'as stored':
         mean, std = self.datamodule.in_full_range(mean, std)
-    augment = self.datamodule.augment
     own = augment.mean or IMAGENET_MEAN, augment.std or IMAGENET_STD
     if all(np.allclose(a, b, atol=1e-3) for a, b in zip(own, (mean, std), strict=True) if len(a) == len(b)):
         return None

@@ -1,4 +1,5 @@
 "One writer for each output: the second is refused, whatever the verb, and a dead owner is no owner."
+import contextlib
 import json
 import os
 import shutil
@@ -52,6 +53,18 @@ def test_a_verb_beside_a_second_writer(name, own_run, other, tmp_path, capsys):
     line = [line for line in capsys.readouterr().err.splitlines() if line.startswith('geoseg ')]
     assert status == 2 and len(line) == 1 and f'is being written by process {other.pid} on ' in line[0]
     assert (tiny.files_of(run), tiny.files_of(out)) == before
+
+
+@pytest.mark.parametrize(('changes', 'taken'), [
+    ({}, True), ({'life': 1}, False), ({'life': 2}, False), ({'job': 'gpu/8'}, False), ({'job': 'cpu/7'}, False),
+    ({'job': ''}, False), ({'job': 'gpu/7_3'}, False)])
+def test_a_job_that_is_queued_again_takes_its_locks_on_another_node(tmp_path, monkeypatch, changes, taken):
+    "A preempted job, or one whose node has failed, begins again elsewhere long before the lock counts as silent."
+    lock(tmp_path / '.lock', 1, **{'machine': '0badc0de', 'host': 'node1', 'job': 'gpu/7', 'life': 0} | changes)
+    for name, value in {'JOB_ID': '7', 'CLUSTER_NAME': 'gpu', 'RESTART_COUNT': '1'}.items():
+        monkeypatch.setenv(f'SLURM_{name}', value)
+    with contextlib.nullcontext() if taken else pytest.raises(OutputLocked, match='on node1'):
+        Lock(tmp_path).release()
 
 
 def test_rows_that_two_processes_add_stay(tmp_path):

@@ -429,3 +429,7 @@ def test_pictures_are_normalised_as_the_weights_expect(tmp_path, capsys):
         cli.build()
         assert cli.datamodule.augment.mean == mean
     assert 'augment.mean is (0.1, 0.2, 0.3)' in typed.follow_weights() and plain.follow_weights() is None
+    meshes = parse(['nomeformer'], {'data': 'world:tiny'})  # no pictures, whatever its network says of some
+    meshes.build()
+    meshes.model.network.weights_input = {'mean': [0.5] * 3, 'std': [0.5] * 3}
+    assert meshes.follow_weights() is None

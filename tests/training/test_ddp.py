@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import tiny
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -88,6 +89,35 @@ def test_torchrun_trains_one_run(data, tmp_path):
     assert 'precision: bf16-mixed' in (folder / 'config.yaml').read_text()
 
 
+@pytest.mark.long
+def test_two_nodes_train_as_two_processes_of_one(data, tmp_path):
+    "As the guide has it, with a torchrun for each node."
+    settings = TINY | {'trainer.limit_train_batches': 2, 'trainer.limit_val_batches': 1, 'seed': 3}
+    one = geoseg.train('unet', data, epochs=2, batch_size=2, out=tmp_path / 'one', overrides=settings | {
+        'trainer.devices': 2, 'trainer.strategy': 'ddp_fork'})
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, '-m', 'torch.distributed.run', '--nnodes=2', '--nproc-per-node=1', '--rdzv-backend=c10d',
+             f'--rdzv-endpoint=127.0.0.1:{port}', '--rdzv-id=7', '--no-python', 'geoseg', 'fit', '--recipe', 'unet',
+             f'data={data}', 'epochs=2', 'batch_size=2', 'out=two', 'resume=auto', 'trainer.devices=1',
+             'trainer.num_nodes=2', 'trainer.strategy=ddp', *(f'{k}={v}' for k, v in settings.items())]
+    with contextlib.ExitStack() as stack:
+        nodes = []
+        for _ in range(2):
+            nodes.append(subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                          text=True, env=os.environ | {'CUDA_VISIBLE_DEVICES': ''}))
+            stack.callback(nodes[-1].kill)
+        said = [node.communicate(timeout=300) for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], [err[-2000:] for _, err in said]
+    one_run(tmp_path / 'two', epochs=2)
+    [folder] = (tmp_path / 'two/unet').iterdir()
+    assert sorted(out for out, _ in said) == ['', f'{folder.relative_to(tmp_path)}\n'], 'each node printed'
+    assert (folder / 'metrics.csv').read_bytes() == (one.folder / 'metrics.csv').read_bytes()
+    for name in ('best', 'last'):
+        tiny.same_state(*(run / 'checkpoints' / f'{name}.ckpt' for run in (one.folder, folder)))
+
+
 def test_processes_stop_together_where_one_diverges(data, tmp_path, monkeypatch):
     training_step = SegmentationTask.training_step
 
@@ -135,6 +165,31 @@ def test_an_epoch_sees_each_sample_once(data, tmp_path, monkeypatch):
     assert (samples.groupby(['epoch', 'batch']).size() == 8).all()  # two processes of four
     orders = [part[part.epoch == epoch].name.tolist() for part in parts for epoch in (0, 1)]
     assert orders[0] != orders[1], 'every epoch has the same order'
+
+
+@pytest.mark.parametrize('devices', [1, 2])
+def test_scores_of_an_interrupted_epoch_are_those_of_all_processes(devices, data, tmp_path, monkeypatch):
+    "On two processes, and where one goes on alone, which has the same samples in smaller batches."
+    training_step = SegmentationTask.training_step
+    two = {'trainer.devices': 2, 'trainer.strategy': 'ddp_fork'}
+    settings = TINY | two | {'trainer.limit_val_batches': 1, 'every_n_steps': 3, 'seed': 3}
+    whole = geoseg.train('unet', data, epochs=1, batch_size=2, out=tmp_path / 'whole', overrides=settings)
+
+    def ends(self, batch, batch_idx):
+        if batch_idx == 3:
+            raise RuntimeError('the node has failed')
+        return training_step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch, pytest.raises(Exception, match='the node has failed'):
+        patch.setattr(SegmentationTask, 'training_step', ends)
+        geoseg.train('unet', data, epochs=1, batch_size=2, out=tmp_path / 'cut', overrides=settings)
+    [folder] = (tmp_path / 'cut/unet').iterdir()
+    settings = two if devices == 2 else {'trainer.devices': 1, 'trainer.strategy': 'auto', 'trainer.num_nodes': 1}
+    run = geoseg.train(resume=folder, overrides=settings)
+    one, two = (each.metrics[['Loss/train', 'Accuracy/train', 'F1/train']] for each in (whole, run))
+    if devices == 2:
+        assert one.equals(two)
+    assert one.to_numpy() == pytest.approx(two.to_numpy(), rel=0.05)
 
 
 @pytest.mark.parametrize('freshness', ['refresh', 'rewrite'])
@@ -193,7 +248,16 @@ def codes(children: list[int], seconds: float = 60) -> list[int | None]:
 
 
 @pytest.mark.long
-def test_two_processes_stop_after_the_same_step_and_go_on(data, tmp_path):
+@pytest.mark.parametrize(('ranks', 'number'), [((0, 1), signal.SIGTERM), ((1,), signal.SIGUSR1)])
+def test_two_processes_stop_after_the_same_step_and_go_on(ranks, number, data, tmp_path, monkeypatch):
+    "A signal may come to one of them alone; the first asks SLURM to queue the job again, which ends the others."
+    if number == signal.SIGUSR1:
+        scontrol = tmp_path / 'bin' / 'scontrol'
+        scontrol.parent.mkdir()
+        scontrol.write_text('#!/bin/sh\necho "$@" >> "$0.asked"; sleep 2; kill $(cat "$0.pid")\n')
+        scontrol.chmod(0o755)
+        monkeypatch.setenv('PATH', f'{scontrol.parent}:{os.environ["PATH"]}')
+        monkeypatch.setenv('SLURM_JOB_ID', '7')
     settings = TINY | {'trainer.limit_train_batches': 2, 'trainer.limit_val_batches': 1, 'trainer.devices': 2,
                        'trainer.strategy': 'ddp', 'patience': 'null', 'draw_every_n_epochs': 0}
     words = [f'data={data}', 'batch_size=2', f'out={tmp_path / "runs"}', *(f'{k}={v}' for k, v in settings.items())]
@@ -202,12 +266,20 @@ def test_two_processes_stop_after_the_same_step_and_go_on(data, tmp_path):
         if [*tmp_path.rglob('last.ckpt')]:
             break
         time.sleep(0.05)
-    for child in children:
-        os.kill(child, signal.SIGTERM)
-    assert codes(children) == [143, 143], [(tmp_path / f'said{rank}.txt').read_text()[-2000:] for rank in (0, 1)]
+    if number == signal.SIGUSR1:
+        Path(f'{scontrol}.pid').write_text(f'{children[1]}')
+    for rank in ranks:
+        os.kill(children[rank], number)
+    assert codes(children) == [128 + number, 143], [
+        (tmp_path / f'said{rank}.txt').read_text()[-2000:] for rank in (0, 1)]
     [folder] = (path.parent for path in tmp_path.rglob('config.yaml'))
     said = (tmp_path / 'said0.txt').read_text()
-    assert f'stopped by SIGTERM; to go on: geoseg fit resume={folder}' in said and 'Traceback' not in said
+    if number == signal.SIGUSR1:
+        assert 'stopped by SIGUSR1; job 7 is queued again' in said
+        assert Path(f'{scontrol}.asked').read_text() == 'requeue 7\n'
+    else:
+        assert f'stopped by SIGTERM; to go on: geoseg fit resume={folder}' in said
+    assert 'Traceback' not in said
     assert not [*folder.rglob('.*')]
     before, done = torch.load(folder / 'checkpoints' / 'last.ckpt', weights_only=True), geoseg.Run(folder).metrics
     assert before['global_step'] - done['step'].iloc[-1] in (0, 1, 2)

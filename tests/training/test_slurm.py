@@ -1,5 +1,7 @@
 """The scripts of the guide under a SLURM that runs on this machine: skipped where `sinfo` has no answer.
 
+Two nodes may be one machine: a `slurmd -N NAME` for each, with a name space of its own for network and host name.
+
 SLURM_SIGNALS=10 sends that many signals at random moments, drawn from SLURM_SEED, to a run of SLURM_EPOCHS."""
 import os
 import random
@@ -43,7 +45,9 @@ def script(begins: str, folder: Path, changes: dict[str, str]) -> Path:
     for old, new in (changes | {'--gpus=1 ': '', '--cpus-per-task=8 ': ''}).items():
         assert old in found or old.startswith('--'), old
         found = found.replace(old, new)
-    found = found.replace('exec geoseg', f'exec {sys.executable} -m geoseg.cli')  # not a fork of the tests' server
+    found = found.replace('exec torchrun', f'exec {sys.executable} -m torch.distributed.run')
+    for before in ('exec', '--no-python'):  # not a fork of the tests' server
+        found = found.replace(f'{before} geoseg', f'{before} {sys.executable} -m geoseg.cli')
     (folder / 'job.sh').write_text(found)
     return folder / 'job.sh'
 
@@ -66,13 +70,32 @@ def submit(path: Path) -> str:
     return ask('sbatch', '--parsable', f'--chdir={path.parent}', path).strip()
 
 
-def test_signals_at_random_moments_cost_no_step(tmp_path):
-    words = ['patience=null', *tiny.words(tiny.settings('unet', **LONG))]
-    settings = {'data=DATA': f'data={tiny.DATA} {shlex.join(words)}'}
-    whole = geoseg.train('unet', tiny.DATA, out=tmp_path / 'whole',
-                         overrides=tiny.settings('unet', **LONG) | {'patience': None})
+def nodes() -> int:
+    return len(ask('sinfo', '-h', '-N').split('\n')) - 1 if runs() else 0
+
+
+def with_processes(devices: int, count: int) -> dict[str, str]:
+    "Changes of the script for several nodes."
+    return {'--gpus-per-node=4 ': '', '--cpus-per-task=32 ': '', '--nodes=2': f'--nodes={count}',
+            '--nproc-per-node 4': f'--nproc-per-node {devices}', 'trainer.num_nodes=2': f'trainer.num_nodes={count}',
+            'trainer.devices=4': f'trainer.devices={devices}'}
+
+
+@pytest.mark.parametrize(('count', 'devices'), [(1, 0), (1, 2), pytest.param(2, 1, marks=pytest.mark.skipif(
+    nodes() < 2, reason='SLURM has one node here'))])
+@pytest.mark.parametrize('workers', [0, 2])
+def test_signals_at_random_moments_cost_no_step(count, devices, workers, tmp_path):
+    "devices: processes of a node that torchrun starts; 0: one, without torchrun."
+    settings = tiny.settings('unet', **LONG | {'num_workers': workers})
+    words = shlex.join(['patience=null', *tiny.words(settings)])
+    settings |= {'patience': None}
+    begins, changes = '--job-name=unet\n#SBATCH --ntasks=1', {'data=DATA': f'data={tiny.DATA} {words}'}
+    if devices:
+        begins, changes = '--nodes=2', changes | with_processes(devices, count)
+        settings |= {'trainer.devices': 2, 'trainer.strategy': 'ddp_fork'}
+    whole = geoseg.train('unet', tiny.DATA, out=tmp_path / 'whole', overrides=settings)
     moments, draw = [], random.Random(SEED)
-    job = submit(script('--job-name=unet\n#SBATCH --ntasks=1', tmp_path, settings))
+    job = submit(script(begins, tmp_path, changes))
     output = tmp_path / f'unet-{job}.txt'
     for life in range(SIGNALS):
         assert wait_for(job, 'RUNNING', 'COMPLETED', 'FAILED')['JobState'] == 'RUNNING', (life, moments)
@@ -92,7 +115,8 @@ def test_signals_at_random_moments_cost_no_step(tmp_path):
     print(f'{queued} times queued again; seconds after training began: {moments}; steps: {steps}')
     assert queued == SIGNALS == int(facts(job)['Restarts']), text[-2000:]
     [folder] = {path.parent for path in (tmp_path / 'runs').rglob('config.yaml')}
-    assert tiny.difference(whole.folder, folder) == ''
+    other = 'summary.md' if devices else ''  # which names the devices; it is compared last
+    assert tiny.difference(whole.folder, folder) == other
 
 
 def test_an_array_is_a_sweep(tmp_path):

@@ -21,7 +21,8 @@ from torch.utils.data import Dataset
 
 from ...core.listing import note_left_out
 from ..augment import Normalize, reseed
-from ..loading import Key, LayoutData, ResumableLoader, SeededBatchSampler, key_of, mix
+from ..loading import (Key, LayoutData, ResumableLoader, SeededBatchSampler, key_of, mix,
+                                       require_folder)
 from .pairs import Pairs, read_pairs
 from ..splits import SPLITS
 from ..pictures.files import EXTENSIONS, read_image
@@ -271,8 +272,7 @@ class CrossViewData(LayoutData):
         if isinstance(root, Mapping):
             raise ValueError('root: one folder, which holds train and test pairs, not one a split')
         self.root = Path(root).expanduser()
-        if not self.root.is_dir():
-            raise FileNotFoundError(f'{self.root}: no such folder (root)')
+        require_folder(self.root, 'root')
         self.files = {'train': self.root / train_pairs, 'test': self.root / test_pairs}
         self.mode, self.test_mode, self.gallery = mode, test_mode, gallery
         self.sampling, self.val_share, self.augment = sampling, val_share, augment or PairAugment()
