@@ -151,6 +151,7 @@ class GeoSegFormer(nn.Module):
         recalled: int = 8,  # entries that a cell recalls at most
         recall_dropout: float = 0.1,  # share of the samples that recall nothing, in training; as many recall no map
         label_recall: bool = False,  # entries keep what was mapped there, and vote with it
+        pixel_evidence: bool = False,  # with maps: a mapped cell also hears what the network makes of its pixels
         partial: bool = False,  # weights of a file may fill the encoder in part
         encoder: str | None = None,  # 'tu-NAME' of timm, see `Pyramid`; None: SegFormer's, of `model_size`
     ):
@@ -159,11 +160,13 @@ class GeoSegFormer(nn.Module):
             raise ValueError(f'place_dropout must be 0 or more and below 1, not {place_dropout}')
         if not 0 <= recall_dropout < 0.5:
             raise ValueError(f'recall_dropout must be 0 or more and below 0.5, not {recall_dropout}')
+        if pixel_evidence and not label_recall:
+            raise ValueError('pixel_evidence is beside recalled maps: set label_recall=true, too')
         config = segformer_config(model_size, num_classes, channels, feature_dim)
         file = self.make_encoder(config, model_size, channels, pretrained, encoder)
         self.head = SegformerDecodeHead(config)
         self.per_cell, self.gps = per_cell, None
-        self.place_dropout, self.recall_dropout = place_dropout, recall_dropout
+        self.place_dropout, self.recall_dropout, self.pixel_evidence = place_dropout, recall_dropout, pixel_evidence
         if fusion_method != 'none':
             self.gps = LocationEncoder(location_dim, location, scales, degree=degree)
             self.fusion = self.make_fusion(fusion_method, location_dim, feature_dim, config.hidden_sizes)
@@ -171,7 +174,7 @@ class GeoSegFormer(nn.Module):
         if memory_size:
             kept = num_classes * PARTS**2 if label_recall else 0
             self.memory = GeoMemory(memory_dim, memory_size, spatial_radius, kept)
-            self.recall = self.make_recall(num_classes, feature_dim, memory_dim, label_recall)
+            self.recall = self.make_recall(num_classes, feature_dim, memory_dim, label_recall, pixel_evidence)
         if file:
             load_pretrained(self, pretrained, partial)
 
@@ -230,6 +233,7 @@ def make_recall(
     feature_dim: int,
     memory_dim: int,  # width of an entry
     label_recall: bool,  # entries keep maps, too
+    pixel_evidence: bool = False,  # beside which the pixels have a say
 ) -> nn.ModuleDict:
     'What writes an entry, and what weighs those that are recalled.'
     recall = nn.ModuleDict({
@@ -237,7 +241,7 @@ def make_recall(
         'logits': nn.Conv2d(memory_dim, num_classes, 1),
         'fusion': RecallFusion(self.memory, num_classes)})
     if label_recall:
-        recall.update({'vote': MapVote(), 'palette': Palette(num_classes)})
+        recall.update({'vote': MapVote(), 'palette': Palette(num_classes, pixel_evidence)})
     return recall
 
 # %% ../../nbs/models/geosegformer.ipynb #3434f184
@@ -305,9 +309,8 @@ def forward(
         result |= {'entry_logits': self.recall['logits'](entries), 'pixel_logits': logits, 'entries': entries,
                    'recalled': found.float().mean()}
         facts = entry_facts(recall, self.memory.radius)
-        logits = logits + self.recall['fusion'](entries, recall, facts, self.judge(recall)) * found
-        if self.memory.classes:
-            logits = self.believe(logits, recall, facts, xy, image)
+        own = logits + self.recall['fusion'](entries, recall, facts, self.judge(recall)) * found
+        logits = self.believe(own, logits, recall, facts, xy, image) if self.memory.classes else own
     return {'logits': self.enlarge(logits, image)} | result
 
 # %% ../../nbs/models/geosegformer.ipynb #5cd55b9c
@@ -369,6 +372,7 @@ def ask(
 def believe(
     self: GeoSegFormer,
     own: Tensor,  # [B, K, h, w]: the network's own logits
+    pixels: Tensor,  # [B, K, h, w]: those before anything was recalled
     recall: Recall,  # of B · h · w queries
     facts: Tensor,  # [B · h · w, k, FACTS] of its entries
     xy: Tensor | None,  # [B, h, w, 2]; of a photo [B, 2], whose cells have no ground of their own
@@ -383,7 +387,8 @@ def believe(
     own = F.interpolate(own, votes.shape[2:], mode='bilinear', align_corners=False)
     believed = torch.where(known, votes, own.detach().softmax(1))
     colors = F.adaptive_avg_pool2d(image, votes.shape[2:])
-    return torch.where(known, self.recall['palette'](believed, colors), own)
+    answer = self.enlarge(pixels, believed) if self.pixel_evidence else None
+    return torch.where(known, self.recall['palette'](believed, colors, answer), own)
 
 
 @patch

@@ -485,7 +485,7 @@ def test_a_map_of_cells_recalls_the_same_inside_the_graph(votes):
     "A graph without votes, which takes as long to trace: `test_a_memory_stays_inside`."
     torch.manual_seed(0)
     network = GeoSegFormer(3, model_size='nano', feature_dim=16, memory_size=4, spatial_radius=20., memory_dim=8,
-                           label_recall=votes)
+                           label_recall=votes, pixel_evidence=votes)
     network.eval()
     for module in network.recall.modules():  # zeros at the beginning would hide what is recalled
         if isinstance(module, torch.nn.Linear):

@@ -154,6 +154,18 @@ def test_new_ground_is_remembered_without_its_masks(tmp_path, freshness):
     assert mapped.float().mean() > 0.9
 
 
+def test_the_pixels_have_a_say_beside_recalled_maps(tmp_path):
+    given = dict(epochs=2, seed=3, overrides=REMEMBERING | {'label_recall': True})
+    runs = {say: train('geosegformer', 'world:raster:tiny', out=tmp_path / str(say), **given | {
+        'overrides': given['overrides'] | {'pixel_evidence': say}}) for say in (False, True)}
+    palettes = {say: run.predictor().network.recall['palette'] for say, run in runs.items()}
+    assert palettes[True].change.any() and not hasattr(palettes[False], 'change')
+    losses = [run.metrics['Loss/train'].tolist() for run in runs.values()]
+    assert losses[0][0] == losses[1][0] and losses[0][1] != losses[1][1]  # an epoch without a memory, one with
+    with pytest.raises(ValueError, match='pixel_evidence is beside recalled maps: set label_recall=true'):
+        train('geosegformer', 'world:raster:tiny', out=tmp_path, overrides=REMEMBERING | {'pixel_evidence': True})
+
+
 def test_a_radius_below_a_cell_is_named_before_training(tmp_path):
     with pytest.raises(ValueError, match='set spatial_radius to 4 or more'):
         train('geosegformer', 'world:raster:tiny', out=tmp_path, overrides=REMEMBERING | {'spatial_radius': 2.})
