@@ -183,11 +183,6 @@ class GeoSegFormer(nn.Module):
         'The middle of each image in metres; where only degrees are given, those.'
         return middle if xy is None else xy.flatten(1, -2).nanmean(1) if xy.ndim == 4 else xy
 
-    @staticmethod
-    def enlarge(x: Tensor, image: Tensor) -> Tensor:
-        'A map at the size of the image.'
-        return F.interpolate(x, image.shape[2:], mode='bilinear', align_corners=False)
-
 # %% ../../nbs/models/geosegformer.ipynb #c1b9c3ac
 @patch
 def make_encoder(
@@ -255,6 +250,12 @@ def features(self: GeoSegFormer, image: Tensor) -> list[Tensor]:
         image = stage(image)
         maps.append(image)
     return maps
+
+
+@patch
+def enlarge(self: GeoSegFormer, x: Tensor, image: Tensor) -> Tensor:
+    'A map at the size of the image.'
+    return F.interpolate(x, image.shape[2:], mode='bilinear', align_corners=False)
 
 
 @patch
