@@ -114,6 +114,21 @@ def trained(tiny_run):
     return tiny_run('unet')
 
 
+@pytest.fixture
+def scontrol(tmp_path, monkeypatch):
+    "`scontrol(then)`: this is job 7 of SLURM, whose `scontrol` does that; the file of what it was asked, a line each."
+    def job(then: str = 'true') -> Path:  # for a shell, $0 the path of `scontrol`
+        path = tmp_path / 'bin' / 'scontrol'
+        path.parent.mkdir()
+        path.write_text(f'#!/bin/sh\necho "$@" >> "$0.asked"; {then}\n')
+        path.chmod(0o755)
+        monkeypatch.setenv('PATH', f'{path.parent}:{os.environ["PATH"]}')
+        monkeypatch.setenv('SLURM_JOB_ID', '7')
+        return path.with_suffix('.asked')
+
+    return job
+
+
 @pytest.fixture(scope='module')
 def cache(tmp_path_factory):
     "Worlds as they are kept; index and store of patches in a folder of the tests."

@@ -249,15 +249,10 @@ def codes(children: list[int], seconds: float = 60) -> list[int | None]:
 
 @pytest.mark.long
 @pytest.mark.parametrize(('ranks', 'number'), [((0, 1), signal.SIGTERM), ((1,), signal.SIGUSR1)])
-def test_two_processes_stop_after_the_same_step_and_go_on(ranks, number, data, tmp_path, monkeypatch):
+def test_two_processes_stop_after_the_same_step_and_go_on(ranks, number, data, tmp_path, scontrol):
     "A signal may come to one of them alone; the first asks SLURM to queue the job again, which ends the others."
     if number == signal.SIGUSR1:
-        scontrol = tmp_path / 'bin' / 'scontrol'
-        scontrol.parent.mkdir()
-        scontrol.write_text('#!/bin/sh\necho "$@" >> "$0.asked"; sleep 2; kill $(cat "$0.pid")\n')
-        scontrol.chmod(0o755)
-        monkeypatch.setenv('PATH', f'{scontrol.parent}:{os.environ["PATH"]}')
-        monkeypatch.setenv('SLURM_JOB_ID', '7')
+        asked = scontrol('sleep 2; kill $(cat "$0.pid")')
     settings = TINY | {'trainer.limit_train_batches': 2, 'trainer.limit_val_batches': 1, 'trainer.devices': 2,
                        'trainer.strategy': 'ddp', 'patience': 'null', 'draw_every_n_epochs': 0}
     words = [f'data={data}', 'batch_size=2', f'out={tmp_path / "runs"}', *(f'{k}={v}' for k, v in settings.items())]
@@ -267,7 +262,7 @@ def test_two_processes_stop_after_the_same_step_and_go_on(ranks, number, data, t
             break
         time.sleep(0.05)
     if number == signal.SIGUSR1:
-        Path(f'{scontrol}.pid').write_text(f'{children[1]}')
+        asked.with_suffix('.pid').write_text(f'{children[1]}')
     for rank in ranks:
         os.kill(children[rank], number)
     assert codes(children) == [128 + number, 143], [
@@ -276,7 +271,7 @@ def test_two_processes_stop_after_the_same_step_and_go_on(ranks, number, data, t
     said = (tmp_path / 'said0.txt').read_text()
     if number == signal.SIGUSR1:
         assert 'stopped by SIGUSR1; job 7 is queued again' in said
-        assert Path(f'{scontrol}.asked').read_text() == 'requeue 7\n'
+        assert asked.read_text() == 'requeue 7\n'
     else:
         assert f'stopped by SIGTERM; to go on: geoseg fit resume={folder}' in said
     assert 'Traceback' not in said

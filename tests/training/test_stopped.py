@@ -1,7 +1,6 @@
 "A signal costs no step, wherever in an epoch it comes: the run that goes on ends as one that was left alone."
 import os
 import signal
-from pathlib import Path
 
 import pytest
 import tiny
@@ -51,15 +50,10 @@ class Strike:
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_no_step_is_lost(case, tmp_path, monkeypatch):
+def test_no_step_is_lost(case, tmp_path, monkeypatch, scontrol):
     "Every other time by SIGUSR1, on which SLURM is asked to queue the job again."
     recipe = case.partition(' ')[0]
-    scontrol = tmp_path / 'bin' / 'scontrol'
-    scontrol.parent.mkdir()
-    scontrol.write_text('#!/bin/sh\necho "$@" >> "$0.asked"\n')
-    scontrol.chmod(0o755)
-    monkeypatch.setenv('PATH', f'{scontrol.parent}:{os.environ["PATH"]}')
-    monkeypatch.setenv('SLURM_JOB_ID', '7')
+    asked = scontrol()
     whole = tiny.train(recipe, tmp_path / 'whole', **CASES[case])
     strike, folder = Strike(monkeypatch), None
     for i, moment in enumerate(MOMENTS):
@@ -73,7 +67,7 @@ def test_no_step_is_lost(case, tmp_path, monkeypatch):
         assert str(stopped.value) == ('stopped by SIGUSR1; job 7 is queued again' if i % 2 else
                                       f'stopped by SIGTERM; to go on: geoseg fit resume={folder}')
         assert not [*folder.rglob('.*')] and (folder / 'checkpoints' / 'last.ckpt').is_file(), moment
-    assert Path(f'{scontrol}.asked').read_text() == 'requeue 7\n' * 2
+    assert asked.read_text() == 'requeue 7\n' * 2
     geoseg.train(resume=folder)
     assert len(strike.steps) == len(set(strike.steps)) == 3 * len(whole.metrics)
     assert tiny.difference(whole.folder, folder) == ''
