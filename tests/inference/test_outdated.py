@@ -135,12 +135,12 @@ def test_killed_and_taken_up_again(folder, written, tmp_path, moment):
     assert not list(tmp_path.glob('.*'))
 
 
-def other_model(path, folder, change=lambda x: x, **profile):
+def other_model(path, folder, change=lambda x: x, seed=1, unknown=np.s_[60:, :20], **profile):
     "Probabilities of the new raster by another model."
     with rasterio.open(folder / f'{DATES[2]}_image.tif') as file:
         grid = {k: file.profile[k] for k in ('driver', 'width', 'height', 'crs', 'transform')}
-    values = np.random.default_rng(1).dirichlet(np.ones(3), SIZE).transpose(2, 0, 1).astype(np.float32)
-    values[:, 60:, :20] = np.nan
+    values = np.random.default_rng(seed).dirichlet(np.ones(3), SIZE).transpose(2, 0, 1).astype(np.float32)
+    values[:, *unknown] = np.nan
     values = change(values)
     with rasterio.open(path, 'w', **grid | {'count': len(values), 'dtype': values.dtype, 'nodata': np.nan} | profile
                        ) as file:
@@ -164,17 +164,70 @@ def test_mean_with_the_probabilities_of_a_network(folder, arrays, tmp_path):
     assert np.allclose(part, np.where(np.isnan(mean), alone, mean), atol=1e-6)
 
 
-@pytest.mark.parametrize('change, profile, match', [
-    (lambda x: x[:2], {}, '2 bands of float32 .* expected probabilities of water, grass, bare'),
-    (lambda x: np.nan_to_num(x * 9).astype('uint8'), {'nodata': 255}, '3 bands of uint8'),
-    (lambda x: x, {'transform': from_origin(500001, 5200000, 2, 2)}, 'another grid than'),
-    (lambda x: 3 * x - 1, {}, 'expected probabilities from 0 to 1')])
-def test_what_is_no_such_raster_is_refused(folder, tmp_path, change, profile, match):
-    other_model(tmp_path / 'net.tif', folder, change, **profile)
-    with pytest.raises(ConfigError, match=f'net.tif: .*{match}'):
-        make(folder, tmp_path / 'out', average_with=tmp_path / 'net.tif')
-    with pytest.raises(ConfigError, match='average_with: .*none.tif: expected one GeoTIFF'):
-        make(folder, tmp_path / 'out', average_with=tmp_path / 'none.tif')
+WRONG = [
+    ('bands', lambda x: x[:2], {}, '2 bands of float32 .* expected probabilities of water, grass, bare'),
+    ('bytes', lambda x: np.nan_to_num(x * 9).astype('uint8'), {'nodata': 255}, '3 bands of uint8'),
+    ('grid', lambda x: x, {'transform': from_origin(500001, 5200000, 2, 2)}, 'another grid than'),
+    ('range', lambda x: 3 * x - 1, {}, 'expected probabilities from 0 to 1'),
+    ('sums', lambda x: np.where(np.indices(x.shape)[1:].sum(0) == 119 + 50, x / 2, x), {},
+     'row 66, column 103: the bands sum to 0.5, expected probabilities, which sum to 1')]
+NAMED = {'a list': ['net1.tif', 'net2.tif', 'net3.tif'], 'a pattern': 'net*.tif', 'text': 'net3.tif,net1.tif,net2.tif',
+         'both': ['net1.tif', 'net[23].tif']}
+
+
+@pytest.mark.parametrize('how', NAMED)
+def test_mean_with_several_models_of_equal_weight(folder, arrays, tmp_path, monkeypatch, how):
+    parts = {1: np.s_[60:, :20], 2: np.s_[50:70, :], 3: np.s_[:0, :0]}  # where each says nothing
+    theirs = [other_model(tmp_path / f'net{seed}.tif', folder, seed=seed, unknown=part) for seed, part in parts.items()]
+    monkeypatch.chdir(tmp_path)
+    make(folder, 'out', window=64, average_with=NAMED[how])
+    expected = np.full(arrays.shape, np.nan)
+    for row, col in np.ndindex(arrays.shape[1:]):
+        says = [a[:, row, col] for a in (arrays, *theirs) if not np.isnan(a[0, row, col])]
+        if not np.isnan(arrays[0, row, col]):
+            expected[:, row, col] = sum(map(np.float64, says)) / len(says)
+    found = read(tmp_path / 'out' / f'{DATES[2]}_image_probabilities.tif')
+    assert np.allclose(found, expected, atol=1e-6, equal_nan=True)
+    assert np.array_equal(read(tmp_path / 'out' / f'{DATES[2]}_image_classes.tif')[0],
+                          np.where(np.isnan(found[0]), 255, np.nan_to_num(found).argmax(0)))
+
+
+def test_each_of_several_models_is_checked_before_any_work(folder, tmp_path, monkeypatch):
+    other_model(tmp_path / 'good.tif', folder)
+    monkeypatch.setattr(rasters, 'map_anew', lambda *_: pytest.fail('work began'))
+    for name, change, profile, match in WRONG:
+        other_model(tmp_path / f'{name}.tif', folder, change, **profile)
+        with pytest.raises(ConfigError, match=f'{name}.tif: .*{match}'):
+            make(folder, tmp_path / 'out', average_with=[tmp_path / 'good.tif', tmp_path / f'{name}.tif'])
+    for given, match in (([tmp_path / 'good.tif', tmp_path / 'g*.tif'], 'good.tif: named twice'),
+                         (tmp_path / 'x*.tif', r'x\*.tif: matches no file'),
+                         ([tmp_path / 'good.tif', tmp_path / 'no.tif'], 'no.tif: expected one GeoTIFF')):
+        with pytest.raises(ConfigError, match=f'average_with: .*{match}'):
+            make(folder, tmp_path / 'out', average_with=given)
+    (tmp_path / 'held').mkdir()
+    other_model(tmp_path / 'held' / 'own.tif', folder)
+    with pytest.raises(ConfigError, match='held is the folder of own.tif, an input'):
+        make(folder, tmp_path / 'held', average_with=[tmp_path / 'good.tif', tmp_path / 'held' / 'own.tif'])
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_job_with_other_models_is_another_job(folder, tmp_path):
+    for seed in (1, 2):
+        other_model(tmp_path / f'net{seed}.tif', folder, seed=seed)
+    both = [tmp_path / 'net1.tif', tmp_path / 'net2.tif']
+    first, second = (make(folder, tmp_path / 'out', average_with=files) for files in (both[0], both))
+    assert first['job']['average_with'] == 'net1.tif' and second['job']['average_with'] == ['net1.tif', 'net2.tif']
+    assert first['classes'] != second['classes']
+    assert make(folder, tmp_path / 'out', average_with=str(tmp_path / 'net?.tif')) == second  # finished already
+
+
+def test_models_are_named_in_a_shell(folder, arrays, tmp_path, monkeypatch):
+    theirs = [other_model(tmp_path / f'net{seed}.tif', folder, seed=seed) for seed in (1, 2)]
+    monkeypatch.chdir(tmp_path)
+    cli.main(['update-map', f'data={folder / f"{DATES[2]}_image.tif"}', f'maps={folder}', 'out=out',
+              'write=[probabilities]', 'average_with=[net1.tif, net2.tif]', *(f'{k}={v}' for k, v in SMALL.items())])
+    found = read(tmp_path / 'out' / f'{DATES[2]}_image_probabilities.tif')
+    assert np.allclose(found[:, :60], sum(theirs, arrays)[:, :60] / 3, atol=1e-6)
 
 
 def test_the_same_past_is_evidence_where_it_is_asked_for(folder, arrays, tmp_path):

@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['UPDATED', 'OPTIONS', 'RasterImage', 'RasterMask', 'StoredArray', 'file_store', 'day_of', 'same_grid', 'read_new',
            'choose_maps', 'class_list', 'read_scheme', 'find_maps', 'check_numbers', 'check_fit', 'UpdatedFiles',
-           'paths_of', 'chosen_layers', 'ProbabilityRaster', 'check_updated', 'update_job', 'finished_update',
-           'write_updated', 'map_anew', 'update_map', 'predict_new', 'describe_update']
+           'paths_of', 'chosen_layers', 'ProbabilityRaster', 'probability_files', 'read_probabilities', 'mean_with',
+           'check_updated', 'update_job', 'finished_update', 'write_updated', 'map_anew', 'update_map', 'predict_new',
+           'describe_update']
 
 # %% ../../../nbs/inference/rasters/outdated.ipynb #0c83c334
+import glob
 import json
 import math
 import shutil
@@ -328,19 +330,18 @@ def chosen_layers(
         raise ConfigError(f'past is true or false, not {past!r}')
     return ['classes', *(name for name in OPTIONS if name in write)]
 
-
+# %% ../../../nbs/inference/rasters/outdated.ipynb #523be524
 class ProbabilityRaster:
     'What another model says of the new raster: a band a class.'
 
     def __init__(
         self,
-        path: str | Path,  # GeoTIFF
+        path: Path,  # GeoTIFF
         new: Acquisition,
         scheme: LabelScheme,
         area: Any = None,  # of `limited`
         allow_outside: bool = False,
     ):
-        path = Path(path).expanduser()
         if not path.is_file():
             raise ConfigError(f'average_with: {path}: expected one GeoTIFF, such as predict writes by '
                               'write=probabilities')
@@ -353,21 +354,80 @@ class ProbabilityRaster:
             raise ConfigError(f'{self.a.image}: {file.count} bands of {", ".join(sorted(kinds))} ({", ".join(names)}), '
                               f'expected probabilities of {", ".join(scheme.names)}, in this order, as float32')
 
-    def mean(
+    def read(
         self,
         rows: slice,
         cols: slice,
-        answer: np.ndarray,  # float [K, h, w], NaN: no data
-    ) -> np.ndarray:  # float32 [K, h, w]
-        'The mean with an answer; where the file has no data, the answer.'
+    ) -> np.ndarray:  # float [K, h, w], NaN: no data
         down, right = self.a.corner
         with open_raster(self.a.image) as file:
             window = Window(right + cols.start, down + rows.start, cols.stop - cols.start, rows.stop - rows.start)
             values = file.read(window=window, masked=True).filled(np.nan)
-        if (values < -1e-3).any() or (values > 1 + 1e-3).any():
-            raise ConfigError(f'{self.a.image}: values from {np.nanmin(values):.3g} to {np.nanmax(values):.3g}, '
-                              'expected probabilities from 0 to 1')
-        return np.where(np.isfinite(values).all(0), (values + answer) / 2, answer).astype(np.float32)
+        return np.where(np.isfinite(values).all(0), values, np.nan)
+
+    def check(
+        self,
+        side: int,  # of what is read at once, pixels
+    ):
+        '`ConfigError` for values that are no probabilities.'
+        for window in windows_of((self.a.height, self.a.width), side):
+            values = self.read(*window)
+            if (values < -1e-3).any() or (values > 1 + 1e-3).any():
+                raise ConfigError(f'{self.a.image}: values from {np.nanmin(values):.3g} to {np.nanmax(values):.3g}, '
+                                  'expected probabilities from 0 to 1')
+            if (wrong := abs(values.sum(0) - 1) > 0.01).any():
+                row, col = np.argwhere(wrong)[0]
+                at = [part.start + i + past for part, i, past in zip(window, (row, col), self.a.corner, strict=True)]
+                raise ConfigError(f'{self.a.image}: row {at[0]}, column {at[1]}: the bands sum to '
+                                  f'{values[:, row, col].sum():.3g}, expected probabilities, which sum to 1')
+
+# %% ../../../nbs/inference/rasters/outdated.ipynb #f2b2be13
+def probability_files(
+    average_with: Any,  # of `update_map`
+) -> list[Path]:
+    'The files that are named, or that a name with * matches; `ConfigError` for none, or one twice.'
+    single = isinstance(average_with, str) and Path(average_with).expanduser().is_file()  # with a comma in its name
+    files = []
+    for name in [average_with] if single else as_list(average_with):
+        path = Path(name).expanduser()
+        matched = [] if path.exists() else sorted(map(Path, glob.glob(str(path))))
+        if not matched and glob.has_magic(str(path)) and not path.exists():
+            raise ConfigError(f'average_with: {path}: matches no file')
+        files += matched or [path]
+    whole = [path.resolve() for path in files]
+    if twice := [path for i, path in enumerate(files) if whole[i] in whole[:i]]:
+        raise ConfigError(f'average_with: {twice[0]}: named twice; each file counts once')
+    return files
+
+
+def read_probabilities(
+    files: Sequence[Path],
+    new: Acquisition,
+    scheme: LabelScheme,
+    area: Any,  # of `limited`
+    allow_outside: bool,
+    side: int,  # of what is read at once, pixels
+) -> list[ProbabilityRaster]:
+    'The files, once each is found to hold probabilities of the new raster.'
+    others = [ProbabilityRaster(path, new, scheme, area, allow_outside) for path in files]
+    for other in others:
+        other.check(side)
+    return others
+
+
+def mean_with(
+    others: Sequence[ProbabilityRaster],
+    rows: slice,
+    cols: slice,
+    answer: np.ndarray,  # float [K, h, w], NaN: no data
+) -> np.ndarray:  # float32 [K, h, w]
+    'The mean of an answer and others; where a file has no data, of the rest.'
+    total, count = answer, np.ones(answer.shape[1:], np.float32)
+    for other in others:
+        values = other.read(rows, cols)
+        there = np.isfinite(values[0])
+        total, count = np.where(there, total + values, total), count + there
+    return (total / count).astype(np.float32)
 
 # %% ../../../nbs/inference/rasters/outdated.ipynb #9b88aee5
 def check_updated(
@@ -449,7 +509,7 @@ def map_anew(
     bands: Sequence[int] | None = None,
     value_range: Sequence[Any] | None = None,
     unknown: str = 'error',
-    other: ProbabilityRaster | None = None,
+    others: Sequence[ProbabilityRaster] = (),
 ) -> dict[str, Any]:  # the report
     'Learn from the old maps, map the new raster into a draft, and write the chosen layers; what is done is left.'
     if (summary := finished_update(files, job)) is not None:
@@ -470,7 +530,7 @@ def map_anew(
     for model in models:
         complete_maps(model, [*masks], complete)
         model.fit([*masks])
-    summary = {'job': job} | predict_new(models, draft, day_of(new), other)
+    summary = {'job': job} | predict_new(models, draft, day_of(new), others)
     summary |= write_updated(draft, new, scheme, files, summary['classes'])
     summary['classes'] = dict(zip(scheme.names, summary['classes'], strict=False))
     write_whole(files.report, json.dumps(summary | {'seconds': round(time.perf_counter() - begun, 1)}, indent=1))
@@ -504,7 +564,7 @@ def update_map(
     seed: int = 0,  # of blocks and pixels
     seeds: int = 1,  # answers of so many seeds, from `seed` on, averaged
     past: bool = False,  # evidence of ground with the same past: for shores and the like, see the tutorial
-    average_with: str | Path | None = None,  # probabilities of `data` by a network, a GeoTIFF as `predict` writes it
+    average_with: str | Path | Sequence[str | Path] | None = None,  # probabilities of `data`, as `predict` writes them
     window: int = 512,  # side of what is read at once, pixels, a multiple of 8; it changes nothing
     allow_outside: bool = False,  # sources of virtual rasters outside of their folder, too
     area: Any = None,  # only this ground: a file of polygons, or [west, south, east, north, CRS]
@@ -524,33 +584,33 @@ def update_map(
     new, old = find_maps(data, maps, date, as_list(known), pattern, mask_pattern, bands, value_range, area,
                          allow_outside)
     refuse_links(out)
-    files = UpdatedFiles(out, new.stem, layers)
-    read = [new.image, *(path for a in old for path in (*a.images, a.mask)), *paths_of(legend, average_with)]
+    files, averaged = UpdatedFiles(out, new.stem, layers), probability_files(average_with)
+    read = [new.image, *(path for a in old for path in (*a.images, a.mask)), *paths_of(legend), *averaged]
     check_updated(files, maps, read, new.image)
     labels = class_list(maps, labels)
     old = in_our_classes(old, labels, legend, LabelSettings(label_field, outside=outside), unknown)
     scheme = read_scheme(maps, old, labels, unknown)
-    other = None if average_with is None else ProbabilityRaster(average_with, new, scheme, area, allow_outside)
-    more['average_with'] = other and other.a.image.name, None
+    others = read_probabilities(averaged, new, scheme, area, allow_outside, window)
+    more['average_with'] = [path.name for path in averaged][0 if len(averaged) == 1 else slice(None)], []
     job = update_job(read, [*map(day_of, (*old, new))], scheme, new, area, legend, label_field, outside,
                      {'unknown': unknown, 'bands': bands, 'value_range': value_range, 'layers': files.layers,
                       'settings': how} | {key: value for key, (value, plain) in more.items() if value != plain})
     lock_output(out, force)
-    return map_anew(new, old, scheme, files, job, how, window, complete, seeds, bands, value_range, unknown, other)
+    return map_anew(new, old, scheme, files, job, how, window, complete, seeds, bands, value_range, unknown, others)
 
 # %% ../../../nbs/inference/rasters/outdated.ipynb #a10f0002-3
 def predict_new(
     models: Sequence[OutdatedMaps],  # that are fitted; their answers are averaged
     draft: Draft,  # of `classes`, and `probabilities` where they are wanted; what is done in it is left
     day: str,
-    other: ProbabilityRaster | None = None,  # probabilities that are averaged with them, too
+    others: Sequence[ProbabilityRaster] = (),  # probabilities that are averaged with them, too
 ) -> dict[str, Any]:
     'Answer window by window, and count.'
     model = models[0]
     newest = model.mapped[model.newest(day, model.known)]
     for found in zip(*(each.predict_windows(day, draft.done[1]) for each in models), strict=True):
         (rows, cols), answer = found[0][0], np.mean([probabilities for _, probabilities in found], 0)
-        answer = answer if other is None else other.mean(rows, cols, answer)
+        answer = mean_with(others, rows, cols, answer) if others else answer
         classes = np.where(np.isfinite(answer[0]), np.nan_to_num(answer).argmax(0), IGNORE)
         draft.write('classes', rows.start, cols.start, classes[None])
         if 'probabilities' in draft.layers:
