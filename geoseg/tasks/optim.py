@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 
 import pandas as pd
+from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -275,7 +276,7 @@ def _warm_steps(epochs_asked, steps_per_epoch, epochs):
     return max(1, steps) if epochs_asked > 0 else 0
 
 def _check_warmup(warm, total, by='step'):
-    if warm >= total:
+    if warm >= total and not getattr(rank_zero_only, 'rank', 0):  # one process tells it
         log.warning('warm-up of %d %ss is as long as the run of %d: the rate rises to the end and never falls',
                     warm, by, total)
 

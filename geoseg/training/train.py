@@ -484,7 +484,8 @@ LOGGERS = {'wandb': (_wandb, 'WANDB_MODE=offline keeps its record beside the run
 NOT_FOR_USERS = (  # warnings of libraries about each other
     r'.*isinstance\(treespec, LeafSpec\)', r'The number of training batches .* is smaller than the logging interval',
     r"The '\w+' does not have many workers", r'.*JsonargparseDeprecationWarning', r'.*Checkpoint directory .* exists',
-    r'The `srun` command is available on your system')
+    r'The `srun` command is available on your system',
+    r'It is recommended to use `self\.log\(.*sync_dist=True', r'torch\.distributed\.nn\.functional\.\w+ is deprecated')
 
 
 def make_trainer(

@@ -1,6 +1,7 @@
 """Two processes on the CPU (gloo) evaluate exactly what one does, and train as one run."""
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -67,6 +68,7 @@ def test_two_processes_evaluate_like_one(run, tmp_path):
                                   '--trainer.strategy', 'ddp', '--trainer.accelerator', 'cpu', folder=tmp_path)
     assert status == 0, err[-3000:]
     assert 'MEMBER: 2/2' in err  # there were two
+    assert not re.search('sync_dist|deprecated|Warning', err), 'what concerns libraries alone'
     for name in ('confusion.csv', 'per_class.csv', 'per_image.csv'):
         assert (tmp_path / 'one' / name).read_bytes() == (tmp_path / 'two' / name).read_bytes(), name
     a, b = (pd.read_csv(tmp_path / folder / 'metrics.csv') for folder in ('one', 'two'))
@@ -76,13 +78,15 @@ def test_two_processes_evaluate_like_one(run, tmp_path):
 
 
 def test_torchrun_trains_one_run(data, tmp_path):
-    settings = TINY | {'trainer.limit_train_batches': 1, 'trainer.limit_val_batches': 1}
+    settings = TINY | {'trainer.limit_train_batches': 1, 'trainer.limit_val_batches': 1, 'warmup_epochs': 9}
     status, out, err = run_module(
         'torch.distributed.run', '--standalone', '--nproc_per_node=2', '-m', 'geoseg.cli', 'fit', '--recipe', 'unet',
         f'data={data}', 'epochs=2', 'batch_size=2', *(f'{k}={v}' for k, v in settings.items()), 'out=runs',
         '--trainer.devices', 2, '--trainer.strategy', 'ddp', '--trainer.precision', 'bf16-mixed', folder=tmp_path)
     assert status == 0, err[-3000:]
     assert 'MEMBER: 2/2' in err
+    assert not re.search('sync_dist|deprecated|Warning', err), 'what concerns libraries alone'
+    assert err.count('warm-up of') == 1, 'each process told it'
     one_run(tmp_path / 'runs', epochs=2)
     folder, = (tmp_path / 'runs/unet').iterdir()
     assert out.split() == [str(folder.relative_to(tmp_path))], 'each process printed'
