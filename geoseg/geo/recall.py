@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .memory import GeoMemory, Recall
+from .memory import GeoMemory, Recall, fill_rows
 
 # %% ../../nbs/geo/recall.ipynb #81be3e67
 YEAR = 365.25 * 24 * 3600  # seconds
@@ -51,7 +51,8 @@ def forget(
     chance = torch.rand(batch, device=recall.valid.device)
     lost, unmapped = chance < share, chance > 1 - share
     if recall.probs is not None:
-        recall.probs.unflatten(0, (batch, -1))[unmapped] = torch.nan  # a copy of all maps would take long
+        samples = recall.probs.unflatten(0, (batch, -1))
+        recall = recall._replace(probs=fill_rows(samples, unmapped, torch.nan).flatten(0, 1))
     return recall._replace(valid=recall.valid & ~lost.repeat_interleave(len(recall.valid) // batch)[:, None])
 
 # %% ../../nbs/geo/recall.ipynb #1b6a6f89
@@ -127,9 +128,12 @@ class MapVote(nn.Module):
         recall: Recall,  # of N = B · h · w queries
         facts: Tensor,  # [N, k, FACTS] of its entries
         xy: Tensor,  # [B, h, w, 2] metres of the cells
+        overwrite: bool = False,  # the maps of `recall`, to save a copy
     ) -> tuple[Tensor, Tensor]:  # shares [B, K, PARTS · h, PARTS · w]; bool [B, 1, …], where there are any
         votes, shape = self.parts(facts), xy.shape[:3]
-        maps = recall.probs.nan_to_num(0).unflatten(-1, (-1, PARTS, PARTS))  # without a map: no part in the votes
+        maps = recall.probs if overwrite else recall.probs.clone()
+        maps = fill_rows(maps, facts[..., -1] <= 0, 0.)  # NaN would count in spite of a part of 0
+        maps = maps.unflatten(-1, (-1, PARTS, PARTS))
         shares = torch.einsum('nk,nkcij->ncij', votes, maps.to(votes.dtype)).unflatten(0, (shape[0], -1))
         each = torch.eye(PARTS**2, dtype=shares.dtype, device=shares.device).view(1, -1, PARTS, PARTS)
         turn = turned(each, xy, back=True).flatten(2)  # one product: faster than to turn all of them

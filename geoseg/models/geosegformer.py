@@ -255,6 +255,8 @@ def features(self: GeoSegFormer, image: Tensor) -> list[Tensor]:
 @patch
 def enlarge(self: GeoSegFormer, x: Tensor, image: Tensor) -> Tensor:
     'A map at the size of the image.'
+    if not torch.compiler.is_compiling() and x.shape[2:] == image.shape[2:]:  # a graph is for other sizes, too
+        return x
     return F.interpolate(x, image.shape[2:], mode='bilinear', align_corners=False)
 
 
@@ -310,7 +312,7 @@ def forward(
         result |= {'entry_logits': self.recall['logits'](entries), 'pixel_logits': logits, 'entries': entries,
                    'recalled': found.float().mean()}
         facts = entry_facts(recall, self.memory.radius)
-        own = logits + self.recall['fusion'](entries, recall, facts, self.judge(recall)) * found
+        own = logits + self.recall['fusion'](entries, recall, facts, self.judge(recall, facts)) * found
         logits = self.believe(own, logits, recall, facts, xy, image) if self.memory.classes else own
     return {'logits': self.enlarge(logits, image)} | result
 
@@ -384,10 +386,11 @@ def believe(
     if cells is None or recall.probs is None:
         recall, facts = self.memory.nothing(own[:, 0].numel()), facts[:, :0]
         cells = torch.zeros(own.shape[0], *own.shape[2:], 2, device=own.device)
-    votes, known = self.recall['vote'](recall, facts, cells)
+    votes, known = self.recall['vote'](recall, facts, cells, overwrite=True)
     own = F.interpolate(own, votes.shape[2:], mode='bilinear', align_corners=False)
     believed = torch.where(known, votes, own.detach().softmax(1))
-    colors = F.adaptive_avg_pool2d(image, votes.shape[2:])
+    same = not torch.compiler.is_compiling() and image.shape[2:] == votes.shape[2:]
+    colors = image if same else F.adaptive_avg_pool2d(image, votes.shape[2:])
     answer = self.enlarge(pixels, believed) if self.pixel_evidence else None
     return torch.where(known, self.recall['palette'](believed, colors, answer), own)
 
@@ -397,11 +400,20 @@ def believe(
 def judge(
     self: GeoSegFormer,
     recall: Recall,  # of N queries
+    facts: Tensor | None = None,  # [N, k, FACTS]; with them 0 for entries that were mapped: what was mapped counts
 ) -> Tensor:  # [N, k, K]
     'The class probabilities that the features of entries stand for.'
     head, shape = self.recall['logits'], recall.features.shape[:2]
-    logits = torch.addmm(head.bias.float()[:, None], head.weight.flatten(1).float(), recall.features.flatten(0, 1).T)
-    return logits.softmax(0).T.unflatten(0, shape)  # over the first axis: so much faster on a CPU
+
+    def judged(features: Tensor) -> Tensor:  # [M, D] to [M, K]
+        logits = torch.addmm(head.bias.float()[:, None], head.weight.flatten(1).float(), features.T)
+        return logits.softmax(0).T  # over the first axis: so much faster on a CPU
+
+    if facts is None or recall.probs is None or torch.compiler.is_compiling():
+        return judged(recall.features.flatten(0, 1)).unflatten(0, shape)
+    result, unmapped = recall.features.new_zeros(*shape, head.out_channels, dtype=torch.float32), facts[..., -1] <= 0
+    result[unmapped] = judged(recall.features[unmapped])
+    return result
 
 # %% ../../nbs/models/geosegformer.ipynb #2145fa8f-2
 @patch
