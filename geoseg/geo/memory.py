@@ -300,7 +300,7 @@ def read(
                                   for name in ('features', 'time', 'probs', 'source'))
     age = (time[:, None] - when).float().masked_fill_(~valid, torch.nan)
     if self.classes:
-        fill_rows(probs, ~valid, torch.nan)
+        probs = fill_rows(probs, ~valid, torch.nan)
     return Recall(features.float().mul_(valid[..., None]), valid, distance, age, probs if self.classes else None,
                   who.masked_fill_(~valid, -1))
 
