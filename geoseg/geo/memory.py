@@ -252,11 +252,7 @@ def gather_ranks(
         gathered[name] = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
     return gathered
 
-# %% ../../nbs/geo/memory.ipynb #a9f09d95
-CANDIDATES = {'cpu': 2**19, 'cuda': 2**24}  # looked at together; on a CPU they fit into its cache
-NOBODY = -2**63  # a source that has written nothing
-
-
+# %% ../../nbs/geo/memory.ipynb #3e22347a
 def fill_rows(
     table: Tensor,  # [..., *]
     rows: Tensor,  # bool [...]
@@ -266,6 +262,10 @@ def fill_rows(
     if table.is_cpu and not torch.compiler.is_compiling():
         return table.index_put_(rows.nonzero(as_tuple=True), table.new_tensor(value))
     return table.masked_fill(rows.reshape(*rows.shape, *[1] * (table.ndim - rows.ndim)), value)
+
+# %% ../../nbs/geo/memory.ipynb #a9f09d95
+CANDIDATES = {'cpu': 2**19, 'cuda': 2**24}  # looked at together; on a CPU they fit into its cache
+NOBODY = -2**63  # a source that has written nothing
 
 
 @patch

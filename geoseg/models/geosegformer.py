@@ -370,7 +370,7 @@ def ask(
         recall = Recall(*(None if part is None else part.repeat_interleave(cells, 0) for part in recall))
     return forget(recall, self.recall_dropout, len(xy)) if self.training else recall
 
-
+# %% ../../nbs/models/geosegformer.ipynb #30ef5290
 @patch
 def believe(
     self: GeoSegFormer,
