@@ -11,6 +11,8 @@ from PIL import Image
 from tiny import words
 
 from geoseg import cli
+from geoseg.cli import as_read
+from geoseg.core.signatures import misfit
 from geoseg.world.layouts import world_data
 
 TINY = tiny.settings('unet', image_size=[32, 32], crop=[32, 32], epochs=1, batch_size=4)
@@ -314,3 +316,27 @@ def test_out_of_an_evaluation_not_writable(refused, here, trained, monkeypatch, 
     (here / 'file').write_text('')
     monkeypatch.setattr('geoseg.models.unet.UNet.forward', too_late)
     refused(verb, '--checkpoint', trained, 'out=file/tables', says=['file/tables', 'cannot be written to'])
+
+
+@pytest.mark.parametrize('verb', [*cli.VERBS])
+def test_a_value_of_another_kind_is_told_before_any_work(verb, refused, monkeypatch):
+    'A mapping, and a list of mappings, for each setting of a verb that takes none.'
+    monkeypatch.setattr(cli, 'check_needs', lambda *_: None)
+    tried = 0
+    for parameter in cli.VERBS[verb].signature.parameters:
+        if parameter.name in ('data', 'trust'):
+            continue
+        for typed, value in (('{a: 1}', {'a': 1}), ('[{a: 1}]', [{'a': 1}])):
+            if misfit(parameter, as_read(parameter, value if typed[0] == '{' else typed)):
+                refused(verb, f'{parameter.name}={typed}', says=[f'{parameter.name}: {value!r}, expected '])
+                tried += 1
+    assert tried >= 2 or verb in ('inspect', 'profile', 'prepare', 'recipes'), tried
+
+
+@pytest.mark.parametrize('words', ['area=5', 'area=[{a: 1}]', 'device=5', 'device=nowhere', 'bands=true',
+                                   'trust={a: 1}', 'known={a: 1}', 'average_with=[{a: 1}]'])
+def test_a_value_that_is_none_of_its_kind(words, refused, world):
+    raster = world('raster')
+    verb = 'gallery' if words.startswith('device') else 'update-map'
+    refused(verb, f'data={raster / "20220712_image.tif"}', *[f'maps={raster}'] * (verb == 'update-map'), words,
+            says=[words.partition('=')[0]])

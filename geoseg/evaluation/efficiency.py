@@ -29,7 +29,7 @@ from .kinds import kind_of
 from ..inference.answer import Trained
 from ..inference.wrapped import ModelFile, keep_found
 from ..models.checkpoints import build_network
-from ..models.predictor import Predictor
+from ..models.predictor import Predictor, choose_device
 
 # %% ../../nbs/evaluation/efficiency.ipynb #fa4e4248
 def count_flops(
@@ -161,7 +161,7 @@ def run_efficiency(
             steps = float(run.metrics.set_index('epoch')['Steps/val'][run.best_epoch])
     else:
         network, settings, channels, name = recipe_network([*([recipe] if recipe else []), *configs], overrides)
-    device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    device = choose_device(device)
     inputs = kind_of(name).example(network, settings, channels, size, batch)
     found = efficiency(network.to(device), {key: value.to(device) for key, value in inputs.items()}, steps, repeats)
     if model is not None:

@@ -48,7 +48,8 @@ class Ground:
             area = parse_yaml(area, 'area')
         if isinstance(area, (str, Path)):
             return cls.read(Path(area).expanduser())
-        box, crs = list(area)[:4], list(area)[4:]
+        parts = list(area) if isinstance(area, Sequence) else []
+        box, crs = parts[:4], parts[4:]
         known = [v for v in box if isinstance(v, (int, float)) and not isinstance(v, bool) and np.isfinite(v)]
         if len(known) != 4 or len(crs) > 1 or not (box[0] < box[2] and box[1] < box[3]):
             raise ConfigError(f'area: {area!r}, expected a file of polygons, or [west, south, east, north, CRS] with '

@@ -19,6 +19,7 @@ from ...core.errors import ConfigError
 from ...data.pictures.files import read_image
 from ...models.checkpoints import network_hash
 from ...models.packages import MODULE, PACKAGES, package_file
+from ...models.predictor import choose_device
 from ...models.weights import read_weights
 
 # %% ../../../nbs/inference/places/encoder.ipynb #d2000002
@@ -68,7 +69,7 @@ class TileEncoder:
             known = ', '.join(MODULE + known for known in PACKAGES)
             raise ConfigError(f'encoder is {encoder!r}, expected one of {known}; --checkpoint takes a trained network')
         package_file(encoder)
-        self.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+        self.device = choose_device(device)
         network = timm.create_model(PACKAGES[name], num_classes=0, global_pool='')
         network.load_state_dict({key: value for key, value in read_weights(encoder).items()
                                  if not key.startswith('classifier')})

@@ -22,6 +22,7 @@ from ...geo.coords import Frame
 from .encoder import in_batches
 from .gallery import Gallery
 from ...models.checkpoints import build_stored, card_kind, load_weights, network_hash, read_checkpoint
+from ...models.predictor import choose_device
 from ...training.run import Run
 
 # %% ../../../nbs/inference/places/localizer.ipynb #22dc919f
@@ -36,7 +37,7 @@ class Localizer:
         batch_size: int = 32,
         temperature: float = 1.,  # what similarities are divided by: 1, or what `calibrate` found
     ):
-        self.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+        self.device = choose_device(device)
         self.network, self.name = network.to(self.device).eval(), network_hash(network, 6)
         self.pipeline, self.batch_size, self.temperature = PairPipeline(augment), batch_size, temperature
 
