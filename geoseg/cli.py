@@ -173,7 +173,7 @@ def test(words: Words):
     'Scores on the test split.'
     _evaluate(words, 'test')
 
-# %% ../nbs/command_line.ipynb #6aaf08fe-2
+# %% ../nbs/command_line.ipynb #00e80fcb
 def as_read(
     parameter: Parameter,
     value: Any,  # as it was typed, or a mapping
@@ -185,7 +185,7 @@ def as_read(
     single = isinstance(value, (int, float)) and not isinstance(value, bool)
     return [value] if single and parameter.kind.startswith('Sequence') else value
 
-
+# %% ../nbs/command_line.ipynb #6aaf08fe-2
 def arguments_of(
     function: Callable,
     words: Words,
