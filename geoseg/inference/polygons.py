@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CHUNK', 'STRIP', 'polygon_areas', 'to_degrees', 'cut_at_antimeridian', 'polygons_of', 'drop_straight',
-           'numbers_in_row', 'OpenPieces', 'piece_polygons', 'move_polygons', 'class_polygons', 'write_layer',
-           'write_polygons']
+           'numbers_along', 'span_pixels', 'join_along', 'OpenPieces', 'piece_polygons', 'move_polygons',
+           'class_polygons', 'write_layer', 'write_polygons']
 
 # %% ../../nbs/inference/polygons.ipynb #67d54c27
 import contextlib
@@ -25,7 +25,7 @@ import shapely
 from geopandas import GeoDataFrame
 from pyogrio.errors import DataSourceError
 from pyproj import Geod, Transformer
-from rasterio.features import rasterize, shapes
+from rasterio.features import shapes
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from shapely.affinity import translate
@@ -132,17 +132,55 @@ def drop_straight(
     return shapely.from_ragged_array(shapely.GeometryType.POLYGON, closed, (np.append(0, np.cumsum(count + 1)), owners))
 
 
-def numbers_in_row(
-    polygons: np.ndarray,  # of shapely polygons, in pixels
-    which: np.ndarray,  # int: indices of those that may lie there
-    row: int,
+def numbers_along(
+    polygons: np.ndarray,  # of shapely polygons, in pixels; none crosses the line
+    which: np.ndarray,  # int: indices of those that may reach it
+    line: int,  # between two rows
     width: int,  # pixels
 ) -> np.ndarray:  # int64 [width]: index + 1; 0: none
-    'Which polygon covers each pixel of a row.'
+    'Which polygon has each pixel of a row at its outer side: that whose boundary runs there.'
+    number = np.zeros(width, np.int64)
     if not len(which):
-        return np.zeros(width, np.int64)
-    return rasterize(zip(polygons[which], (which + 1).tolist(), strict=True), (1, width), dtype='int32',
-                     transform=rasterio.Affine.translation(0, row))[0].astype(np.int64)
+        return number
+    _, corners, (rings, owners) = shapely.to_ragged_array(polygons[which])
+    x, on = corners[:, 0].astype(int), corners[:, 1] == line
+    first = np.flatnonzero(on[:-1] & on[1:])
+    first = first[~np.isin(first, rings[1:] - 1)]  # from the end of a ring to the next one
+    at, ring = span_pixels(x[first], x[first + 1]), np.searchsorted(rings, first, side='right') - 1
+    number[at[0]] = which[np.searchsorted(owners, ring, side='right') - 1][at[1]] + 1
+    return number
+
+
+def span_pixels(
+    begins: np.ndarray,  # int [N]
+    ends: np.ndarray,  # int [N], on either side
+) -> tuple[np.ndarray, np.ndarray]:  # int: the pixels between them, and which span each is of
+    'The pixels of spans along a row, one after another.'
+    low, length = np.minimum(begins, ends), np.abs(ends - begins)
+    of = np.repeat(np.arange(len(low)), length)
+    return low[of] + np.arange(len(of)) - (np.cumsum(length) - length)[of], of
+
+# %% ../../nbs/inference/polygons.ipynb #2090ba4c
+def join_along(
+    groups: Sequence[Sequence[shapely.Polygon]],  # of each piece its parts, along the sides of pixels
+    every: int,  # rows between two lines along which they meet
+) -> np.ndarray:  # of shapely polygons
+    'Join parts that meet along lines. There each pixel gets a corner, so that both sides have the same.'
+    if not len(groups):
+        return np.empty(0, object)
+    flat = np.array(list(itertools.chain.from_iterable(groups)), object)
+    _, corners, (rings, owners) = shapely.to_ragged_array(flat)
+    step = np.diff(corners, axis=0, append=corners[:1])
+    step[rings[1:] - 1] = 0
+    cuts = np.where((step[:, 1] == 0) & (corners[:, 1] % every == 0), np.abs(step[:, 0]), 1).astype(int)
+    cuts[rings[1:] - 1] = 1
+    total = np.append(0, np.cumsum(cuts))
+    past = np.arange(total[-1]) - np.repeat(total[:-1], cuts)
+    fine = np.repeat(corners, cuts, axis=0)
+    fine[:, 0] += past * np.sign(np.repeat(step[:, 0], cuts))
+    parts = shapely.from_ragged_array(shapely.GeometryType.POLYGON, fine, (total[rings], owners))
+    ends = np.cumsum([len(group) for group in groups])[:-1]
+    return drop_straight(np.array([shapely.coverage_union_all(part) for part in np.split(parts, ends)], object))
 
 # %% ../../nbs/inference/polygons.ipynb #e04f7171
 @dataclass
@@ -152,6 +190,7 @@ class OpenPieces:
     last: np.ndarray  # int [W]: codes of the last row
     parts: list[list[shapely.Polygon]]  # of each piece
     codes: list[int]
+    every: int  # rows of a strip
 
     def add(
         self,
@@ -164,8 +203,8 @@ class OpenPieces:
         'Take a strip, and give what is finished.'
         width, bottom, opened, count = codes.shape[1], top + len(codes), len(self.parts), len(polygons)
         _, upper, _, lower = shapely.bounds(polygons).reshape(-1, 4).T
-        begins = numbers_in_row(polygons, np.flatnonzero(upper == top), top, width)
-        goes_on = numbers_in_row(polygons, np.flatnonzero((lower == bottom) & (not ends)), bottom - 1, width)
+        begins = numbers_along(polygons, np.flatnonzero(upper == top), top, width)
+        goes_on = numbers_along(polygons, np.flatnonzero((lower == bottom) & (not ends)), bottom, width)
         linked = (self.number > 0) & (begins > 0) & (self.last == codes[0])
         pairs = np.unique(np.stack([self.number[linked] - 1, opened + begins[linked] - 1]), axis=1)
         links = coo_array((np.ones(pairs.shape[1], bool), pairs), (opened + count, opened + count))
@@ -184,8 +223,8 @@ class OpenPieces:
         place[kept] = np.arange(len(kept)) + 1
         self.number, self.last = np.where(goes_on > 0, place[piece[opened + goes_on - 1]] if total else 0, 0), codes[-1]
         self.parts, self.codes = [parts[i] for i in kept], [code[i] for i in kept]
-        joined = np.array([shapely.union_all(parts[i]) for i in done], object)
-        return (np.concatenate([drop_straight(joined) if len(joined) else joined, polygons[alone]]),
+        joined = join_along([parts[i] for i in done], self.every)
+        return (np.concatenate([joined, polygons[alone]]),
                 np.concatenate([np.array([code[i] for i in done], int), values[alone]]))
 
 # %% ../../nbs/inference/polygons.ipynb #512a8e75
@@ -202,7 +241,7 @@ def piece_polygons(
     'Each connected piece of equal codes, 4-connected, as one polygon.'
     height, width = shape
     rows, waiting = max(1, strip // width), (np.empty(0, object), np.empty(0, int))
-    opened = OpenPieces(np.zeros(width, np.int64), np.zeros(width, int), [], [])
+    opened = OpenPieces(np.zeros(width, np.int64), np.zeros(width, int), [], [], rows)
     for top in range(0, height, rows):
         codes = read(slice(top, min(top + rows, height)))
         here = rasterio.Affine.translation(0, top)
