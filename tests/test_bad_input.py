@@ -328,7 +328,7 @@ def test_a_value_of_another_kind_is_told_before_any_work(verb, refused, monkeypa
             continue
         for typed, value in (('{a: 1}', {'a': 1}), ('[{a: 1}]', [{'a': 1}])):
             if misfit(parameter, as_read(parameter, value if typed[0] == '{' else typed)):
-                refused(verb, f'{parameter.name}={typed}', says=[f'{parameter.name}: {value!r}, expected '])
+                refused(verb, f'{parameter.name}={typed}', says=[f'{parameter.name} is ', repr(value)])
                 tried += 1
     assert tried >= 2 or verb in ('inspect', 'profile', 'prepare', 'recipes'), tried
 

@@ -112,5 +112,7 @@ def misfit(
     annotation = ast.parse(parameter.kind, mode='eval').body
     if fits(annotation, value):
         return None
-    names = dict.fromkeys(WORDS[name] for name, _ in kinds_of(annotation) if name != 'None')
-    return f'{parameter.name}: {value!r}, expected {" or ".join(names)}'
+    names = [*dict.fromkeys(WORDS[name] for name, _ in kinds_of(annotation) if name != 'None')]
+    if names == [WORDS['bool']]:
+        return f'{parameter.name} is true or false, not {value!r}'
+    return f'{parameter.name} is {value!r}, expected {" or ".join(names)}'
