@@ -264,7 +264,7 @@ def test_a_refiner_leaves_in_parts_and_a_loop(tiny_run, tmp_path):
     ('game4loc-same-area', 'out={out} size=64', 'size is for networks that segment pictures, and best.ckpt does not'),
     ('wildscenes-fcn', 'out={out}.onnx/', 'model.onnx/ is a folder by its last sign, and a file by its name'),
     ('wildscenes-fcn', 'out={out}.pt2 int8=true', 'int8 is for ONNX files, and out is model.pt2'),
-    ('wildscenes-fcn', 'out={out} int8=4', 'int8 is 4, expected true or false'),
+    ('wildscenes-fcn', 'out={out} int8=4', 'int8 is true or false, not 4'),
     ('game4loc-same-area', 'out={out} int8=true', 'finds places; leave int8 out'),
     ('geosegformer', 'out={out} memory=without memory_area=[1,2,3,4]', 'memory_area says what memory=frozen keeps'),
     ('geosegformer', 'out={out} memory=frozen memory_area=[1,2,3]', 'memory_area is [1, 2, 3], expected [west'),
