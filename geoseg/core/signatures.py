@@ -10,6 +10,7 @@ import ast
 import io
 import tokenize
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class Signature:
     parameters: tuple[Parameter, ...]
 
 # %% ../../nbs/core/signatures.ipynb #a20f0006
+@cache  # a command line asks several times, and modules are long
 def read_signature(
     path: str,  # 'geoseg.core.errors.nearest': a function or a dataclass at the top of its module
 ) -> Signature:
@@ -85,9 +87,7 @@ def fits(
 ) -> bool:
     'Whether a value is of a kind that an annotation names, or of one that is not known here.'
     found = dict(kinds_of(annotation))
-    if not {*found} <= {*WORDS} or isinstance(value, str):
-        return True
-    if value is None:  # as if it was not said
+    if value is None or isinstance(value, str) or not {*found} <= {*WORDS}:  # null: as if it was not said
         return True
     if isinstance(value, dict):
         return 'Mapping' in found
